@@ -1,0 +1,97 @@
+-- The Widget Store's tables, the same for SQLite and for Postgres.
+--
+-- This file is applied whole at every start, inside one transaction, and changes nothing
+-- the second time. It uses only what both databases understand: TEXT, INTEGER, BIGINT,
+-- CHECK, and ON CONFLICT DO NOTHING.
+--
+-- `orders` and `products` hold the state of the shop. `stock_movements` and `payments` are
+-- its books: rows are only ever added. Each fact in the books is keyed by its kind and by
+-- the workflow that caused it, so a step that runs twice after a crash finds its fact
+-- already written and cannot write it again. That, and an UPDATE that names the status it
+-- expects to find, is what makes every change happen exactly once.
+--
+--     units stocked  =  on the shelf  +  held by pending orders  +  sold
+--
+-- Times are whole milliseconds since 1970 in UTC. Money is whole cents. The words in the
+-- CHECK constraints are those of `store/vocabulary.py`.
+--
+-- DBOS keeps its checkpoints elsewhere: in a second SQLite file, or in the Postgres schema
+-- `dbos`.
+
+-- One row. A program that finds a higher version than it knows refuses to start.
+CREATE TABLE IF NOT EXISTS schema_version (
+    only_row  INTEGER PRIMARY KEY CHECK (only_row = 1),
+    version   INTEGER NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS products (
+    product_id   INTEGER PRIMARY KEY,
+    name         TEXT    NOT NULL,
+    description  TEXT    NOT NULL,
+    price_cents  INTEGER NOT NULL CHECK (price_cents >= 0),
+    on_hand      INTEGER NOT NULL CHECK (on_hand >= 0)
+);
+
+-- Hands out order numbers without gaps, inside the transaction that creates the order: an
+-- order that is not made takes no number.
+CREATE TABLE IF NOT EXISTS counters (
+    counter  TEXT    NOT NULL PRIMARY KEY,
+    value    INTEGER NOT NULL CHECK (value >= 0)
+);
+
+CREATE TABLE IF NOT EXISTS orders (
+    -- The key of the Buy Now click: unguessable, and the id of the checkout workflow.
+    payment_id     TEXT    NOT NULL PRIMARY KEY CHECK (length(payment_id) BETWEEN 1 AND 64),
+    -- The number that people see.
+    order_id       INTEGER NOT NULL UNIQUE CHECK (order_id > 0),
+    product_id     INTEGER NOT NULL REFERENCES products (product_id),
+    price_cents    INTEGER NOT NULL CHECK (price_cents >= 0),
+    status         TEXT    NOT NULL CHECK (status IN ('pending', 'paid', 'dispatched', 'cancelled')),
+    reason         TEXT             CHECK (reason IN ('sold_out', 'declined', 'expired')),
+    -- Ticks of the dispatch that are done.
+    progress       INTEGER NOT NULL CHECK (progress BETWEEN 0 AND 10),
+    created_at_ms  BIGINT  NOT NULL,
+    -- When the payment window closes.
+    pay_by_ms      BIGINT  NOT NULL CHECK (pay_by_ms >= created_at_ms),
+    updated_at_ms  BIGINT  NOT NULL,
+    CHECK ((status = 'cancelled') = (reason IS NOT NULL)),
+    CHECK ((status = 'dispatched') = (progress = 10)),
+    CHECK (status IN ('paid', 'dispatched') OR progress = 0)
+);
+
+-- The orders that still move: what a poll of live progress reads.
+CREATE INDEX IF NOT EXISTS orders_live ON orders (order_id) WHERE status IN ('pending', 'paid');
+
+CREATE TABLE IF NOT EXISTS stock_movements (
+    kind            TEXT    NOT NULL CHECK (kind IN ('restock', 'reserve', 'release')),
+    -- The workflow that moved the units: a payment id, or the id of a restock.
+    cause           TEXT    NOT NULL,
+    product_id      INTEGER NOT NULL REFERENCES products (product_id),
+    -- Onto the shelf is positive, off it is negative.
+    units           INTEGER NOT NULL CHECK ((kind = 'reserve' AND units = -1)
+                                         OR (kind = 'release' AND units = 1)
+                                         OR (kind = 'restock' AND units >= 0)),
+    recorded_at_ms  BIGINT  NOT NULL,
+    PRIMARY KEY (kind, cause)
+);
+
+CREATE TABLE IF NOT EXISTS payments (
+    kind            TEXT    NOT NULL CHECK (kind IN ('charge', 'refund')),
+    payment_id      TEXT    NOT NULL REFERENCES orders (payment_id),
+    amount_cents    INTEGER NOT NULL CHECK (amount_cents >= 0),
+    recorded_at_ms  BIGINT  NOT NULL,
+    PRIMARY KEY (kind, payment_id)
+);
+
+-- What a new shop opens with.
+INSERT INTO schema_version (only_row, version) VALUES (1, 1) ON CONFLICT DO NOTHING;
+INSERT INTO counters (counter, value) VALUES ('orders', 0) ON CONFLICT DO NOTHING;
+INSERT INTO products (product_id, name, description, price_cents, on_hand) VALUES (
+    1,
+    'The Widget',
+    'One well-made widget: a brass hub, twelve true teeth, and nothing you have to charge.',
+    9999,
+    100
+) ON CONFLICT DO NOTHING;
+INSERT INTO stock_movements (kind, cause, product_id, units, recorded_at_ms) VALUES
+    ('restock', 'opening', 1, 100, 0) ON CONFLICT DO NOTHING;

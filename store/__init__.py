@@ -1,0 +1,1 @@
+"""The Widget Store: one room for each concern; `ls store` is the table of contents."""

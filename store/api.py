@@ -1,0 +1,139 @@
+"""Owns the JSON routes. Imports `workflows`, `queries`, `patience`, `vocabulary` and `web`.
+
+They are a contract that other front ends already speak: names, types and statuses do not
+change. Every route may be repeated safely. An error is `{"error": "<one sentence>"}`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypedDict
+
+from flask import Blueprint, Response, abort, request
+
+from store import workflows
+from store.patience import JSON_SECONDS
+from store.queries import LIST_LIMIT, Order, is_known_checkout
+from store.vocabulary import KEY_MIN_LENGTH_OVER_JSON, WIRE_STATUS, Outcome, Reason, Status, is_key
+from store.web import queries
+
+api = Blueprint("api", __name__)
+
+_MAX_NUMBER = 2**31 - 1
+"""The largest order number that the schema holds."""
+
+
+class ProductJson(TypedDict):
+    """The product; `price` is dollars, `inventory` the units on the shelf."""
+
+    product_id: int
+    product: str
+    description: str
+    inventory: int
+    price: float
+
+
+class OrderJson(TypedDict):
+    """An order; `order_status` as in `vocabulary.WIRE_STATUS`, `progress_remaining` 10 down to 0."""
+
+    order_id: int
+    order_status: int
+    last_update_time: str
+    product_id: int
+    progress_remaining: int
+
+
+@api.get("/product")
+def product() -> ProductJson:
+    """Show the product and how many are on the shelf."""
+    found = queries().board().product
+    return {
+        "product_id": found.product_id,
+        "product": found.name,
+        "description": found.description,
+        "inventory": found.on_hand,
+        "price": found.price_cents / 100,
+    }
+
+
+@api.get("/orders")
+def orders() -> list[OrderJson]:
+    """List orders, newest first: `limit` of them at most, numbered below `before`."""
+    limit = _number("limit", LIST_LIMIT)
+    before = _number("before", _MAX_NUMBER)
+    if limit > LIST_LIMIT:
+        abort(400, f"limit must be at most {LIST_LIMIT}; use before to see older orders.")
+    if before == _MAX_NUMBER:  # what front ends poll: shared among them
+        found = list(queries().board().newest[:limit])
+    else:
+        found = queries().list_orders(before=before, limit=limit)
+    return [_order_json(order) for order in found]
+
+
+@api.get("/order/<int:order_id>")
+def order(order_id: int) -> OrderJson:
+    """Show one order by its number."""
+    found = queries().find_by_number(order_id) if order_id <= _MAX_NUMBER else None
+    if found is None:
+        abort(404, "There is no order of that number.")
+    return _order_json(found)
+
+
+@api.post("/checkout/", defaults={"key": ""})
+@api.post("/checkout/<path:key>")
+def checkout(key: str) -> Response:
+    """Buy one; the payment id as plain text once a unit is held."""
+    if not is_key(key):
+        abort(400, "The key must be 1 to 64 letters, digits, _ or -.")
+    if len(key) < KEY_MIN_LENGTH_OVER_JSON:
+        abort(400, f"The key is too easy to guess: use at least {KEY_MIN_LENGTH_OVER_JSON} characters.")
+    try:
+        workflows.start_checkout(key)
+    except workflows.KeyTaken:
+        abort(409, "That key belongs to something else: use a new one.")
+    status = workflows.wait_until_held(key, JSON_SECONDS)
+    if status is None:
+        abort(504, "The shop is still reserving your unit: repeat this request with the same key.")
+    if status is Status.CANCELLED:
+        abort(409, "Sold out: there is nothing on the shelf. Try again with a new key after a restock.")
+    return _plain_text(key)
+
+
+@api.post("/payment_webhook/<path:payment_id>/<status>")
+def payment_webhook(payment_id: str, status: str) -> Response:
+    """Settle a payment; the order number as plain text. The first outcome counts."""
+    if status not in set(Outcome):
+        abort(400, "The status must be paid or failed.")
+    found = queries().find(payment_id) if is_key(payment_id) else None
+    if found is None and not (is_key(payment_id) and is_known_checkout(payment_id)):
+        abort(404, "There is no payment of that id.")
+    if found is not None and found.status is not Status.PENDING:
+        return _plain_text(str(found.order_id))
+    workflows.settle(payment_id, Outcome(status))
+    order_id = workflows.wait_until_settled(payment_id, JSON_SECONDS)
+    if order_id is None:
+        abort(504, "The shop is still settling this payment: repeat this request.")
+    return _plain_text(str(order_id))
+
+
+def _order_json(order: Order) -> OrderJson:
+    return {
+        "order_id": order.order_id,
+        "order_status": WIRE_STATUS[order.status],
+        "last_update_time": order.updated_at.isoformat(),
+        "product_id": order.product_id,
+        "progress_remaining": order.progress_remaining,
+    }
+
+
+def _number(name: str, default: int) -> int:
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:12]) <= _MAX_NUMBER):
+        abort(400, f"{name} must be a whole number, 1 or more.")
+    return int(text)
+
+
+def _plain_text(text: str) -> Response:
+    return Response(text, mimetype="text/plain")

@@ -1,0 +1,182 @@
+"""Owns the settings, and is the only reader of the environment. Imports nothing of ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout: where `app.py`, `schema.sql`, `templates/` and `static/` stand."""
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+REFUSED = 2
+"""Exit code for a setting that makes no sense."""
+
+
+class BadSetting(ValueError):
+    """A setting that makes no sense; the message is one sentence that names it."""
+
+
+def _setting(variable: str, default: Any, meaning: str) -> Any:
+    """A field of `Settings`, with the variable it is read from and its line in the README."""
+    # A database URL may hold a password: it stays out of tracebacks and logs.
+    shown = "DATABASE_URL" not in variable
+    return field(default=default, repr=shown, metadata={"variable": variable, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set, already checked. Durations are seconds."""
+
+    host: str = _setting("STORE_HOST", "127.0.0.1", "address that `python app.py` listens on")
+    port: int = _setting("STORE_PORT", 8000, "port that `python app.py` listens on; 0 picks a free one")
+    threads: int = _setting("STORE_THREADS", 16, "requests answered at the same time by one process")
+    payment_window_seconds: float = _setting(
+        "STORE_PAYMENT_WINDOW_SECONDS", 120.0, "how long an unpaid order holds its unit"
+    )
+    dispatch_tick_seconds: float = _setting(
+        "STORE_DISPATCH_TICK_SECONDS", 1.0, "time between two of the ten steps of a dispatch"
+    )
+    trusted_proxies: int = _setting(
+        "STORE_TRUSTED_PROXIES", 0, "reverse proxies in front whose `X-Forwarded-*` headers are believed"
+    )
+    database_url: str = _setting(
+        "DBOS_DATABASE_URL",
+        f"sqlite:///{ROOT / 'var' / 'store.sqlite3'}",
+        "the store's tables: `sqlite:///file` or `postgresql://user:password@host/name`",
+    )
+    system_database_url: str = _setting(
+        "DBOS_SYSTEM_DATABASE_URL",
+        "",
+        "the checkpoints; beside the store's SQLite file, or in the same Postgres database",
+    )
+
+    def __post_init__(self) -> None:
+        if not self.system_database_url:
+            object.__setattr__(self, "system_database_url", _checkpoints_beside(self.database_url))
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read and check every setting.
+
+        Raises:
+            BadSetting: on the first value that makes no sense.
+        """
+        given: dict[str, Any] = {}
+        for each in fields(cls):
+            variable = each.metadata["variable"]
+            if text := environ.get(variable, "").strip():
+                given[each.name] = _READERS[variable](variable, text)
+        settings = cls(**given)
+        if is_sqlite(settings.database_url) and settings.database_url == settings.system_database_url:
+            raise BadSetting(
+                "DBOS_SYSTEM_DATABASE_URL must name another SQLite file than DBOS_DATABASE_URL, "
+                "because each keeps one writer; leave it out to have one made beside the store's."
+            )
+        return settings
+
+    @property
+    def offers_presenter_tools(self) -> bool:
+        """Whether restock is offered: only where nobody but this machine can reach the shop."""
+        return self.host in LOOPBACK_HOSTS and self.trusted_proxies == 0
+
+
+@dataclass(frozen=True)
+class Process:
+    """What the environment says of the process itself, for deciding when to launch DBOS."""
+
+    under_flask_command: bool
+    """Started by the `flask` command, of which only some subcommands serve."""
+    reloads: bool
+    """`flask run` with debug on: a parent watches files, and a child serves."""
+    reloader_child: bool
+    """The child of `flask run --debug`, the one that serves."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Process:
+        """Read the variables that Flask and Werkzeug set for the processes they start."""
+        return cls(
+            under_flask_command=environ.get("FLASK_RUN_FROM_CLI") == "true",
+            reloads=environ.get("FLASK_DEBUG", "").lower() in {"1", "true", "yes"},
+            reloader_child=environ.get("WERKZEUG_RUN_MAIN") == "true",
+        )
+
+
+def is_sqlite(url: str) -> bool:
+    """Whether a database URL, already checked, is a SQLite file rather than Postgres."""
+    return url.startswith("sqlite:")
+
+
+def _checkpoints_beside(database_url: str) -> str:
+    """The default system database: another file in the same folder, or the same Postgres."""
+    if not is_sqlite(database_url):
+        return database_url
+    store = Path(make_url(database_url).database or "")
+    return f"sqlite:///{store.with_name(f'{store.stem}-checkpoints{store.suffix}')}"
+
+
+def _address(variable: str, text: str) -> str:
+    if any(ch.isspace() or ch in "/?#" for ch in text):
+        raise BadSetting(f"{variable} must be a host name or an address such as 127.0.0.1, not {text!r}.")
+    return text
+
+
+def _whole_number(low: int, high: int) -> Any:
+    def read(variable: str, text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise BadSetting(f"{variable} must be a whole number from {low} to {high}, not {text!r}.")
+        return int(text)
+
+    return read
+
+
+def _seconds(low: float, high: float) -> Any:
+    def read(variable: str, text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = float("nan")
+        if not (isfinite(seconds) and low <= seconds <= high):
+            raise BadSetting(f"{variable} must be a number of seconds from {low:g} to {high:g}, not {text!r}.")
+        return seconds
+
+    return read
+
+
+def _database(variable: str, text: str) -> str:
+    # The text may hold a password, so no message repeats it.
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise BadSetting(
+            f"{variable} must be a database URL such as sqlite:///var/store.sqlite3 "
+            "or postgresql://user:password@localhost:5432/widgets."
+        ) from None
+    if url.drivername in {"sqlite", "sqlite+pysqlite"}:
+        if not url.database or url.database == ":memory:":
+            raise BadSetting(f"{variable} must name a file, because a shop in memory would forget its orders.")
+        return f"sqlite:///{Path(url.database).absolute()}"
+    if url.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
+        if not url.database:
+            raise BadSetting(f"{variable} must end in the name of a Postgres database, as in …/widgets.")
+        return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    raise BadSetting(f"{variable} must start with sqlite:/// or postgresql://, not {url.drivername}.")
+
+
+_READERS: dict[str, Any] = {
+    "STORE_HOST": _address,
+    "STORE_PORT": _whole_number(0, 65535),
+    "STORE_THREADS": _whole_number(2, 512),
+    "STORE_PAYMENT_WINDOW_SECONDS": _seconds(0.1, 86_400),
+    "STORE_DISPATCH_TICK_SECONDS": _seconds(0, 3600),
+    "STORE_TRUSTED_PROXIES": _whole_number(0, 10),
+    "DBOS_DATABASE_URL": _database,
+    "DBOS_SYSTEM_DATABASE_URL": _database,
+}

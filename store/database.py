@@ -1,0 +1,226 @@
+"""Owns the engines and the schema: how the shop connects, to what, and what it finds there.
+
+Imports `config` alone. Three engines, because three parties connect: DBOS keeps its
+checkpoints through `system`, the workflows write through `store`, and pages read through
+`reader`, which the database itself holds to reading.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from store.config import ROOT, Settings, is_sqlite
+
+SCHEMA_VERSION = 1
+_SCHEMA = ROOT / "schema.sql"
+
+_READ_PATIENCE_SECONDS = 2
+"""How long a page waits for a connection or an answer before it says that the shop is busy."""
+_WRITE_PATIENCE_SECONDS = 3600
+"""How long a workflow waits for its turn to write. It has all the time in the world; the
+request that started it has not, and stops waiting by itself."""
+_SCHEMA_LOCK = 0x57494447
+"""Any number, the same in every process: two that start together must not both create tables."""
+
+
+class DatabaseRefused(RuntimeError):
+    """The database cannot be used as it is; the message is one sentence that says what to do."""
+
+
+@dataclass(frozen=True)
+class Databases:
+    """The open engines of one process."""
+
+    store: sa.Engine
+    reader: sa.Engine
+    system: sa.Engine
+
+    def close(self) -> None:
+        """Give every connection back."""
+        for engine in (self.store, self.reader, self.system):
+            engine.dispose()
+
+
+def connect(settings: Settings) -> Databases:
+    """Open both databases and apply `schema.sql`.
+
+    Raises:
+        DatabaseRefused: they cannot be reached, created or used by this version.
+    """
+    for variable, url in (
+        ("DBOS_DATABASE_URL", settings.database_url),
+        ("DBOS_SYSTEM_DATABASE_URL", settings.system_database_url),
+    ):
+        try:
+            _make_place(url)
+        except (OSError, psycopg.Error) as error:
+            raise DatabaseRefused(
+                f"The database that {variable} names cannot be opened or created: {_first_line(error)}"
+            ) from error
+    databases = Databases(
+        store=_writer(settings.database_url, pool_size=10),
+        reader=_reader(settings.database_url, settings.threads),
+        system=_writer(settings.system_database_url, pool_size=20),
+    )
+    try:
+        _apply_schema(databases.store)
+    except DBAPIError as error:
+        raise DatabaseRefused(
+            f"The database that DBOS_DATABASE_URL names cannot be used: {_first_line(error.orig)}"
+        ) from error
+    return databases
+
+
+def answers(engine: sa.Engine) -> bool:
+    """Whether the database behind `engine` answers now. Through `reader` it takes two seconds at most."""
+    try:
+        with engine.connect() as connection:
+            connection.execute(sa.text("SELECT 1"))
+    except (DBAPIError, sa.exc.TimeoutError):
+        return False
+    return True
+
+
+def _apply_schema(engine: sa.Engine) -> None:
+    """Bring the store's tables to `SCHEMA_VERSION`, refusing those of a newer shop."""
+    script = _SCHEMA.read_text(encoding="utf-8")
+    with engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        if isinstance(raw, sqlite3.Connection):
+            _refuse_newer(connection)
+            # executescript() knows nothing of the driver's transactions, so the script opens its own.
+            raw.executescript(f"BEGIN IMMEDIATE;\n{script}\nCOMMIT;")
+        else:
+            with connection.begin():
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
+                _refuse_newer(connection)
+                raw.execute(script)
+
+
+def _refuse_newer(connection: sa.Connection) -> None:
+    if not sa.inspect(connection).has_table("schema_version"):
+        return
+    found = connection.execute(sa.text("SELECT version FROM schema_version")).scalar()
+    if found is not None and found > SCHEMA_VERSION:
+        raise DatabaseRefused(
+            f"The database is of version {found} and this shop knows version {SCHEMA_VERSION}: "
+            "start the newer shop, or name another database in DBOS_DATABASE_URL."
+        )
+
+
+def _make_place(url: str) -> None:
+    """Make the folder of a SQLite file, or the Postgres database if the server lets us."""
+    parsed = sa.make_url(url)
+    if is_sqlite(url):
+        Path(parsed.database or "").parent.mkdir(parents=True, exist_ok=True)
+        return
+    address = parsed.set(drivername="postgresql")
+    try:
+        psycopg.connect(address.render_as_string(hide_password=False), connect_timeout=5).close()
+    except psycopg.OperationalError as error:
+        if f'database "{parsed.database}" does not exist' not in str(error):
+            raise
+        maintenance = address.set(database="postgres").render_as_string(hide_password=False)
+        with psycopg.connect(maintenance, connect_timeout=5, autocommit=True) as server:
+            name = psycopg.sql.Identifier(parsed.database or "")
+            try:
+                server.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(name))
+            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                pass  # another process that starts now was first
+
+
+def _writer(url: str, pool_size: int) -> sa.Engine:
+    """An engine for workflows and checkpoints."""
+    if not is_sqlite(url):
+        return sa.create_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=_WRITE_PATIENCE_SECONDS,
+            # DBOS retries a lost connection by itself; asking first would cost a round trip each time.
+            pool_pre_ping=False,
+            connect_args={"connect_timeout": 10, "application_name": "widget-store"},
+        )
+    engine = _sqlite(url, pool_size=1, pool_timeout=_WRITE_PATIENCE_SECONDS)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        # One connection: SQLite has one writer, and writers that queue here are served in
+        # turn, where writers that meet at the file starve each other.
+        connection.isolation_level = "IMMEDIATE"
+        connection.execute("PRAGMA journal_mode = WAL")
+        # The store and its checkpoints are two files. FULL keeps them in step across a power cut.
+        connection.execute("PRAGMA synchronous = FULL")
+
+    event.listen(engine, "handle_error", _wait_for_the_disk)
+    return engine
+
+
+def _reader(url: str, threads: int) -> sa.Engine:
+    """An engine that the database itself keeps from writing, and that gives up soon."""
+    if not is_sqlite(url):
+        milliseconds = _READ_PATIENCE_SECONDS * 1000
+        return sa.create_engine(
+            url,
+            pool_size=min(threads, 10),
+            max_overflow=0,
+            pool_timeout=_READ_PATIENCE_SECONDS,
+            # A page must not meet a connection that died with the last Postgres.
+            pool_pre_ping=True,
+            isolation_level="AUTOCOMMIT",
+            connect_args={
+                "connect_timeout": _READ_PATIENCE_SECONDS,
+                "application_name": "widget-store-pages",
+                "options": f"-c default_transaction_read_only=on -c statement_timeout={milliseconds}",
+            },
+        )
+    engine = _sqlite(url, pool_size=min(threads, 4), pool_timeout=_READ_PATIENCE_SECONDS)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {_READ_PATIENCE_SECONDS * 1000}")
+        connection.execute("PRAGMA query_only = ON")
+
+    return engine
+
+
+def _sqlite(url: str, *, pool_size: int, pool_timeout: float) -> sa.Engine:
+    engine = sa.create_engine(
+        url, poolclass=sa.QueuePool, pool_size=pool_size, max_overflow=0, pool_timeout=pool_timeout
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA busy_timeout = 30000")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    return engine
+
+
+_DISK_TROUBLE = ("disk is full", "disk I/O error", "unable to open database file", "readonly database")
+
+
+def _wait_for_the_disk(context: sa.ExceptionContext) -> None:
+    """Turn trouble with the disk into something that DBOS waits out.
+
+    DBOS retries a locked SQLite database without end, as it does a lost Postgres, but takes
+    a full disk for a failed step, and would end the order with it. A full disk is as
+    temporary as a lock, so it is reported as one; the words of SQLite are kept in the message.
+    """
+    trouble = str(context.original_exception)
+    if any(words in trouble for words in _DISK_TROUBLE):
+        locked = sqlite3.OperationalError(f"database is locked out of its disk: {trouble}")
+        context.chained_exception = OperationalError(context.statement, context.parameters, locked)
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).strip().splitlines()[0].removeprefix("connection failed: ")

@@ -1,0 +1,93 @@
+"""Owns DBOS itself: how it is configured, launched, and left. Imports
+`config`, `database`, `patience` and `workflows`."""
+
+from __future__ import annotations
+
+import concurrent.futures.thread
+import threading
+
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from flask import Flask
+
+from store import workflows
+from store.config import Settings
+from store.database import Databases
+from store.patience import promptly
+
+APPLICATION_VERSION = "widget-store-1"
+"""Recovery takes up only workflows of its own version. It stays the same while running orders
+must be able to go on: a change to a workflow that an order may be in the middle of is made
+behind `DBOS.patch`, not by a new version, which would leave that order waiting for ever."""
+
+# On SQLite, DBOS looks for messages this often. Each look costs a read for every shopper who
+# is about to pay; 20 ms keeps Buy Now near-instant and a hundred of them affordable.
+_SQLITE_POLL_SECONDS = 0.02
+# On Postgres it is told, and gathers what it is told for this long: 1 ms halves Buy Now.
+_POSTGRES_GATHER_SECONDS = 0.001
+
+
+_LAUNCH_SECONDS = 60.0
+
+
+def launch(settings: Settings, databases: Databases) -> None:
+    """Start DBOS in this process; it takes up every order that the last one left."""
+    config: DBOSConfig = {
+        "name": "widget-store",
+        "application_version": APPLICATION_VERSION,
+        "system_database_url": settings.system_database_url,
+        "system_database_engine": databases.system,
+        "notification_listener_polling_interval_sec": _SQLITE_POLL_SECONDS,
+        "notification_coalesce_sec": _POSTGRES_GATHER_SECONDS,
+        # Checkpoints are data. JSON cannot run code when it is read back; a pickle can.
+        "serializer": DBOSPortableJSONSerializer(),
+        "log_level": "WARNING",
+    }
+    DBOS(config=config)
+    workflows.bind(
+        SQLAlchemyDatasource.create(
+            settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
+        ),
+        payment_window_seconds=settings.payment_window_seconds,
+        dispatch_tick_seconds=settings.dispatch_tick_seconds,
+    )
+    # In a daemon thread, because the threads that run workflows inherit that from it.
+    promptly(DBOS.launch, _LAUNCH_SECONDS)
+
+
+def launch_at_first_request(app: Flask, settings: Settings, databases: Databases) -> None:
+    """Launch in a process that may never serve only once it does."""
+    lock = threading.Lock()
+    launched = False
+
+    @app.before_request
+    def launch_once() -> None:
+        nonlocal launched
+        with lock:
+            if not launched:
+                launch(settings, databases)
+                launched = True
+
+
+def leave() -> None:
+    """Stop DBOS in this process. Orders in the middle of something are taken up by the next launch."""
+    DBOS.destroy()
+
+
+def _leave_workflows_where_they_are() -> None:
+    """Let the process end while workflows wait; the next one goes on with them.
+
+    A shopper who is about to pay is a thread waiting in `recv`, and Python joins the threads
+    of a ThreadPoolExecutor before it ends, daemons or not: Ctrl+C, or a reload by
+    `flask run --debug`, would wait out the payment window. The executor is DBOS's own, so
+    the only way to take its threads off Python's list is by name. Where a future Python has
+    no such list, the process ends later, and nothing worse happens.
+    """
+    joined = getattr(concurrent.futures.thread, "_threads_queues", {})
+    for thread in list(joined):
+        if thread.name.startswith("dbos-executor-"):
+            joined.pop(thread, None)
+
+
+# Called last in, first out, so before the executor's own, which joins.
+if hasattr(threading, "_register_atexit"):
+    threading._register_atexit(_leave_workflows_where_they_are)

@@ -1,0 +1,152 @@
+"""Owns the shopper's pages and fragments. Imports `workflows`, `queries`, `web` and `vocabulary`.
+
+A page and the fragment that polls below it render the same template, so what a shopper sees
+is the same with JavaScript and without.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
+from flask_htmx import make_response
+from werkzeug.wrappers import Response as AnyResponse
+
+from store import workflows
+from store.patience import PAGE_SECONDS
+from store.queries import Order, is_known_checkout, list_checkpoints
+from store.vocabulary import Outcome, Reason, Status, is_key
+from store.web import fragment, queries
+
+storefront = Blueprint("storefront", __name__)
+
+_RECENT = 8
+"""Orders on the store page."""
+
+
+@storefront.get("/")
+def store() -> str:
+    """Show the product, the shelf, and the newest orders."""
+    board = queries().board()
+    return render_template("store.html", board=board, recent=board.newest[:_RECENT], key=new_key())
+
+
+@storefront.get("/shelf")
+def shelf() -> Response:
+    """The shelf and its Buy Now, which keeps the key that the page has."""
+    return fragment("_shelf.html", board=queries().board(), key=_key(request.args))
+
+
+@storefront.get("/recent")
+def recent() -> Response:
+    """The newest orders and their bars."""
+    return fragment("_recent_orders.html", recent=queries().board().newest[:_RECENT])
+
+
+@storefront.post("/buy")
+def buy() -> AnyResponse:
+    """Start the checkout that the key names, or come back to the one it has started."""
+    key = _key(request.form)
+    try:
+        workflows.start_checkout(key)
+    except workflows.KeyTaken:
+        abort(409, "That key belongs to something else. Go back to the store for a new Buy Now.")
+    workflows.wait_until_held(key, PAGE_SECONDS)
+    return redirect(url_for(".pay", payment_id=key), 303)
+
+
+@storefront.get("/pay/<payment_id:payment_id>")
+def pay(payment_id: str) -> str | AnyResponse:
+    """Show where the payment stands, or go on to the order once it is settled."""
+    order = _find(payment_id)
+    if order is not None and _is_settled(order):
+        return redirect(url_for(".order", payment_id=payment_id), 303)
+    return render_template("pay.html", order=order, payment_id=payment_id, **_way_back_in(order))
+
+
+@storefront.get("/pay/<payment_id:payment_id>/status")
+def payment_status(payment_id: str) -> Response:
+    """The payment as it stands now; once settled, it sends the page on to the order."""
+    order = queries().watch(payment_id)
+    if order is not None and _is_settled(order):
+        address = url_for(".order", payment_id=payment_id)
+        return make_response("", location={"path": address, "target": "body"})
+    if order is None:
+        _find(payment_id)
+    return fragment("_payment.html", order=order, payment_id=payment_id, **_way_back_in(order))
+
+
+@storefront.post("/pay/<payment_id:payment_id>")
+def settle(payment_id: str) -> AnyResponse:
+    """Tell the checkout of its payment, and go to the order."""
+    outcome = request.form.get("outcome", "")
+    if outcome not in set(Outcome):
+        abort(400, "A payment is either paid or failed. Go back and choose one of the two.")
+    order = _find(payment_id)
+    if order is None or order.status is Status.PENDING:
+        workflows.settle(payment_id, Outcome(outcome))
+        workflows.wait_until_settled(payment_id, PAGE_SECONDS)
+    return redirect(url_for(".order", payment_id=payment_id), 303)
+
+
+@storefront.get("/orders/<payment_id:payment_id>")
+def order(payment_id: str) -> str | AnyResponse:
+    """Show an order: where it stands, its bar, and what the database remembers of it."""
+    found = _find(payment_id)
+    if found is None:
+        return redirect(url_for(".pay", payment_id=payment_id), 303)
+    return render_template("order.html", order=found, checkpoints=list_checkpoints(payment_id))
+
+
+@storefront.get("/orders/<payment_id:payment_id>/progress")
+def order_progress(payment_id: str) -> Response:
+    """Where the order stands now."""
+    return fragment("_order_progress.html", order=queries().watch(payment_id) or _no_such_order())
+
+
+@storefront.get("/orders/<payment_id:payment_id>/checkpoints")
+def order_checkpoints(payment_id: str) -> Response:
+    """What DBOS has recorded of the order so far."""
+    return fragment("_checkpoints.html", checkpoints=list_checkpoints(payment_id), payment_id=payment_id)
+
+
+def new_key() -> str:
+    """A key that nobody can guess: 128 bits."""
+    return secrets.token_urlsafe(16)
+
+
+def _key(values: Mapping[str, str]) -> str:
+    key = values.get("key", "")
+    if not is_key(key):
+        abort(
+            400,
+            "That Buy Now has no usable key (1 to 64 letters, digits, _ or -). "
+            "Go back to the store for a new one.",
+        )
+    return key
+
+
+def _find(payment_id: str) -> Order | None:
+    """The order; None while its checkout is still reserving; 404 where there is no checkout."""
+    order = queries().find(payment_id)
+    if order is None and not is_known_checkout(payment_id):
+        _no_such_order()
+    return order
+
+
+def _is_settled(order: Order) -> bool:
+    """Whether the payment page has nothing left to offer. Sold out stays: it is a way back in."""
+    return order.status is not Status.PENDING and order.reason is not Reason.SOLD_OUT
+
+
+def _way_back_in(order: Order | None) -> dict[str, Any]:
+    """What a sold-out page needs to sell again once the shelf is filled."""
+    if order is None or order.reason is not Reason.SOLD_OUT:
+        return {}
+    return {"board": queries().board(), "key": new_key()}
+
+
+def _no_such_order() -> NoReturn:
+    abort(404, "There is no such order. If you followed a link, check that all of it was copied.")

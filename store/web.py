@@ -1,0 +1,181 @@
+"""Owns what every request shares: errors in two sizes, headers, limits, health.
+
+Imports `config`, `durability`, `patience`, `queries` and `vocabulary`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+from flask import Flask, Response, abort, current_app, jsonify, render_template, request, url_for
+from flask_htmx import HTMX
+from sqlalchemy.exc import DBAPIError
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from store import vocabulary
+from store.database import Databases, answers
+from store.patience import TooSlow, promptly
+from store.queries import Queries
+
+MAX_BODY_BYTES = 64 * 1024
+RETRY_AFTER_SECONDS = 2
+_A_YEAR_SECONDS = 365 * 24 * 3600
+
+htmx = HTMX()
+_log = logging.getLogger("store")
+
+
+class PaymentId(BaseConverter):
+    """A path part that may name a checkout; any other is not found."""
+
+    regex = rf"[A-Za-z0-9_-]{{1,{vocabulary.KEY_MAX_LENGTH}}}"
+
+
+def queries() -> Queries:
+    """The read side of the shop that answers this request."""
+    return cast(Queries, current_app.extensions["queries"])
+
+
+def prepare(app: Flask, databases: Databases) -> None:
+    """Give `app` everything in this room."""
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = _A_YEAR_SECONDS  # safe: see static_url()
+    app.extensions["queries"] = Queries(databases.reader)
+    app.extensions["databases"] = databases
+    app.url_map.converters["payment_id"] = PaymentId
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.globals.update(vocabulary=vocabulary, static_url=static_url)
+    app.jinja_env.filters["price"] = vocabulary.price
+    htmx.init_app(app)
+
+    app.before_request(_refuse_large_bodies)
+    app.after_request(_finish)
+    app.register_error_handler(HTTPException, _explain)
+    for database_trouble in (DBAPIError, sa.exc.TimeoutError, TooSlow):
+        app.register_error_handler(database_trouble, _catch_breath)
+    app.register_error_handler(Exception, _own_up)
+    app.add_url_rule("/health", view_func=health)
+
+
+def fragment(template: str, **context: Any) -> Response:
+    """A fragment that answers 304 when the poller already shows it, by htmx's ptag."""
+    html = render_template(template, **context)
+    tag = hashlib.blake2b(html.encode(), digest_size=8).hexdigest()
+    response = Response(status=304) if request.headers.get("HX-PTag") == tag else Response(html)
+    response.headers["HX-PTag"] = tag
+    return response
+
+
+def static_url(filename: str) -> str:
+    """Where a static file is, with its content in the address so that it may be kept for ever."""
+    return url_for("static", filename=filename, v=_fingerprint(cast(str, current_app.static_folder), filename))
+
+
+@cache
+def _fingerprint(folder: str, filename: str) -> str:
+    return hashlib.blake2b(Path(folder, filename).read_bytes(), digest_size=6).hexdigest()
+
+
+def health() -> tuple[Response, int]:
+    """Whether the database answers and workflows run: 200 if both, else 503."""
+    databases: Databases = current_app.extensions["databases"]
+    checks = {
+        "database": answers(databases.reader),
+        "workflows": _workflows_run(databases),
+    }
+    healthy = all(checks.values())
+    report = {name: "ok" if fine else "down" for name, fine in checks.items()}
+    return jsonify(status="ok" if healthy else "unavailable", **report), 200 if healthy else 503
+
+
+def _workflows_run(databases: Databases) -> bool:
+    try:
+        return promptly(lambda: answers(databases.system))
+    except TooSlow:
+        return False
+
+
+# --- before and after -----------------------------------------------------------------
+
+
+def _refuse_large_bodies() -> None:
+    # Flask looks at the limit when a body is read, and some routes read none.
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        abort(413)
+
+
+def _finish(response: Response) -> Response:
+    if request.method == "POST":
+        queries().forget_board()
+    if request.endpoint != "static":
+        # Orders move; and going back must fetch the store anew, with a new key.
+        response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    return response
+
+
+# --- errors ---------------------------------------------------------------------------
+
+_SENTENCES = {
+    400: "That request was not understood. Go back to the store and try again.",
+    404: "There is nothing at this address. The store is the place to start.",
+    405: "This address does not answer to that method.",
+    408: "The request took too long to arrive. Send it again.",
+    413: f"That was more than the {MAX_BODY_BYTES // 1024} KB this shop reads. Send less.",
+    414: "That address is too long.",
+    415: "The shop does not read that kind of content.",
+    431: "The headers of that request are too large.",
+    500: "Something went wrong on our side. Your order, if you have one, is safe: reload to see it.",
+    503: "The shop is catching its breath. Nothing is lost: what you have ordered is still yours,"
+    " and trying again makes no second order.",
+}
+
+
+def _explain(error: HTTPException) -> Response:
+    """An HTTP error as a page, or as JSON to whoever did not ask for a page."""
+    code = error.code or 500
+    if error.response is not None:
+        return cast(Response, error.response)
+    # A description of ours is a sentence for the reader; Werkzeug's own is not.
+    ours = error.description if error.description != type(error).description else None
+    response = _say(code, ours or _SENTENCES.get(code, _SENTENCES[400 if code < 500 else 500]))
+    for name, value in error.get_headers():
+        if name in {"Allow", "Retry-After"}:
+            response.headers[name] = value
+    return response
+
+
+def _catch_breath(error: Exception) -> Response:
+    """The database is down, full or too slow: say so, and when to come back."""
+    _log.warning("no answer from the database: %s", str(error).splitlines()[0])
+    response = _say(503, _SENTENCES[503])
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def _own_up(error: Exception) -> Response:
+    """A mistake of ours: the log has the traceback, the shopper does not."""
+    _log.error("a request failed", exc_info=error)
+    return _say(500, _SENTENCES[500])
+
+
+def _say(code: int, sentence: str) -> Response:
+    if _wants_page():
+        template = "_error.html" if htmx and not htmx.boosted else "error.html"
+        response = Response(render_template(template, code=code, sentence=sentence))
+    else:
+        response = jsonify(error=sentence)
+    response.status_code = code
+    return response
+
+
+def _wants_page() -> bool:
+    """Browsers name text/html in Accept; API clients send */* or nothing."""
+    return request.blueprint != "api" and "text/html" in request.headers.get("Accept", "")
