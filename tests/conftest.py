@@ -1,0 +1,87 @@
+"""Fixtures: a database of each kind, and a real shop on it.
+
+A shop runs in a process of its own and is asked over HTTP; what it wrote is read from its
+tables. Shops with the same settings are shared by the tests that do not mind each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.books import Books
+from tests.support.postgres import Postgres
+from tests.support.server import Server
+from tests.support.shopper import Shopper
+
+TICK_SECONDS = 0.02
+NewUrl = Callable[[], str]
+NewServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A Postgres server, started when the first test asks for it."""
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewUrl:
+    """Gives the URL of a database that no shop has seen; each test runs once with each kind."""
+    if request.param == "postgres":
+        server: Postgres = request.getfixturevalue("postgres")
+        return server.new_url
+    numbers = itertools.count(1)
+    folder = tmp_path_factory.mktemp("sqlite")
+    return lambda: f"sqlite:///{folder}/shop-{next(numbers)}/store.sqlite3"
+
+
+class Shop:
+    """A running shop, its visitors and its books."""
+
+    def __init__(self, database_url: str, **settings: object) -> None:
+        self.database_url = database_url
+        self.server = Server(database_url, **{"STORE_DISPATCH_TICK_SECONDS": TICK_SECONDS, **settings})
+        self.books = Books(database_url)
+
+    @property
+    def shopper(self) -> Shopper:
+        """Somebody at the door, wherever the shop is now open."""
+        return Shopper(self.server.url)
+
+
+@pytest.fixture(scope="session")
+def shop(new_url: NewUrl) -> Iterator[Shop]:
+    """A shop shared by many tests: a long payment window, and ticks of 20 ms."""
+    shop = Shop(new_url())
+    shop.server.start()
+    yield shop
+    shop.server.close()
+
+
+@pytest.fixture
+def open_shop(new_url: NewUrl) -> Iterator[Callable[..., Shop]]:
+    """Opens a shop of one's own, with settings of one's own; it is closed after the test."""
+    shops: list[Shop] = []
+
+    def open_one(*, units: int | None = None, **settings: object) -> Shop:
+        shop = Shop(new_url(), **settings)
+        shops.append(shop)
+        shop.server.start()
+        if units is not None:
+            shop.books.stock(units)
+        return shop
+
+    yield open_one
+    for shop in shops:
+        shop.server.close()
+
+
+@pytest.fixture
+def shopper(shop: Shop) -> Shopper:
+    """Somebody in the shared shop."""
+    return shop.shopper

