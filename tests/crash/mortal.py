@@ -1,0 +1,100 @@
+"""The shop, with an appointment: it kills itself with SIGKILL at one named point.
+
+    python -m tests.crash.mortal "after commit of charge"
+
+A point is `before` or `after` the commit of one database transaction, which is recognised by
+the statement that only it makes. Nothing of the shop or of DBOS is replaced: the listeners
+look at what goes to the database, and die. Whoever asks for a point that is never reached
+finds the process alive.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+Recognise = Callable[[str, set[Any]], bool]
+
+_TRANSACTIONS: Mapping[str, Recognise] = {
+    "reserve": lambda statement, _: "INSERT INTO orders" in statement,
+    "charge": lambda statement, _: "INSERT INTO payments" in statement,
+    "cancel": lambda statement, _: "SET status = 'cancelled'" in statement,
+    "the payment message": lambda statement, _: "INSERT INTO" in statement and "notifications" in statement,
+}
+
+
+def recognise(name: str) -> Recognise:
+    """How the transaction of this name is known by one of its statements."""
+    if tick := re.fullmatch(r"tick (\d+)", name):
+        number = int(tick[1])
+        return lambda statement, values: "SET progress" in statement and number in values
+    if checkpoint := re.fullmatch(r"the checkpoint of (.+)", name):
+        return lambda statement, values: "operation_outputs" in statement and checkpoint[1] in values
+    if start := re.fullmatch(r"the start of (.+)", name):
+        return (
+            lambda statement, values: re.search(r"INSERT INTO \S*workflow_status", statement) is not None
+            and start[1] in values
+        )
+    if end := re.fullmatch(r"the end of (.+)", name):
+        ends_in_dispatch = end[1] == "dispatch"
+        return (
+            lambda statement, values: re.search(r"UPDATE \S*workflow_status", statement) is not None
+            and "SUCCESS" in values
+            and any(str(value).endswith(".dispatch") for value in values) == ends_in_dispatch
+        )
+    return _TRANSACTIONS[name]
+
+
+def make_mortal(point: str) -> None:
+    """Have this process die at `point`, the first time that it comes there."""
+    words = re.fullmatch(r"(before|after) commit of (.+)", point)
+    assert words, f"not a point: {point}"
+    moment, is_the_one = words[1], recognise(words[2])
+
+    def die() -> None:
+        os.write(1, f"dying {point}\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @event.listens_for(sa.Engine, "before_cursor_execute")
+    def notice(
+        connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+    ) -> None:
+        values = parameters.values() if isinstance(parameters, Mapping) else parameters
+        if "INSERT" in statement or "UPDATE" in statement:
+            if is_the_one(statement, set(values)):
+                connection.info["doomed"] = True
+
+    @event.listens_for(sa.Engine, "rollback")
+    def spare(connection: sa.Connection) -> None:
+        connection.info.pop("doomed", None)
+
+    @event.listens_for(sa.Engine, "commit")
+    def fulfil(connection: sa.Connection) -> None:
+        if not connection.info.pop("doomed", False):
+            return
+        if moment == "before":
+            die()
+        mine, commit = threading.get_ident(), connection.dialect.do_commit
+
+        def commit_and_die(dbapi_connection: Any) -> None:
+            commit(dbapi_connection)
+            if threading.get_ident() == mine:
+                die()
+
+        connection.dialect.do_commit = commit_and_die  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    make_mortal(sys.argv.pop(1))
+
+    import app
+
+    app.main()

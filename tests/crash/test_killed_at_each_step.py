@@ -1,0 +1,143 @@
+"""A shop killed with SIGKILL at a named point of a purchase, started again, and its books."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from tests.conftest import NewUrl, Shop
+from tests.support.shopper import Answer, Shopper, key
+
+_STEPS_OF_A_SALE = (
+    "the start of checkout",
+    "reserve",
+    "the checkpoint of reserve",
+    "the checkpoint of DBOS.setEvent",
+    "the payment message",
+    "the checkpoint of DBOS.recv",
+    "charge",
+    "the checkpoint of charge",
+    "the start of dispatch",
+    "the end of checkout",
+    "tick 1",
+    "the checkpoint of tick 1",
+    "tick 5",
+    "the checkpoint of tick 5",
+    "tick 10",
+    "the checkpoint of tick 10",
+    "the end of dispatch",
+)
+_STEPS_OF_A_CANCELLATION = ("cancel", "the checkpoint of cancel", "the end of checkout")
+
+
+class StubbornShopper(Shopper):
+    """Repeats a request that met a dead shop, as a reload or a second click does."""
+
+    def __init__(self, shop: Shop) -> None:
+        super().__init__(shop.server.url)
+        self._shop = shop
+        self.deaths_met = 0
+
+    def request(
+        self, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One request, asked again of the next shop if the first one dies over it."""
+        try:
+            return super().request(method, path, body, headers)
+        except (OSError, http.client.HTTPException):
+            self.deaths_met += 1
+            assert self._shop.server.wait_for_death() == -9
+            self._shop.server.restart()
+            self.url = self._shop.server.url
+            return super().request(method, path, body, headers)
+
+
+@pytest.fixture(scope="module")
+def crash_shop(new_url: NewUrl) -> Iterator[Callable[[str], Shop]]:
+    """Opens the shop of this module with an appointment to die; its data stays from test to test."""
+    shop = Shop(new_url(), STORE_DISPATCH_TICK_SECONDS=0.01)
+
+    def open_until(point: str) -> Shop:
+        shop.server.close()
+        shop.server.log.clear()
+        shop.server.restart(script=("-m", "tests.crash.mortal", point))
+        return shop
+
+    yield open_until
+    shop.server.close()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", _STEPS_OF_A_SALE)
+def test_a_sale_survives(crash_shop: Callable[[str], Shop], moment: str, step: str) -> None:
+    """One order, one charge, dispatched, wherever in it the shop was killed."""
+    point = f"{moment} commit of {step}"
+    shop = crash_shop(point)
+    shopper = StubbornShopper(shop)
+    payment_id = shopper.buy(key())
+    shopper.confirm(payment_id)
+    shopper.wait_for(payment_id, "Dispatched")
+    if shopper.deaths_met == 0:  # it died, or dies now, after the order's last visible change
+        assert shop.server.wait_for_death() == -9
+        shop.server.restart()
+    assert f"dying {point}\n" in shop.server.log
+    assert shop.books.orders()[payment_id] == "dispatched"
+    assert not shop.books.faults()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", _STEPS_OF_A_CANCELLATION)
+def test_a_cancellation_survives(crash_shop: Callable[[str], Shop], moment: str, step: str) -> None:
+    """The unit is given back once and nothing is charged, wherever the shop was killed."""
+    point = f"{moment} commit of {step}"
+    shop = crash_shop(point)
+    shopper = StubbornShopper(shop)
+    payment_id = shopper.buy(key())
+    shopper.cancel(payment_id)
+    shopper.wait_for(payment_id, "Payment cancelled")
+    if shopper.deaths_met == 0:
+        assert shop.server.wait_for_death() == -9
+        shop.server.restart()
+    assert f"dying {point}\n" in shop.server.log
+    assert shop.books.orders()[payment_id] == "declined"
+    assert not shop.books.faults()
+
+
+def test_an_unpaid_order_expires_though_the_shop_was_closed(open_shop: Callable[..., Shop]) -> None:
+    """The deadline passes while nobody is there; the next start cancels the order."""
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=1)
+    payment_id = shop.shopper.buy(key())
+    shop.server.kill()
+    shop.server.restart()
+    shop.shopper.wait_for(payment_id, "The payment window closed")
+    assert shop.books.orders()[payment_id] == "expired"
+    assert not shop.books.faults()
+
+
+def test_a_payment_that_arrives_just_before_a_crash_counts(open_shop: Callable[..., Shop]) -> None:
+    """A message that the database has is a payment, though nobody had read it."""
+    shop = open_shop()
+    payment_id = shop.shopper.buy(key())
+    shop.server.kill()
+    shop.server.restart(script=("-m", "tests.crash.mortal", "after commit of the payment message"))
+    with pytest.raises((OSError, http.client.HTTPException)):
+        shop.shopper.confirm(payment_id)
+    assert shop.server.wait_for_death() == -9
+    shop.server.restart()
+    shop.shopper.wait_for(payment_id, "Dispatched")
+    assert not shop.books.faults()
+
+
+def test_a_stopped_shop_leaves_its_orders_to_the_next(open_shop: Callable[..., Shop]) -> None:
+    """SIGTERM is no different: pending orders stay pending, and can be paid after a restart."""
+    shop = open_shop()
+    payment_ids = [shop.shopper.buy(key()) for _ in range(5)]
+    assert shop.server.stop() == 0
+    shop.server.restart()
+    for payment_id in payment_ids:
+        shop.shopper.confirm(payment_id)
+    for payment_id in payment_ids:
+        shop.shopper.wait_for(payment_id, "Dispatched")
+    assert not shop.books.faults()
