@@ -68,9 +68,18 @@ def make_mortal(point: str) -> None:
         connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
     ) -> None:
         values = parameters.values() if isinstance(parameters, Mapping) else parameters
-        if "INSERT" in statement or "UPDATE" in statement:
-            if is_the_one(statement, set(values)):
-                connection.info["doomed"] = True
+        writes = "INSERT" in statement or "UPDATE" in statement
+        if writes and is_the_one(statement, set(values)):
+            connection.info["doomed"] = True
+            if commits_by_itself(connection) and moment == "before":
+                die()
+
+    @event.listens_for(sa.Engine, "after_cursor_execute")
+    def fulfil_at_once(
+        connection: sa.Connection, _cursor: Any, _statement: str, _parameters: Any, _context: Any, _many: bool
+    ) -> None:
+        if connection.info.get("doomed") and commits_by_itself(connection):
+            die()
 
     @event.listens_for(sa.Engine, "rollback")
     def spare(connection: sa.Connection) -> None:
@@ -90,6 +99,11 @@ def make_mortal(point: str) -> None:
                 die()
 
         connection.dialect.do_commit = commit_and_die  # type: ignore[method-assign]
+
+
+def commits_by_itself(connection: sa.Connection) -> bool:
+    """Whether each statement is a transaction of its own: DBOS ends a workflow so on Postgres."""
+    return getattr(connection.connection.driver_connection, "autocommit", False) is True
 
 
 if __name__ == "__main__":

