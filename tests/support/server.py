@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO
 
+from tests.support.shopper import Client
+
 ROOT = Path(__file__).parents[2]
-PYTHON = (sys.executable, "-X", "dev", "-W", "error")
-"""Warnings in the shop are failures, as they are in the tests."""
 _PATIENCE_SECONDS = 30.0
 
 
@@ -34,8 +36,9 @@ class Server:
         self.log: list[str] = []
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self) -> Server:
-        """Start it and wait until it says where it is open."""
+    def start(self, *, url: str = "", expect_to_open: bool = True) -> Server:
+        """Start it and wait until it is open, at `url` or where it says that it is."""
+        self.url = url
         process = subprocess.Popen(
             [sys.executable, *self._script],
             cwd=ROOT,
@@ -46,21 +49,23 @@ class Server:
             start_new_session=True,
         )
         self._process = process
-        opened = threading.Event()
         assert process.stdout is not None
-        threading.Thread(target=self._listen, args=(process.stdout, opened), daemon=True).start()
-        if not opened.wait(_PATIENCE_SECONDS) or not self.url:
-            raise AssertionError("the shop did not open:\n" + self.output)
+        self._reader = threading.Thread(target=self._listen, args=(process.stdout,), daemon=True)
+        self._reader.start()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while expect_to_open and not (self.url and Client(self.url).is_open()):
+            if process.poll() is not None or time.monotonic() > deadline:
+                self.close()
+                raise AssertionError("the shop did not open:\n" + self.output)
+            time.sleep(0.01)  # between two looks
         return self
 
-    def _listen(self, stream: IO[str], opened: threading.Event) -> None:
+    def _listen(self, stream: IO[str]) -> None:
         with stream:
             for line in stream:
                 self.log.append(line)
-                if found := re.search(r"(http://\S+) ", line):
+                if not self.url and (found := re.search(r"open at (http://\S+) ", line)):
                     self.url = found[1]
-                    opened.set()
-        opened.set()
 
     @property
     def pid(self) -> int:
@@ -82,9 +87,15 @@ class Server:
         return self._end(signal.SIGTERM)
 
     def wait_for_death(self) -> int:
-        """Wait until it has ended by itself; the exit code, negative for a signal."""
+        """Wait until it has ended; the exit code, negative for a signal."""
         assert self._process is not None
-        return self._process.wait(_PATIENCE_SECONDS)
+        code = self._process.wait(_PATIENCE_SECONDS)
+        self._reader.join(_PATIENCE_SECONDS)
+        return code
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal it and its children, as a terminal does on Ctrl+C."""
+        os.killpg(self.pid, number)
 
     def restart(self, *, script: tuple[str, ...] = ("app.py",)) -> Server:
         """Start again after a death, on the same data."""
@@ -92,11 +103,13 @@ class Server:
         return self.start()
 
     def close(self) -> None:
-        """Make sure that it is gone."""
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
+        """Make sure that it is gone, and its children with it."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self.wait_for_death()
 
     def _end(self, number: int) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(_PATIENCE_SECONDS)
+        return self.wait_for_death()

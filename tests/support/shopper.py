@@ -68,6 +68,13 @@ class Client:
         finally:
             connection.close()
 
+    def is_open(self) -> bool:
+        """Whether anybody answers."""
+        try:
+            return self.get("/health").status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
     def get(self, path: str, **headers: str) -> Answer:
         """GET as an API client does."""
         return self.request("GET", path, headers={"Accept": "*/*", **headers})

@@ -1,0 +1,111 @@
+"""Every page in every state that it has, standing still, so that it can be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tests.conftest import Shop
+from tests.support.shopper import key
+
+
+class View(NamedTuple):
+    """One page in one state."""
+
+    shop: Shop
+    path: str
+    heading: str
+
+
+VIEWS = (
+    "store",
+    "store-without-orders",
+    "store-sold-out",
+    "pay",
+    "pay-reserving",
+    "pay-sold-out",
+    "pay-time-is-up",
+    "order-pending",
+    "order-paid",
+    "order-under-way",
+    "order-dispatched",
+    "order-declined",
+    "order-expired",
+    "not-found",
+)
+
+
+class Gallery:
+    """Shops where nothing moves by itself, with an order in every state."""
+
+    def __init__(self, open_still: Callable[[], Shop]) -> None:
+        self._shop, self._empty, self._new = open_still(), open_still(), open_still()
+        self._empty.books.stock(0)
+        pending, late = self._shop.shopper.buy(), self._shop.shopper.buy()
+        self._change(late, "UPDATE orders SET pay_by_ms = created_at_ms + 1 WHERE payment_id = :id")
+        expired = self._cancelled()
+        self._change(expired, "UPDATE orders SET reason = 'expired' WHERE payment_id = :id")
+        # A checkout that DBOS knows, and whose order is not there: as it is before `reserve`.
+        reserving = self._cancelled()
+        self._change(reserving, "DELETE FROM orders WHERE payment_id = :id")
+        sold_out = self._empty.shopper.buy(key())
+        on_its_way = "Paid. Your widget is on its way"
+        nowhere = "There is nothing at this address. The store is the place to start."
+        self._views = {
+            "store": View(self._shop, "/", "The Widget"),
+            "store-without-orders": View(self._new, "/", "The Widget"),
+            "store-sold-out": View(self._empty, "/", "The Widget"),
+            "pay": View(self._shop, f"/pay/{pending}", "Your widget is held"),
+            "pay-reserving": View(self._shop, f"/pay/{reserving}", "Reserving your widget…"),
+            "pay-sold-out": View(self._empty, f"/pay/{sold_out}", "Sold out"),
+            "pay-time-is-up": View(self._shop, f"/pay/{late}", "Time is up"),
+            "order-declined": View(self._shop, f"/orders/{self._cancelled()}", "Payment cancelled"),
+            "order-expired": View(self._shop, f"/orders/{expired}", "The payment window closed"),
+            "order-dispatched": View(self._shop, f"/orders/{self._paid(10)}", "Dispatched"),
+            "order-under-way": View(self._shop, f"/orders/{self._paid(4)}", on_its_way),
+            "order-paid": View(self._shop, f"/orders/{self._paid(0)}", on_its_way),
+            "order-pending": View(self._shop, f"/orders/{pending}", "Waiting for your payment"),
+            "not-found": View(self._shop, "/nowhere", nowhere),
+        }
+        assert set(self._views) == set(VIEWS)
+
+    def __getitem__(self, name: str) -> View:
+        """The view of that name."""
+        return self._views[name]
+
+    def close(self) -> None:
+        """Close its shops."""
+        for shop in (self._shop, self._empty, self._new):
+            shop.server.close()
+
+    def _cancelled(self) -> str:
+        payment_id = self._shop.shopper.buy()
+        self._shop.shopper.cancel(payment_id)
+        self._shop.shopper.wait_for(payment_id, "Payment cancelled")
+        return payment_id
+
+    def _paid(self, progress: int) -> str:
+        payment_id = self._shop.shopper.buy()
+        self._shop.shopper.confirm(payment_id)
+        self._shop.shopper.wait_for(payment_id, "Paid. Your widget is on its way")
+        if progress:
+            move(self._shop, payment_id, progress)
+        return payment_id
+
+    def _change(self, payment_id: str, statement: str) -> None:
+        self._shop.books.change(statement, id=payment_id)
+
+
+def move(shop: Shop, payment_id: str, progress: int) -> None:
+    """Write an order's progress into its row, as a tick of its dispatch does."""
+    shop.books.change(
+        "UPDATE orders SET progress = :progress, status = :status WHERE payment_id = :payment_id",
+        progress=progress,
+        status="dispatched" if progress == 10 else "paid",
+        payment_id=payment_id,
+    )
+
+
+def row(shop: Shop, payment_id: str) -> Any:
+    """An order as its table has it."""
+    return shop.books.rows("SELECT * FROM orders WHERE payment_id = :id", id=payment_id)[0]

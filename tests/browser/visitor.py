@@ -1,0 +1,189 @@
+"""Somebody who shops with a browser: one window, and all that it asked for and complained of."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Response, Route, expect
+
+from tests.conftest import Shop
+
+PATIENCE_MS = 10_000
+
+# What the stage of a demonstration would send; a window keeps to it only if it asks to.
+_STRICT_POLICY = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self'"
+
+
+class Visitor:
+    """One window on one shop."""
+
+    def __init__(self, page: Page, shop: Shop) -> None:
+        self.page = page
+        self.shop = shop
+        self.requests: list[Request] = []
+        self.responses: list[Response] = []
+        self.complaints: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("request", lambda request: self.requests.append(request))
+        page.on("response", lambda response: self.responses.append(response))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._listen)
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.complaints.append(message.text)
+
+    def be_strict(self) -> None:
+        """Have every page come with a strict content security policy."""
+
+        def add_policy(route: Route) -> None:
+            if route.request.resource_type != "document":
+                route.fallback()
+                return
+            answer = route.fetch(max_redirects=0)
+            route.fulfill(response=answer, headers={**answer.headers, "content-security-policy": _STRICT_POLICY})
+
+        self.page.route("**", add_policy)
+
+    # --- going somewhere --------------------------------------------------------------
+
+    def open(self, path: str = "/") -> Visitor:
+        """Type an address."""
+        self.page.goto(self.shop.server.url + path)
+        return self
+
+    def buy(self) -> str:
+        """Click Buy Now, and see that a widget is held; the payment id."""
+        self.buy_now.click()
+        self.sees("Your widget is held")
+        return self.payment_id
+
+    def pay(self) -> None:
+        """Click Confirm, and see that it is paid."""
+        self.confirm.click()
+        self.sees("Paid. Your widget is on its way")
+
+    # --- what the window shows ----------------------------------------------------------
+
+    def sees(self, heading: str) -> None:
+        """Wait until the page says so."""
+        expect(self.heading).to_have_text(heading)
+
+    def wait_until(self, what: Callable[[], bool]) -> None:
+        """Wait, with the window alive meanwhile, until something is so."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while not what():
+            assert time.monotonic() < deadline, "it is still not so"
+            self.page.wait_for_timeout(20)  # between two looks; the window's events come in meanwhile
+
+    @property
+    def path(self) -> str:
+        """Where the address bar says that it is."""
+        return self.page.url.removeprefix(self.shop.server.url)
+
+    @property
+    def payment_id(self) -> str:
+        """Of the order that the address bar names."""
+        found = re.fullmatch(r"/(?:pay|orders)/([^/]+)", self.path)
+        assert found, f"{self.path} names no order"
+        return found[1]
+
+    @property
+    def heading(self) -> Locator:
+        """What the page says first."""
+        return self.page.locator("h1")
+
+    @property
+    def bar(self) -> Locator:
+        """The bar of the order's page."""
+        return self.page.locator("#order progress")
+
+    @property
+    def shelf(self) -> Locator:
+        """How many are on the shelf."""
+        return self.page.locator("#shelf .count")
+
+    @property
+    def buy_now(self) -> Locator:
+        """The button."""
+        return self.page.get_by_role("button", name="Buy Now")
+
+    @property
+    def confirm(self) -> Locator:
+        """The button."""
+        return self.page.get_by_role("button", name="Confirm payment")
+
+    @property
+    def cancel(self) -> Locator:
+        """The button."""
+        return self.page.get_by_role("button", name="Cancel")
+
+    @property
+    def key(self) -> str:
+        """The key that Buy Now carries."""
+        return self.page.locator("#shelf input[name=key]").input_value()
+
+    @property
+    def progress(self) -> int:
+        """How far the bar of the order's page is."""
+        return int(self.bar.get_attribute("value") or 0)
+
+    @property
+    def seconds_to_pay(self) -> int:
+        """What the countdown says."""
+        minutes, seconds = self.page.get_by_role("timer").inner_text().split(":")
+        return int(minutes) * 60 + int(seconds)
+
+    # --- what it asked for --------------------------------------------------------------
+
+    def asked(self, part: str, method: str = "GET") -> int:
+        """How many requests so far had `part` in their address."""
+        return sum(part in each.url and each.method == method for each in self.requests)
+
+    def loads(self) -> int:
+        """How many times so far the whole page was loaded, rather than changed."""
+        return sum(each.resource_type == "document" for each in self.requests)
+
+    def next_answer(self, part: str) -> Response:
+        """Wait for an answer from an address with `part` in it."""
+        with self.page.expect_response(lambda response: part in response.url) as answer:
+            pass
+        return answer.value
+
+    def let_pass(self, seconds: int) -> None:
+        """Turn the window's clock on, and wait for whatever the window does at once because of it.
+
+        Only after `page.clock.install()`, which must come before the page is opened.
+        """
+        self.page.clock.run_for(seconds * 1000)
+        # A request of its own, which comes after all those; and its answer, after most of theirs.
+        self.page.evaluate("fetch('/health').then(answer => answer.text())")
+
+    def leave(self) -> None:
+        """Close the window."""
+        self.page.context.close()
+
+    def faults(self, tolerated: str | None) -> list[str]:
+        """Requests that left for another host, and complaints other than `tolerated` ones."""
+        home = self.shop.server.url + "/"
+        elsewhere = [f"asked for {each.url}" for each in self.requests if not each.url.startswith(home)]
+        return elsewhere + [
+            each for each in self.complaints if tolerated is None or not re.search(tolerated, each)
+        ]
+
+
+def mark(element: Locator) -> None:
+    """Put a mark on an element, which only that very element has."""
+    element.evaluate("element => { element.marked = true }")
+
+
+def is_marked(element: Locator) -> bool:
+    """Whether it is the very element that was marked."""
+    return bool(element.evaluate("element => element.marked === true"))
+
+
+def has_focus(element: Locator) -> bool:
+    """Whether the keyboard is on it."""
+    return bool(element.evaluate("element => document.activeElement === element"))

@@ -1,0 +1,202 @@
+"""The settings: a default for each, and one clear sentence for a value that makes no sense."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from store.config import REFUSED, ROOT, BadSetting, Settings
+
+_GOOD: list[tuple[str, str, Any]] = [
+    ("STORE_HOST", "localhost", "localhost"),
+    ("STORE_HOST", "::1", "::1"),
+    ("STORE_HOST", "0.0.0.0", "0.0.0.0"),  # noqa: S104 - read, not listened on
+    ("STORE_PORT", "0", 0),
+    ("STORE_PORT", " 65535 ", 65535),
+    ("STORE_THREADS", "2", 2),
+    ("STORE_PAYMENT_WINDOW_SECONDS", "0.5", 0.5),
+    ("STORE_PAYMENT_WINDOW_SECONDS", "86400", 86400.0),
+    ("STORE_DISPATCH_TICK_SECONDS", "0", 0.0),
+    ("STORE_TRUSTED_PROXIES", "1", 1),
+    ("DBOS_DATABASE_URL", "sqlite:////srv/shop.db", "sqlite:////srv/shop.db"),
+    ("DBOS_DATABASE_URL", "sqlite:///shop.db", f"sqlite:///{Path.cwd() / 'shop.db'}"),
+    ("DBOS_DATABASE_URL", "postgresql://u:p@h:5433/widgets", "postgresql+psycopg://u:p@h:5433/widgets"),
+    ("DBOS_DATABASE_URL", "postgres://u:p@h/widgets", "postgresql+psycopg://u:p@h/widgets"),
+    ("DBOS_DATABASE_URL", "postgresql+psycopg://u:p%40ss@h/widgets", "postgresql+psycopg://u:p%40ss@h/widgets"),
+    ("DBOS_SYSTEM_DATABASE_URL", "sqlite:////srv/memory.db", "sqlite:////srv/memory.db"),
+]
+
+_BAD: list[tuple[str, str]] = [
+    *[("STORE_HOST", text) for text in ("two words", "http://127.0.0.1", "127.0.0.1/8", "a?b")],
+    *[("STORE_PORT", text) for text in ("web", "-1", "65536", "80.5", "1e3", "0x50", "٣", "9" * 5000)],
+    *[("STORE_THREADS", text) for text in ("many", "0", "1", "513", "-4")],
+    *[("STORE_PAYMENT_WINDOW_SECONDS", text) for text in ("soon", "0", "-1", "nan", "inf", "86401", "1e99", "2m")],
+    *[("STORE_DISPATCH_TICK_SECONDS", text) for text in ("slow", "-0.1", "nan", "-inf", "3601")],
+    *[("STORE_TRUSTED_PROXIES", text) for text in ("yes", "-1", "11", "*")],
+    *[
+        (variable, text)
+        for variable in ("DBOS_DATABASE_URL", "DBOS_SYSTEM_DATABASE_URL")
+        for text in (
+            "widgets", "/var/store.sqlite3", "sqlite://", "sqlite:///:memory:", "mysql://u:hunter2@h/widgets",
+            "postgresql+asyncpg://u:hunter2@h/widgets", "postgresql://u:hunter2@h", "postgresql://u:hunter2@h/",
+            "postgresql://u:hunter2@h:five/widgets", "postgresql://u:hunter2@h:1:2/widgets",
+            "postgresql://u:hunter2@[::1/widgets", "postgresql://u:half@hunter2@h/widgets",
+        )
+    ],
+]  # fmt: skip
+
+
+def is_one_sentence(text: str) -> bool:
+    """One line, one full stop, at its end."""
+    return re.fullmatch(r"(?:[^.!?\n]|[.?!](?=[^\s]))+\.", text) is not None
+
+
+def variables() -> dict[str, str]:
+    """The variables of `Settings`, with the name of the field of each."""
+    return {field.metadata["variable"]: field.name for field in fields(Settings)}
+
+
+def refusal(*script: str, **environ: object) -> str:
+    """The sentence with which `python app.py` refuses to start; it must end with exit code 2."""
+    others = {k: v for k, v in os.environ.items() if not k.startswith(("STORE_", "DBOS_", "FLASK_"))}
+    given = {"STORE_PORT": "0", **{name: str(value) for name, value in environ.items()}}
+    shop = subprocess.run(
+        [sys.executable, *(script or ("app.py",))],
+        cwd=ROOT,
+        env={**others, **given},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (shop.returncode, shop.stdout) == (REFUSED, ""), shop.stderr[-2000:]
+    prefix, _, sentence = shop.stderr.strip().partition(": ")
+    assert prefix == "widget store"
+    assert is_one_sentence(sentence), sentence
+    return sentence
+
+
+def test_a_shop_without_settings_runs_on_this_machine_alone() -> None:
+    """Nothing to set: loopback, two minutes to pay, ticks of a second, SQLite files under var/."""
+    found = Settings.from_env({})
+    assert found == Settings()
+    assert (found.host, found.port) == ("127.0.0.1", 8000)
+    assert (found.payment_window_seconds, found.dispatch_tick_seconds) == (120, 1)
+    assert found.trusted_proxies == 0
+    assert found.offers_presenter_tools
+    assert found.database_url == f"sqlite:///{ROOT}/var/store.sqlite3"
+    assert found.system_database_url == f"sqlite:///{ROOT}/var/store-checkpoints.sqlite3"
+
+
+@pytest.mark.parametrize("variable", variables())
+def test_a_variable_that_is_empty_is_not_set(variable: str) -> None:
+    """As a compose file leaves it."""
+    assert Settings.from_env({variable: " "}) == Settings()
+
+
+@pytest.mark.parametrize(("variable", "text", "value"), _GOOD)
+def test_a_good_value_is_taken(variable: str, text: str, value: object) -> None:
+    """And no other setting moves with it, but for the checkpoints, which stay beside the store."""
+    found = Settings.from_env({variable: text})
+    assert getattr(found, variables()[variable]) == value
+    follows = {"system_database_url"} if variable == "DBOS_DATABASE_URL" else set()
+    for name in set(variables().values()) - {variables()[variable]} - follows:
+        assert getattr(found, name) == getattr(Settings(), name)
+
+
+def test_every_variable_is_tried_here() -> None:
+    """A new setting comes with a good value and a bad one."""
+    assert {variable for variable, _, _ in _GOOD} == {variable for variable, _ in _BAD} == set(variables())
+
+
+@pytest.mark.parametrize(("variable", "text"), _BAD, ids=lambda text: text[:40])
+def test_a_bad_value_is_refused_in_one_sentence(variable: str, text: str) -> None:
+    """It begins with the name of the variable, and never tells a password."""
+    with pytest.raises(BadSetting) as refused:
+        Settings.from_env({variable: text})
+    sentence = str(refused.value)
+    assert sentence.startswith(f"{variable} ")
+    assert is_one_sentence(sentence), sentence
+    assert "hunter2" not in sentence
+    assert len(sentence) < 250, "a sentence that can be read"
+
+
+@pytest.mark.parametrize(
+    ("store", "checkpoints"),
+    [
+        ("sqlite:////srv/shop.db", "sqlite:////srv/shop-checkpoints.db"),
+        ("sqlite:////srv/shop", "sqlite:////srv/shop-checkpoints"),
+        ("postgresql://u:p@h/widgets", "postgresql+psycopg://u:p@h/widgets"),
+    ],
+)
+def test_checkpoints_are_kept_beside_the_store(store: str, checkpoints: str) -> None:
+    """A second SQLite file, or the same Postgres database."""
+    assert Settings.from_env({"DBOS_DATABASE_URL": store}).system_database_url == checkpoints
+
+
+@pytest.mark.parametrize("same", ["sqlite:////srv/shop.db", "sqlite:////srv/x/../shop.db", "sqlite:////srv//shop.db"])
+def test_two_writers_do_not_share_one_sqlite_file(same: str) -> None:
+    """However the file is spelt."""
+    with pytest.raises(BadSetting, match="DBOS_SYSTEM_DATABASE_URL must name another SQLite file"):
+        Settings.from_env({"DBOS_DATABASE_URL": "sqlite:////srv/shop.db", "DBOS_SYSTEM_DATABASE_URL": same})
+
+
+@pytest.mark.parametrize(
+    ("given", "offered"),
+    [
+        ({"STORE_HOST": "127.0.0.1"}, True),
+        ({"STORE_HOST": "localhost"}, True),
+        ({"STORE_HOST": "::1"}, True),
+        ({"STORE_HOST": "0.0.0.0"}, False),  # noqa: S104 - read, not listened on
+        ({"STORE_HOST": "192.0.2.1"}, False),
+        ({"STORE_TRUSTED_PROXIES": "1"}, False),
+    ],
+)
+def test_presenter_tools_are_for_this_machine_alone(given: dict[str, str], offered: bool) -> None:
+    """Whoever can be reached by others does not offer them."""
+    assert Settings.from_env(given).offers_presenter_tools is offered
+
+
+def test_no_password_is_ever_shown() -> None:
+    """Not when the settings are printed, as a traceback or a debugger does."""
+    url = "postgresql://widgets:hunter2@127.0.0.1/widgets"
+    found = Settings.from_env({"DBOS_DATABASE_URL": url, "DBOS_SYSTEM_DATABASE_URL": url})
+    assert "hunter2" in found.database_url
+    assert "hunter2" not in f"{found!r} {found}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("STORE_PORT", "web"),
+        ("STORE_PORT", "9" * 5000),
+        ("STORE_THREADS", "0"),
+        ("STORE_HOST", "nonesuch.invalid"),
+        ("STORE_HOST", "x" * 70),
+        ("STORE_HOST", "192.0.2.1"),  # an address of documentation, which is no machine's own
+        ("STORE_PAYMENT_WINDOW_SECONDS", "nan"),
+        ("DBOS_SYSTEM_DATABASE_URL", "postgresql://u:hunter2@h:five/widgets"),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_the_shop_refuses_before_anything_starts(tmp_path: Path, variable: str, text: str) -> None:
+    """One sentence, exit code 2, and no database file was made."""
+    sentence = refusal(**{"DBOS_DATABASE_URL": f"sqlite:///{tmp_path}/var/store.sqlite3", variable: text})
+    assert variable in sentence
+    assert "hunter2" not in sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_flask_refuses_as_the_shop_does(tmp_path: Path) -> None:
+    """`flask run` and `waitress-serve` read the same settings, and say the same."""
+    url = f"sqlite:///{tmp_path}/var/store.sqlite3"
+    sentence = refusal("-m", "flask", "run", "--port", "0", DBOS_DATABASE_URL=url, STORE_THREADS="none")
+    assert sentence.startswith("STORE_THREADS ")
+    assert not list(tmp_path.iterdir())

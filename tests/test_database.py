@@ -1,0 +1,258 @@
+"""The engines and the schema: what the shop finds, makes, refuses, and is held to."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from store.config import ROOT, Settings
+from store.database import SCHEMA_VERSION, Databases, connect
+from tests.conftest import NewUrl, Shop
+from tests.support.books import Books
+from tests.support.postgres import Postgres
+from tests.support.shopper import eventually
+from tests.test_config import refusal
+
+
+def settings(url: str) -> Settings:
+    """The settings of a shop on this database."""
+    return Settings.from_env({"DBOS_DATABASE_URL": url})
+
+
+@contextmanager
+def writers_wait(database_url: str) -> Iterator[None]:
+    """No order can be made or changed meanwhile, though all can be read: a real lock is held."""
+    engine = sa.create_engine(settings(database_url).database_url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        for table in ("counters", "orders"):
+            column = "value" if table == "counters" else "progress"
+            connection.execute(sa.text(f"UPDATE {table} SET {column} = {column}"))  # noqa: S608
+        yield
+        connection.rollback()
+
+
+@pytest.fixture(scope="module")
+def url(new_url: NewUrl) -> str:
+    """The URL of this module's database."""
+    return new_url()
+
+
+@pytest.fixture(scope="module")
+def databases(url: str) -> Iterator[Databases]:
+    """A database with the schema and no shop on it."""
+    databases = connect(settings(url))
+    yield databases
+    databases.close()
+
+
+def contents(url: str) -> dict[str, list[Any]]:
+    """Every row of every table of the store."""
+    books = Books(url)
+    tables = ("schema_version", "products", "counters", "orders", "stock_movements", "payments")
+    return {table: books.rows(f"SELECT * FROM {table}") for table in tables}  # noqa: S608
+
+
+# --- the schema -----------------------------------------------------------------------------
+
+
+def test_the_schema_applies_again_and_changes_nothing(open_shop: Callable[..., Shop]) -> None:
+    """A start on a database in use finds it as it was, down to the last row."""
+    shop = open_shop(units=3)
+    shop.shopper.cancel(shop.shopper.buy())
+    shop.server.stop()
+    before = contents(shop.database_url)
+    for _ in range(2):
+        connect(settings(shop.database_url)).close()
+    assert contents(shop.database_url) == before
+
+
+def test_shops_that_open_together_make_one_schema(new_url: NewUrl) -> None:
+    """Many connect at once to a database that does not exist yet; all succeed."""
+    url = new_url()
+    with ThreadPoolExecutor(8) as shops:
+        for databases in shops.map(lambda _: connect(settings(url)), range(8)):
+            databases.close()
+    rows = contents(url)
+    assert [tuple(row) for row in rows["schema_version"]] == [(1, SCHEMA_VERSION)]
+    assert len(rows["products"]) == len(rows["stock_movements"]) == 1
+
+
+def test_a_database_of_a_newer_shop_is_refused(new_url: NewUrl) -> None:
+    """One sentence that says what to do, exit code 2, and the database as it was."""
+    url = new_url()
+    connect(settings(url)).close()
+    Books(url).change("UPDATE schema_version SET version = 99")
+    before = contents(url)
+    sentence = refusal(DBOS_DATABASE_URL=url)
+    assert "version 99" in sentence
+    assert "DBOS_DATABASE_URL" in sentence
+    assert contents(url) == before
+
+
+# --- Postgres -------------------------------------------------------------------------------
+
+
+def test_a_postgres_database_is_made_if_it_is_missing(postgres: Postgres) -> None:
+    """Nobody has to type CREATE DATABASE."""
+    url = postgres.new_url()
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        psycopg.connect(url)
+    connect(settings(url)).close()
+    assert Books(url).rows("SELECT on_hand FROM products")[0][0] == 100
+
+
+def test_two_processes_open_together_on_a_new_postgres(postgres: Postgres) -> None:
+    """Both come up, and an order made in one is paid in the other."""
+    url = postgres.new_url()
+    shops = [Shop(url), Shop(url)]
+    try:
+        with ThreadPoolExecutor() as starting:
+            list(starting.map(lambda shop: shop.server.start(), shops))
+        one, other = shops
+        payment_id = one.shopper.buy()
+        assert other.shopper.confirm(payment_id).status == 303
+        for shop in shops:
+            shop.shopper.wait_for(payment_id, "Dispatched")
+        assert not one.books.faults()
+    finally:
+        for shop in shops:
+            shop.server.close()
+
+
+@pytest.mark.parametrize("variable", ["DBOS_DATABASE_URL", "DBOS_SYSTEM_DATABASE_URL"])
+def test_a_postgres_that_does_not_answer_is_refused_without_its_password(variable: str, tmp_path: Path) -> None:
+    """One sentence that names the setting and where it led, exit code 2."""
+    given = {"DBOS_DATABASE_URL": f"sqlite:///{tmp_path}/store.sqlite3"}
+    sentence = refusal(**{**given, variable: "postgresql://widgets:hunter2@127.0.0.1:1/widgets"})
+    assert variable in sentence
+    assert "127.0.0.1" in sentence
+    assert "hunter2" not in sentence
+
+
+# --- SQLite ---------------------------------------------------------------------------------
+
+
+def pragma(engine: sa.Engine, name: str) -> Any:
+    """What a connection of this engine runs with."""
+    with engine.connect() as connection:
+        return connection.execute(sa.text(f"PRAGMA {name}")).scalar()
+
+
+def test_sqlite_keeps_its_two_files_in_step_and_its_references_whole(tmp_path: Path) -> None:
+    """Write-ahead log, full synchronisation, one writer for each file, foreign keys checked."""
+    databases = connect(settings(f"sqlite:///{tmp_path}/var/store.sqlite3"))
+    try:
+        for engine in (databases.store, databases.system):
+            assert pragma(engine, "journal_mode") == "wal"
+            assert pragma(engine, "synchronous") == 2, "FULL"
+            assert engine.pool.size() == 1
+        for engine in (databases.store, databases.reader):
+            assert pragma(engine, "foreign_keys") == 1
+        assert pragma(databases.reader, "query_only") == 1
+        assert databases.store.url.database != databases.system.url.database
+    finally:
+        databases.close()
+
+
+@pytest.mark.parametrize("variable", ["DBOS_DATABASE_URL", "DBOS_SYSTEM_DATABASE_URL"])
+@pytest.mark.parametrize("place", ["folder", "letter.txt", "letter.txt/inside.sqlite3"])
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path, variable: str, place: str) -> None:
+    """One sentence that names the setting, exit code 2, and the file as it was."""
+    (tmp_path / "folder").mkdir()
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear Sir or Madam, " * 100)
+    given = {"DBOS_DATABASE_URL": f"sqlite:///{tmp_path}/store.sqlite3"}
+    sentence = refusal(**{**given, variable: f"sqlite:///{tmp_path / place}"})
+    assert variable in sentence
+    assert letter.read_text() == "Dear Sir or Madam, " * 100
+
+
+# --- what the tables refuse -------------------------------------------------------------------
+
+_GOOD: dict[str, dict[str, Any]] = {
+    "orders": {
+        "payment_id": "a-good-order", "order_id": 1, "product_id": 1, "price_cents": 9999, "status": "pending",
+        "reason": None, "progress": 0, "created_at_ms": 1000, "pay_by_ms": 2000, "updated_at_ms": 1000,
+    },
+    "products": {"product_id": 2, "name": "Another", "description": "", "price_cents": 0, "on_hand": 0},
+    "counters": {"counter": "visitors", "value": 0},
+    "stock_movements": {"kind": "restock", "cause": "a-cause", "product_id": 1, "units": 0, "recorded_at_ms": 0},
+    "payments": {"kind": "charge", "payment_id": "a-good-order", "amount_cents": 1, "recorded_at_ms": 0},
+}  # fmt: skip
+
+_IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
+    ("schema_version", {"only_row": 2, "version": 1}),
+    ("schema_version", {"only_row": 1, "version": 1}),
+    *[("products", wrong) for wrong in ({"price_cents": -1}, {"on_hand": -1}, {"name": None}, {"product_id": 1})],
+    *[("counters", wrong) for wrong in ({"value": -1}, {"counter": "orders"})],
+    *[
+        ("orders", wrong)
+        for wrong in (
+            {"payment_id": ""}, {"payment_id": "x" * 65}, {"payment_id": None}, {"order_id": 0}, {"order_id": -1},
+            {"order_id": None}, {"product_id": 7}, {"price_cents": -1}, {"status": "lost"}, {"status": None},
+            {"status": "PAID"}, {"status": "cancelled"}, {"status": "cancelled", "reason": "bored"},
+            {"reason": "declined"}, {"status": "paid", "reason": "expired"}, {"progress": -1}, {"progress": 1},
+            {"progress": None}, {"status": "paid", "progress": 10}, {"status": "paid", "progress": 11},
+            {"status": "dispatched"}, {"status": "dispatched", "progress": 9},
+            {"status": "dispatched", "progress": 11}, {"status": "cancelled", "reason": "declined", "progress": 3},
+            {"status": "cancelled", "reason": "sold_out", "progress": 10}, {"pay_by_ms": 999},
+        )
+    ],
+    *[
+        ("stock_movements", wrong)
+        for wrong in (
+            {"kind": "theft"}, {"kind": None}, {"cause": None}, {"units": -1}, {"kind": "reserve", "units": 1},
+            {"kind": "reserve", "units": -2}, {"kind": "reserve"}, {"kind": "release", "units": -1},
+            {"kind": "release", "units": 2}, {"kind": "release"}, {"product_id": 7}, {"cause": "opening"},
+        )
+    ],
+    *[
+        ("payments", wrong)
+        for wrong in ({"kind": "gift"}, {"amount_cents": -1}, {"payment_id": "nobody"}, {"payment_id": None})
+    ],
+]  # fmt: skip
+
+
+def insert(connection: sa.Connection, table: str, row: dict[str, Any]) -> None:
+    """Insert one row, named column by named column."""
+    names = ", ".join(row)
+    values = ", ".join(f":{name}" for name in row)
+    connection.execute(sa.text(f"INSERT INTO {table} ({names}) VALUES ({values})"), row)  # noqa: S608
+
+
+@pytest.mark.parametrize(("table", "wrong"), _IMPOSSIBLE, ids=lambda value: str(value)[:60])
+def test_an_impossible_row_is_refused(databases: Databases, table: str, wrong: dict[str, Any]) -> None:
+    """By the database itself, whatever the program believes; the same row made right is taken."""
+    with databases.store.connect() as connection:
+        for each, row in _GOOD.items():
+            if each != table:
+                insert(connection, each, row)
+        with pytest.raises(sa.exc.IntegrityError):
+            insert(connection, table, {**_GOOD.get(table, {}), **wrong})
+        connection.rollback()
+
+
+def test_the_rows_that_are_refused_are_refused_for_what_is_wrong_in_them(databases: Databases) -> None:
+    """Every good row is taken, once; a fact of the books cannot be written twice."""
+    with databases.store.connect() as connection:
+        for table, row in _GOOD.items():
+            insert(connection, table, row)
+            with pytest.raises(sa.exc.IntegrityError), connection.begin_nested():
+                insert(connection, table, row)
+        connection.rollback()
+
+
+def test_the_schema_is_one_file_without_dialects() -> None:
+    """Each statement of schema.sql is one that plain SQLite understands, and it runs as it stands."""
+    with sqlite3.connect(":memory:") as connection:
+        connection.executescript((ROOT / "schema.sql").read_text(encoding="utf-8"))
+        assert connection.execute("SELECT count(*) FROM products").fetchone() == (1,)
+    connection.close()

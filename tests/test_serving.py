@@ -1,0 +1,98 @@
+"""Every way of serving the shop, and every way of stopping it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.books import Books
+from tests.support.server import ROOT, Server
+from tests.support.shopper import Shopper, eventually, key
+
+_STOP_SECONDS = 3.0
+
+_WAYS = {
+    "python app.py": ("app.py",),
+    "flask run": ("-m", "flask", "run", "--port", "PORT"),
+    "flask run --debug": ("-m", "flask", "run", "--debug", "--port", "PORT"),
+    "waitress-serve": ("-m", "waitress", "--listen=127.0.0.1:PORT", "--call", "app:create_app"),
+}
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """A SQLite file of one's own: what is served is the same on any database."""
+    return f"sqlite:///{tmp_path}/store.sqlite3"
+
+
+@pytest.fixture(params=_WAYS)
+def served(request: pytest.FixtureRequest, database_url: str) -> Iterator[Server]:
+    """The shop, served in one of the ways, with dispatches of some seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    script = tuple(word.replace("PORT", port) for word in _WAYS[request.param])
+    server = Server(database_url, script=script, STORE_PORT=port, STORE_DISPATCH_TICK_SECONDS=0.2)
+    server.start(url=f"http://127.0.0.1:{port}")
+    yield server
+    server.close()
+
+
+def test_it_serves_and_dispatches(served: Server, database_url: str) -> None:
+    """A purchase goes through, by one process that has launched DBOS once."""
+    shopper = Shopper(served.url)
+    payment_id = shopper.buy()
+    shopper.confirm(payment_id)
+    shopper.wait_for(payment_id, "Dispatched")
+    assert not Books(database_url).faults()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_soon_and_leaves_its_orders(served: Server, database_url: str, number: signal.Signals) -> None:
+    """Ctrl+C and SIGTERM stop it within three seconds; the next start goes on with every order."""
+    shopper = Shopper(served.url)
+    unpaid, moving = key(), key()
+    shopper.buy(unpaid)
+    shopper.buy(moving)
+    shopper.confirm(moving)
+    asked_at = time.monotonic()
+    served.signal_group(number)
+    served.wait_for_death()
+    assert time.monotonic() - asked_at < _STOP_SECONDS
+    assert "Traceback" not in served.output, served.output
+    assert Books(database_url).orders() == {unpaid: "pending", moving: "paid"}
+
+    served.restart(script=("app.py",))
+    shopper = Shopper(served.url)
+    shopper.confirm(unpaid)
+    shopper.wait_for(unpaid, "Dispatched")
+    shopper.wait_for(moving, "Dispatched")
+    assert not Books(database_url).faults()
+
+
+@pytest.mark.parametrize("served", ["flask run --debug"], indirect=True)
+def test_a_reload_goes_on_with_the_orders(served: Server, database_url: str) -> None:
+    """Saving a file restarts the shop of `flask run --debug` at once, though a shopper is about to pay."""
+    shopper = Shopper(served.url)
+    payment_id = shopper.buy(key())
+    (ROOT / "store" / "__init__.py").touch()
+    eventually(lambda: served.output.count("Restarting with"), lambda reloads: reloads == 2)
+    eventually(lambda: shopper.is_open(), bool)
+    shopper.confirm(payment_id)
+    shopper.wait_for(payment_id, "Dispatched")
+    assert not Books(database_url).faults()
+
+
+def test_a_port_in_use_is_said_in_one_sentence(database_url: str, tmp_path: Path) -> None:
+    """Exit code 2, and the orders of whoever has the port are left alone."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        server = Server(database_url, STORE_PORT=port).start(expect_to_open=False)
+        assert server.wait_for_death() == 2
+    assert server.output.count("\n") == 1
+    assert f"STORE_PORT {port}" in server.output
+    assert not list(tmp_path.iterdir())
