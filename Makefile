@@ -1,0 +1,85 @@
+# The Widget Store from a terminal: `make run` opens it, `make help` says what else there is.
+#
+# Everything goes into .venv, and is exactly what the lock files in requirements/ name.
+
+PYTHON ?= python3
+ARGS ?=
+
+venv := .venv
+python := $(venv)/bin/python
+pip := $(python) -m pip --quiet --disable-pip-version-check
+uv := 0.13.8
+
+.DEFAULT_GOAL := help
+.PHONY: run test lock clean help
+.NOTPARALLEL:
+
+run: $(venv)/run.installed ## open the shop; Ctrl+C closes it
+	@exec $(python) app.py
+
+test: $(venv)/test.installed ## check style and types and run the tests; ARGS="-k refund" picks some
+	@echo "Checking the style ..."
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@echo "Checking the types ..."
+	@$(python) -m mypy
+	@echo "Running the tests ..."
+	@exec $(python) -m pytest $(ARGS)
+
+# Versions already locked are kept while they fit; ARGS=--upgrade takes the newest. Constraining
+# the second file by the first is what lets one .venv serve both `make run` and `make test`.
+lock: ## bring the lock files in line with pyproject.toml; ARGS=--upgrade takes the newest versions
+	@$(make_venv)
+	@$(pip) install uv==$(uv)
+	@echo "Locking ..."
+	@$(compile) -o requirements/run.txt $(ARGS)
+	@$(compile) -o requirements/test.txt --group test -c requirements/run.txt $(ARGS)
+
+clean: ## remove .venv and the caches, but never var/, where the orders are
+	@rm -rf $(venv) .pytest_cache .mypy_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# A stamp is made only when its install is finished, and is out of date once its lock file is newer.
+$(venv)/run.installed: requirements/run.txt
+	@$(make_venv)
+	@$(call install,$<)
+	@touch $@
+
+$(venv)/test.installed: requirements/test.txt requirements/run.txt
+	@$(make_venv)
+	@$(call install,$<)
+	@touch $(venv)/run.installed $@
+
+# While pip is at work there is no .venv/whole. If it is stopped half way, the next make therefore
+# begins with a new .venv. If pip gives up by itself, as it does when it cannot download, it has
+# changed nothing, and what was installed before goes on working.
+define install
+echo "Installing the packages in $(1), which can take a minute the first time ..."; \
+rm -f $(venv)/whole; \
+$(pip) install --require-hashes -r $(1) || { touch $(venv)/whole; exit 1; }; \
+touch $(venv)/whole
+endef
+
+define make_venv
+if [ ! -e $(venv)/whole ]; then \
+  $(check_python); \
+  echo "Making $(venv) with $(PYTHON) ..."; \
+  $(PYTHON) -m venv --clear $(venv) && touch $(venv)/whole; \
+fi
+endef
+
+define check_python
+command -v $(PYTHON) >/dev/null 2>&1 || \
+  { echo "widget store: there is no $(PYTHON) here; install Python 3.11 or newer, or say PYTHON=... where it is." >&2; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "widget store: $$($(PYTHON) --version 2>&1) is too old; install Python 3.11 or newer, or say PYTHON=... where it is." >&2; exit 1; }; \
+$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+  { echo "widget store: $(PYTHON) cannot make a .venv without ensurepip; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+endef
+
+# One lock for every Python from 3.11 and every platform; no index's address is written into it.
+compile = $(venv)/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
