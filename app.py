@@ -12,11 +12,11 @@ import signal
 import socket
 import sys
 import threading
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
-import waitress
 from flask import Flask
+from waitress.server import create_server
 
 from store import database, durability, web
 from store.api import api
@@ -78,7 +78,7 @@ def serve(settings: Settings) -> None:
     # Bound first: if another shop has the port, this one must not touch its orders.
     listener = _listen(settings.host, settings.port)
     app = create_app(settings)
-    server = waitress.create_server(
+    server = create_server(
         app,
         sockets=[listener],
         threads=settings.threads,
@@ -90,7 +90,11 @@ def serve(settings: Settings) -> None:
     signal.signal(signal.SIGINT, _stop)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
-    print(f"The Widget Store is open at http://{host}:{listener.getsockname()[1]} on {kept}; Ctrl+C closes it.", flush=True)
+    address = f"http://{host}:{listener.getsockname()[1]}"
+    print(
+        f"The Widget Store is open at {address} (process {os.getpid()}, on {kept}); Ctrl+C closes it.",
+        flush=True,
+    )
     server.run()
 
 
@@ -104,7 +108,9 @@ def _serves(process: Process) -> bool:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         return socket.create_server(address[:2], family=family, backlog=1024)
     except OSError as error:
         raise BadSetting(
@@ -113,7 +119,7 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _behind_proxies(count: int) -> dict[str, object]:
+def _behind_proxies(count: int) -> dict[str, Any]:
     """What waitress needs to believe as many proxies as there are, and nobody else."""
     if count == 0:
         return {"clear_untrusted_proxy_headers": True}

@@ -1,4 +1,4 @@
-"""Owns the JSON routes. Imports `workflows`, `queries`, `patience`, `vocabulary` and `web`.
+"""Owns the JSON routes. Imports `workflows`, `queries`, `vocabulary` and `web`.
 
 They are a contract that other front ends already speak: names, types and statuses do not
 change. Every route may be repeated safely. An error is `{"error": "<one sentence>"}`.
@@ -6,15 +6,13 @@ change. Every route may be repeated safely. An error is `{"error": "<one sentenc
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TypedDict
 
 from flask import Blueprint, Response, abort, request
 
 from store import workflows
-from store.patience import JSON_SECONDS
 from store.queries import LIST_LIMIT, Order, is_known_checkout
-from store.vocabulary import KEY_MIN_LENGTH_OVER_JSON, WIRE_STATUS, Outcome, Reason, Status, is_key
+from store.vocabulary import KEY_MIN_LENGTH_OVER_JSON, WIRE_STATUS, Outcome, Status, is_key
 from store.web import queries
 
 api = Blueprint("api", __name__)
@@ -88,10 +86,9 @@ def checkout(key: str) -> Response:
     if len(key) < KEY_MIN_LENGTH_OVER_JSON:
         abort(400, f"The key is too easy to guess: use at least {KEY_MIN_LENGTH_OVER_JSON} characters.")
     try:
-        workflows.start_checkout(key)
+        status = workflows.buy(key)
     except workflows.KeyTaken:
         abort(409, "That key belongs to something else: use a new one.")
-    status = workflows.wait_until_held(key, JSON_SECONDS)
     if status is None:
         abort(504, "The shop is still reserving your unit: repeat this request with the same key.")
     if status is Status.CANCELLED:
@@ -109,8 +106,7 @@ def payment_webhook(payment_id: str, status: str) -> Response:
         abort(404, "There is no payment of that id.")
     if found is not None and found.status is not Status.PENDING:
         return _plain_text(str(found.order_id))
-    workflows.settle(payment_id, Outcome(status))
-    order_id = workflows.wait_until_settled(payment_id, JSON_SECONDS)
+    order_id = workflows.settle(payment_id, Outcome(status))
     if order_id is None:
         abort(504, "The shop is still settling this payment: repeat this request.")
     return _plain_text(str(order_id))

@@ -144,7 +144,9 @@ def _seconds(low: float, high: float) -> Any:
         except ValueError:
             seconds = float("nan")
         if not (isfinite(seconds) and low <= seconds <= high):
-            raise BadSetting(f"{variable} must be a number of seconds from {low:g} to {high:g}, not {text!r}.")
+            raise BadSetting(
+                f"{variable} must be a number of seconds from {low:g} to {high:g}, not {text!r}."
+            )
         return seconds
 
     return read
@@ -161,7 +163,9 @@ def _database(variable: str, text: str) -> str:
         ) from None
     if url.drivername in {"sqlite", "sqlite+pysqlite"}:
         if not url.database or url.database == ":memory:":
-            raise BadSetting(f"{variable} must name a file, because a shop in memory would forget its orders.")
+            raise BadSetting(
+                f"{variable} must name a file, because a shop in memory would forget its orders."
+            )
         return f"sqlite:///{Path(url.database).absolute()}"
     if url.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
         if not url.database:

@@ -8,6 +8,7 @@ checkpoints through `system`, the workflows write through `store`, and pages rea
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from store.config import ROOT, Settings, is_sqlite
 SCHEMA_VERSION = 1
 _SCHEMA = ROOT / "schema.sql"
 
-_READ_PATIENCE_SECONDS = 2
-"""How long a page waits for a connection or an answer before it says that the shop is busy."""
+_READ_PATIENCE_SECONDS = 1
+"""How long a page waits for a connection, and then for an answer, before it says that the shop is busy."""
+_CONNECT_SECONDS = 2
+"""The least that Postgres's own client allows for making a connection."""
 _WRITE_PATIENCE_SECONDS = 3600
 """How long a workflow waits for its turn to write. It has all the time in the world; the
 request that started it has not, and stops waiting by itself."""
@@ -131,10 +134,9 @@ def _make_place(url: str) -> None:
         maintenance = address.set(database="postgres").render_as_string(hide_password=False)
         with psycopg.connect(maintenance, connect_timeout=5, autocommit=True) as server:
             name = psycopg.sql.Identifier(parsed.database or "")
-            try:
+            # Unless another process that starts now was first.
+            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 server.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(name))
-            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                pass  # another process that starts now was first
 
 
 def _writer(url: str, pool_size: int) -> sa.Engine:
@@ -177,7 +179,7 @@ def _reader(url: str, threads: int) -> sa.Engine:
             pool_pre_ping=True,
             isolation_level="AUTOCOMMIT",
             connect_args={
-                "connect_timeout": _READ_PATIENCE_SECONDS,
+                "connect_timeout": _CONNECT_SECONDS,
                 "application_name": "widget-store-pages",
                 "options": f"-c default_transaction_read_only=on -c statement_timeout={milliseconds}",
             },

@@ -1,5 +1,7 @@
-"""Owns DBOS itself: how it is configured, launched, and left. Imports
-`config`, `database`, `patience` and `workflows`."""
+"""Owns DBOS itself: how it is configured, launched, and left.
+
+Imports `config`, `database`, `patience`, `steps` and `workflows`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import threading
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource
 from flask import Flask
 
-from store import workflows
+from store import steps, workflows
 from store.config import Settings
 from store.database import Databases
 from store.patience import promptly
@@ -43,13 +45,13 @@ def launch(settings: Settings, databases: Databases) -> None:
         "log_level": "WARNING",
     }
     DBOS(config=config)
-    workflows.bind(
+    steps.bind(
         SQLAlchemyDatasource.create(
             settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
-        ),
-        payment_window_seconds=settings.payment_window_seconds,
-        dispatch_tick_seconds=settings.dispatch_tick_seconds,
+        )
     )
+    workflows.Durations.payment_window_ms = round(settings.payment_window_seconds * 1000)
+    workflows.Durations.tick_ms = round(settings.dispatch_tick_seconds * 1000)
     # In a daemon thread, because the threads that run workflows inherit that from it.
     promptly(DBOS.launch, _LAUNCH_SECONDS)
 
@@ -90,4 +92,5 @@ def _leave_workflows_where_they_are() -> None:
 
 # Called last in, first out, so before the executor's own, which joins.
 if hasattr(threading, "_register_atexit"):
-    threading._register_atexit(_leave_workflows_where_they_are)
+    # The public atexit comes after Python has joined the threads, which is too late.
+    threading._register_atexit(_leave_workflows_where_they_are)  # noqa: SLF001

@@ -1,56 +1,77 @@
-"""Owns the limits on waiting: no request thread waits for longer than it said. Imports nothing of ours.
+"""Owns the limits on waiting: no request waits for longer than it said. Imports nothing of ours.
 
 DBOS waits for a lost database without end. That is right for a workflow, which has all the
-time in the world, and wrong for a request, whose shopper has not. So a request calls DBOS
-through `promptly`. A call that takes too long is not undone; it goes on by itself, and
-since every action carries the shopper's key, asking again is safe.
+time in the world, and wrong for a request, whose shopper has not. So each request begins
+with a deadline, and calls DBOS through `promptly`. A call that takes too long is not undone;
+it goes on by itself, and since every action carries the shopper's key, asking again is safe.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextvars import ContextVar
 from threading import BoundedSemaphore, Thread
 from typing import TypeVar
 
 T = TypeVar("T")
 
 PAGE_SECONDS = 2.0
-"""The longest that a page waits for anything."""
+"""The longest that a page waits, for everything together."""
 JSON_SECONDS = 10.0
-"""The longest that a JSON route waits for its order: then it answers 504, and may be asked again."""
+"""The longest that a JSON route waits: then it answers 504 or 503, and may be asked again."""
+_EVENT_SHARE = 0.75
+"""Of what is left, for an event to come; the rest is for reading and answering."""
 
 _MAX_LATE = 200
 _late = BoundedSemaphore(_MAX_LATE)
+_deadline: ContextVar[float] = ContextVar("deadline")
 
 
 class TooSlow(Exception):
     """The answer did not come in time. The work goes on; asking again is safe."""
 
 
-def promptly(call: Callable[[], T], seconds: float = PAGE_SECONDS) -> T:
-    """What `call` returns or raises, if it does so within `seconds`.
+def begin(seconds: float) -> None:
+    """Say how long this request may wait, from now."""
+    _deadline.set(time.monotonic() + seconds)
+
+
+def seconds_left() -> float:
+    """How long this request may still wait; `PAGE_SECONDS` outside of any request."""
+    return max(0.0, _deadline.get(time.monotonic() + PAGE_SECONDS) - time.monotonic())
+
+
+def seconds_for_an_event() -> float:
+    """How long to wait for a workflow's event, so that there is time left to say it did not come."""
+    return seconds_left() * _EVENT_SHARE
+
+
+def promptly(call: Callable[[], T], seconds: float | None = None) -> T:
+    """What `call` returns or raises, if it does so within `seconds`, or what the request has left.
 
     Raises:
         TooSlow: it did not, or too many earlier calls are still waiting for the database.
     """
     if not _late.acquire(blocking=False):
         raise TooSlow("too many calls are waiting for the database")
-    answer: list[T] = []
-    failure: list[BaseException] = []
+    answer: Future[T] = Future()
 
     def run() -> None:
         try:
-            answer.append(call())
-        except BaseException as error:  # handed to the caller below, whatever it is
-            failure.append(error)
+            answer.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - the caller raises it, whatever it is
+            answer.set_exception(error)
         finally:
             _late.release()
 
-    worker = Thread(target=run, name="promptly", daemon=True)
-    worker.start()
-    worker.join(seconds)
-    if failure:
-        raise failure[0]
-    if not answer:
-        raise TooSlow(f"no answer within {seconds:g} seconds")
-    return answer[0]
+    # A thread of its own: one that is late must not keep others waiting behind it.
+    Thread(target=run, name="promptly", daemon=True).start()
+    try:
+        return answer.result(seconds_left() if seconds is None else seconds)
+    except FutureTimeout:
+        if answer.done():  # it was the call that raised this
+            raise
+        raise TooSlow("no answer in time") from None

@@ -176,14 +176,15 @@ class Queries:
         return [
             _order(row)
             for row in self._rows(
-                f"SELECT {_ORDER} FROM orders o WHERE o.order_id < :before ORDER BY o.order_id DESC LIMIT :limit",
+                f"SELECT {_ORDER} FROM orders o WHERE o.order_id < :before"  # noqa: S608 - ours
+                " ORDER BY o.order_id DESC LIMIT :limit",
                 before=before,
                 limit=min(limit, LIST_LIMIT),
             )
         ]
 
     def _one(self, condition: str, **values: Any) -> Order | None:
-        rows = self._rows(f"SELECT {_ORDER} FROM orders o WHERE {condition}", **values)
+        rows = self._rows(f"SELECT {_ORDER} FROM orders o WHERE {condition}", **values)  # noqa: S608 - ours
         return _order(rows[0]) if rows else None
 
     def _rows(self, statement: str, **values: Any) -> list[Any]:

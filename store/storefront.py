@@ -15,7 +15,6 @@ from flask_htmx import make_response
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import workflows
-from store.patience import PAGE_SECONDS
 from store.queries import Order, is_known_checkout, list_checkpoints
 from store.vocabulary import Outcome, Reason, Status, is_key
 from store.web import fragment, queries
@@ -50,10 +49,9 @@ def buy() -> AnyResponse:
     """Start the checkout that the key names, or come back to the one it has started."""
     key = _key(request.form)
     try:
-        workflows.start_checkout(key)
+        workflows.buy(key)
     except workflows.KeyTaken:
         abort(409, "That key belongs to something else. Go back to the store for a new Buy Now.")
-    workflows.wait_until_held(key, PAGE_SECONDS)
     return redirect(url_for(".pay", payment_id=key), 303)
 
 
@@ -72,7 +70,8 @@ def payment_status(payment_id: str) -> Response:
     order = queries().watch(payment_id)
     if order is not None and _is_settled(order):
         address = url_for(".order", payment_id=payment_id)
-        return make_response("", location={"path": address, "target": "body"})
+        onward: Response = make_response("", location={"path": address, "target": "body"})
+        return onward
     if order is None:
         _find(payment_id)
     return fragment("_payment.html", order=order, payment_id=payment_id, **_way_back_in(order))
@@ -87,7 +86,6 @@ def settle(payment_id: str) -> AnyResponse:
     order = _find(payment_id)
     if order is None or order.status is Status.PENDING:
         workflows.settle(payment_id, Outcome(outcome))
-        workflows.wait_until_settled(payment_id, PAGE_SECONDS)
     return redirect(url_for(".order", payment_id=payment_id), 303)
 
 

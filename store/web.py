@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from store import vocabulary
+from store import patience, vocabulary
 from store.database import Databases, answers
 from store.patience import TooSlow, promptly
 from store.queries import Queries
@@ -54,6 +54,7 @@ def prepare(app: Flask, databases: Databases) -> None:
     app.jinja_env.filters["price"] = vocabulary.price
     htmx.init_app(app)
 
+    app.before_request(_set_deadline)
     app.before_request(_refuse_large_bodies)
     app.after_request(_finish)
     app.register_error_handler(HTTPException, _explain)
@@ -74,7 +75,9 @@ def fragment(template: str, **context: Any) -> Response:
 
 def static_url(filename: str) -> str:
     """Where a static file is, with its content in the address so that it may be kept for ever."""
-    return url_for("static", filename=filename, v=_fingerprint(cast(str, current_app.static_folder), filename))
+    return url_for(
+        "static", filename=filename, v=_fingerprint(cast(str, current_app.static_folder), filename)
+    )
 
 
 @cache
@@ -102,6 +105,10 @@ def _workflows_run(databases: Databases) -> bool:
 
 
 # --- before and after -----------------------------------------------------------------
+
+
+def _set_deadline() -> None:
+    patience.begin(patience.JSON_SECONDS if request.blueprint == "api" else patience.PAGE_SECONDS)
 
 
 def _refuse_large_bodies() -> None:

@@ -1,4 +1,4 @@
-"""Owns every change: the only module that writes. Imports `vocabulary`, `patience` and DBOS.
+"""Owns every change: the only module that writes. Imports `steps`, `patience` and `vocabulary`.
 
 Read `checkout` first: it is the business of the shop on one screen. Each line of it that
 touches the world is a step, whose result DBOS checkpoints; after a crash DBOS runs the
@@ -13,15 +13,13 @@ Order, stock and books change in that one transaction or not at all.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar
+from typing import TypedDict
 
-import sqlalchemy as sa
-from dbos import DBOS, SetWorkflowID, SQLAlchemyDatasource, StepOptions, error
+from dbos import DBOS, SetWorkflowID, error
 from sqlalchemy.orm import Session
 
-from store.patience import PAGE_SECONDS, promptly
+from store.patience import promptly, seconds_for_an_event
+from store.steps import commit, now_ms, row, run, step, transaction
 from store.vocabulary import (
     DISPATCH_TICKS,
     PRODUCT_ID,
@@ -32,9 +30,6 @@ from store.vocabulary import (
     Reason,
     Status,
 )
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 HELD = "held"
 """Event of a checkout: its order exists, holding a unit or sold out. The value is the status."""
@@ -52,73 +47,19 @@ class Reserved(TypedDict):
     pay_by_ms: int
 
 
+class Durations:
+    """How long things take, in milliseconds. Set once, before DBOS is launched."""
+
+    payment_window_ms = 120_000
+    tick_ms = 1_000
+
+
 class KeyTaken(Exception):
     """The key names a workflow that is not a checkout."""
 
 
 class UnknownPayment(Exception):
     """No checkout has this payment id."""
-
-
-class _Shop:
-    """What the steps need and cannot have at import: given once, by `bind`."""
-
-    datasource: SQLAlchemyDatasource
-    isolation_level: Any
-    payment_window_ms: int
-    tick_ms: int
-
-
-def bind(
-    datasource: SQLAlchemyDatasource, *, payment_window_seconds: float, dispatch_tick_seconds: float
-) -> None:
-    """Give the steps the database to write to and their durations, before DBOS is launched."""
-    _Shop.datasource = datasource
-    # Buyers meet on one product row. A guarded one-statement UPDATE is right under READ
-    # COMMITTED and does not make them retry; SQLite has one writer and knows only SERIALIZABLE.
-    on_sqlite = datasource.engine.dialect.name == "sqlite"
-    _Shop.isolation_level = "SERIALIZABLE" if on_sqlite else "READ COMMITTED"
-    _Shop.payment_window_ms = round(payment_window_seconds * 1000)
-    _Shop.tick_ms = round(dispatch_tick_seconds * 1000)
-
-
-def transaction(
-    name: str,
-) -> Callable[[Callable[Concatenate[Session, P], R]], Callable[P, R]]:
-    """Make a function of a session into a step of that name, which runs it as one transaction.
-
-    The step is checkpointed by DBOS; the transaction itself is a plain one, three database
-    transactions in all where DBOS's own checkpointed kind takes five. What that gives up,
-    and why it is safe, is said at the top of this file.
-    """
-
-    def decorate(change: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
-        @wraps(change)
-        def step(*args: P.args, **kwargs: P.kwargs) -> R:
-            return DBOS.run_step(_patient(name), _commit, change, *args, **kwargs)
-
-        return step
-
-    return decorate
-
-
-def _commit(change: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-    datasource = _Shop.datasource
-    return datasource.run_tx_step(
-        {"isolation_level": _Shop.isolation_level},
-        lambda: change(datasource.sql_session(), *args, **kwargs),
-    )
-
-
-def _patient(name: str) -> StepOptions:
-    """Options of a step. DBOS waits out a lost database; other errors it tries for some minutes."""
-    return {
-        "name": name,
-        "retries_allowed": True,
-        "interval_seconds": 0.1,
-        "backoff_rate": 2.0,
-        "max_attempts": 12,
-    }
 
 
 # --- the business ---------------------------------------------------------------------
@@ -133,7 +74,7 @@ def checkout() -> None:
     if order["status"] == Status.PENDING:
         # recv() checkpoints its own deadline the first time round, so a crash does not
         # lengthen the window, and reading the clock here does no harm to a replay.
-        seconds_left = max(0.0, (order["pay_by_ms"] - _now_ms()) / 1000)
+        seconds_left = max(0.0, (order["pay_by_ms"] - now_ms()) / 1000)
         outcome = DBOS.recv(PAYMENT, timeout_seconds=seconds_left)
         if outcome == Outcome.PAID:
             paid_at_ms = charge(payment_id)
@@ -164,7 +105,7 @@ def restock_shelf() -> int:
 @transaction("reserve")
 def reserve(session: Session, payment_id: str) -> Reserved:
     """Take a unit off the shelf and create the order that holds it, or one that is sold out."""
-    found = _row(
+    found = row(
         session,
         "SELECT order_id, status, pay_by_ms FROM orders WHERE payment_id = :payment_id",
         payment_id=payment_id,
@@ -172,30 +113,30 @@ def reserve(session: Session, payment_id: str) -> Reserved:
     if found is not None:  # this step ran before and died before its checkpoint
         return Reserved(order_id=found.order_id, status=found.status, pay_by_ms=found.pay_by_ms)
 
-    now_ms = _now_ms()
-    took_a_unit = _row(
+    at_ms = now_ms()
+    took_a_unit = row(
         session,
         "UPDATE products SET on_hand = on_hand - 1"
         " WHERE product_id = :product_id AND on_hand > 0 RETURNING price_cents",
         product_id=PRODUCT_ID,
     )
-    counter = _row(session, "UPDATE counters SET value = value + 1 WHERE counter = 'orders' RETURNING value")
+    counter = row(session, "UPDATE counters SET value = value + 1 WHERE counter = 'orders' RETURNING value")
     order = Reserved(
         order_id=counter.value,
         status=Status.PENDING if took_a_unit else Status.CANCELLED,
-        pay_by_ms=now_ms + _Shop.payment_window_ms,
+        pay_by_ms=at_ms + Durations.payment_window_ms,
     )
-    _run(
+    run(
         session,
         "INSERT INTO orders (payment_id, order_id, product_id, price_cents, status, reason,"
         " progress, created_at_ms, pay_by_ms, updated_at_ms)"
         " SELECT :payment_id, :order_id, product_id, price_cents, :status, :reason,"
-        " 0, :now_ms, :pay_by_ms, :now_ms FROM products WHERE product_id = :product_id",
+        " 0, :at_ms, :pay_by_ms, :at_ms FROM products WHERE product_id = :product_id",
         **order,
         payment_id=payment_id,
         product_id=PRODUCT_ID,
         reason=None if took_a_unit else Reason.SOLD_OUT,
-        now_ms=now_ms,
+        at_ms=at_ms,
     )
     if took_a_unit:
         _move(session, Movement.RESERVE, cause=payment_id, units=-1)
@@ -205,15 +146,15 @@ def reserve(session: Session, payment_id: str) -> Reserved:
 @transaction("charge")
 def charge(session: Session, payment_id: str) -> int:
     """Mark a pending order paid and record its charge; returns when, in ms since 1970."""
-    paid = _run(
+    paid = run(
         session,
-        "UPDATE orders SET status = 'paid', updated_at_ms = :now_ms"
+        "UPDATE orders SET status = 'paid', updated_at_ms = :at_ms"
         " WHERE payment_id = :payment_id AND status = 'pending'",
         payment_id=payment_id,
-        now_ms=_now_ms(),
+        at_ms=now_ms(),
     )
     if paid:
-        _run(
+        run(
             session,
             "INSERT INTO payments (kind, payment_id, amount_cents, recorded_at_ms)"
             " SELECT :kind, payment_id, price_cents, updated_at_ms FROM orders"
@@ -221,23 +162,23 @@ def charge(session: Session, payment_id: str) -> int:
             kind=Payment.CHARGE,
             payment_id=payment_id,
         )
-    order = _row(session, "SELECT updated_at_ms FROM orders WHERE payment_id = :id", id=payment_id)
+    order = row(session, "SELECT updated_at_ms FROM orders WHERE payment_id = :id", id=payment_id)
     return int(order.updated_at_ms)
 
 
 @transaction("cancel")
 def cancel(session: Session, payment_id: str, reason: Reason) -> None:
     """Cancel a pending order and put its unit back on the shelf."""
-    cancelled = _run(
+    cancelled = run(
         session,
-        "UPDATE orders SET status = 'cancelled', reason = :reason, updated_at_ms = :now_ms"
+        "UPDATE orders SET status = 'cancelled', reason = :reason, updated_at_ms = :at_ms"
         " WHERE payment_id = :payment_id AND status = 'pending'",
         payment_id=payment_id,
         reason=reason,
-        now_ms=_now_ms(),
+        at_ms=now_ms(),
     )
     if cancelled:
-        _run(
+        run(
             session,
             "UPDATE products SET on_hand = on_hand + 1 WHERE product_id = :product_id",
             product_id=PRODUCT_ID,
@@ -250,12 +191,12 @@ def fill_shelf(session: Session, cause: str) -> int:
     """Top the shelf up to `SHELF_SIZE` and record what was added; returns the units."""
     # An UPDATE that changes nothing holds the row on both databases, so that no buyer comes
     # between reading the shelf and filling it.
-    shelf = _row(
+    shelf = row(
         session,
         "UPDATE products SET on_hand = on_hand WHERE product_id = :product_id RETURNING on_hand",
         product_id=PRODUCT_ID,
     )
-    before = _row(
+    before = row(
         session,
         "SELECT units FROM stock_movements WHERE kind = :kind AND cause = :cause",
         kind=Movement.RESTOCK,
@@ -264,14 +205,14 @@ def fill_shelf(session: Session, cause: str) -> int:
     if before is not None:  # this step ran before and died before its checkpoint
         return int(before.units)
     units = max(0, SHELF_SIZE - shelf.on_hand)
-    _run(
+    run(
         session,
         "UPDATE products SET on_hand = on_hand + :units WHERE product_id = :product_id",
         units=units,
         product_id=PRODUCT_ID,
     )
     _move(session, Movement.RESTOCK, cause=cause, units=units)
-    return units
+    return int(units)
 
 
 def advance(payment_id: str, tick: int, previous_at_ms: int) -> int:
@@ -282,111 +223,92 @@ def advance(payment_id: str, tick: int, previous_at_ms: int) -> int:
     """
 
     def wait_and_record() -> int:
-        due_in_ms = previous_at_ms + _Shop.tick_ms - _now_ms()
+        due_in_ms = previous_at_ms + Durations.tick_ms - now_ms()
         # One tick at most, should the machine's clock have been set back meanwhile.
-        time.sleep(min(max(due_in_ms, 0), _Shop.tick_ms) / 1000)
-        return _commit(_record_tick, payment_id, tick)
+        time.sleep(min(max(due_in_ms, 0), Durations.tick_ms) / 1000)
+        return commit(_record_tick, payment_id, tick)
 
-    return DBOS.run_step(_patient(f"tick {tick}"), wait_and_record)
+    return step(f"tick {tick}", wait_and_record)
 
 
 def _record_tick(session: Session, payment_id: str, tick: int) -> int:
-    now_ms = _now_ms()
-    _run(
+    at_ms = now_ms()
+    run(
         session,
-        "UPDATE orders SET progress = :tick, status = :status, updated_at_ms = :now_ms"
+        "UPDATE orders SET progress = :tick, status = :status, updated_at_ms = :at_ms"
         " WHERE payment_id = :payment_id AND status = 'paid' AND progress = :tick - 1",
         payment_id=payment_id,
         tick=tick,
         status=Status.DISPATCHED if tick == DISPATCH_TICKS else Status.PAID,
-        now_ms=now_ms,
+        at_ms=at_ms,
     )
-    return now_ms
+    return at_ms
 
 
 def _move(session: Session, kind: Movement, *, cause: str, units: int) -> None:
-    _run(
+    run(
         session,
         "INSERT INTO stock_movements (kind, cause, product_id, units, recorded_at_ms)"
-        " VALUES (:kind, :cause, :product_id, :units, :now_ms)",
+        " VALUES (:kind, :cause, :product_id, :units, :at_ms)",
         kind=kind,
         cause=cause,
         product_id=PRODUCT_ID,
         units=units,
-        now_ms=_now_ms(),
+        at_ms=now_ms(),
     )
-
-
-def _run(session: Session, statement: str, **values: Any) -> bool:
-    """Run one statement; whether it changed a row."""
-    result: Any = session.execute(sa.text(statement), values)
-    return bool(result.rowcount)
-
-
-def _row(session: Session, statement: str, **values: Any) -> Any:
-    """Run one statement; the row that it returns, or None."""
-    return session.execute(sa.text(statement), values).one_or_none()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 # --- what a request may ask for ---------------------------------------------------------
 #
-# Each returns within its time or raises TooSlow. The workflow goes on either way.
+# Each returns within the request's time or raises TooSlow. The workflow goes on either way.
 
 
-def start_checkout(key: str) -> None:
+def buy(key: str) -> Status | None:
     """Start the checkout that this key names, or find it started.
+
+    Returns the status that its order was created with, or None if that takes longer.
 
     Raises:
         KeyTaken: the key names a workflow of another kind.
     """
 
-    def start() -> None:
+    def start_and_wait() -> str | None:
         with SetWorkflowID(key):
             DBOS.start_workflow(checkout)
+        status: str | None = DBOS.get_event(key, HELD, timeout_seconds=seconds)
+        return status
 
+    seconds = seconds_for_an_event()
     try:
-        promptly(start)
+        status = promptly(start_and_wait)
     except error.DBOSConflictingWorkflowError as conflict:
         raise KeyTaken(key) from conflict
-
-
-def wait_until_held(payment_id: str, seconds: float) -> Status | None:
-    """The status that the order was created with, or None if it is not created in time."""
-    status = _event(payment_id, HELD, seconds)
     return Status(status) if status else None
 
 
-def settle(payment_id: str, outcome: Outcome) -> None:
+def settle(payment_id: str, outcome: Outcome) -> int | None:
     """Tell a checkout of its payment. The first outcome counts; later ones change nothing.
+
+    Returns the order number once the checkout is paid or cancelled, or None if that takes longer.
 
     Raises:
         UnknownPayment: there is no such checkout.
     """
-    try:
+
+    def send_and_wait() -> int | None:
         # One idempotency key for each checkout: the database stores one message at most,
         # whoever sends it, however often.
-        promptly(lambda: DBOS.send(payment_id, outcome, PAYMENT, idempotency_key=PAYMENT))
+        DBOS.send(payment_id, outcome, PAYMENT, idempotency_key=PAYMENT)
+        order_id: int | None = DBOS.get_event(payment_id, SETTLED, timeout_seconds=seconds)
+        return order_id
+
+    seconds = seconds_for_an_event()
+    try:
+        return promptly(send_and_wait)
     except error.DBOSNonExistentWorkflowError as unknown:
         raise UnknownPayment(payment_id) from unknown
 
 
-def wait_until_settled(payment_id: str, seconds: float) -> int | None:
-    """The order number once its checkout is paid or cancelled, or None if that takes longer."""
-    number = _event(payment_id, SETTLED, seconds)
-    return int(number) if number else None
-
-
 def restock() -> int:
     """Fill the shelf; returns the units that were added."""
-    return promptly(lambda: int(DBOS.start_workflow(restock_shelf).get_result(polling_interval_sec=0.05)))
-
-
-def _event(payment_id: str, name: str, seconds: float) -> Any:
-    # The time for the event, and a page's patience for the database that holds it.
-    return promptly(
-        lambda: DBOS.get_event(payment_id, name, timeout_seconds=seconds), seconds + PAGE_SECONDS
-    )
+    return promptly(lambda: DBOS.start_workflow(restock_shelf).get_result(polling_interval_sec=0.05))

@@ -52,7 +52,9 @@ def test_it_serves_and_dispatches(served: Server, database_url: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_stops_soon_and_leaves_its_orders(served: Server, database_url: str, number: signal.Signals) -> None:
+def test_it_stops_soon_and_leaves_its_orders(
+    served: Server, database_url: str, number: signal.Signals
+) -> None:
     """Ctrl+C and SIGTERM stop it within three seconds; the next start goes on with every order."""
     shopper = Shopper(served.url)
     unpaid, moving = key(), key()
@@ -81,7 +83,7 @@ def test_a_reload_goes_on_with_the_orders(served: Server, database_url: str) -> 
     payment_id = shopper.buy(key())
     (ROOT / "store" / "__init__.py").touch()
     eventually(lambda: served.output.count("Restarting with"), lambda reloads: reloads == 2)
-    eventually(lambda: shopper.is_open(), bool)
+    eventually(shopper.is_open, bool)
     shopper.confirm(payment_id)
     shopper.wait_for(payment_id, "Dispatched")
     assert not Books(database_url).faults()

@@ -59,7 +59,9 @@ def test_a_full_disk_is_a_pause(sqlite_shop: Shop) -> None:
 
     fill_the_disk(sqlite_shop, _OPEN)
     eventually(lambda: shopper.submit("/buy", key=one_key), lambda answer: answer.status == 303)
-    eventually(lambda: shopper.page(f"/pay/{one_key}").heading, lambda heading: heading == "Your widget is held")
+    eventually(
+        lambda: shopper.page(f"/pay/{one_key}").heading, lambda heading: heading == "Your widget is held"
+    )
     shopper.confirm(one_key)
     shopper.wait_for(one_key, "Dispatched")
     shopper.wait_for(dispatching, "Dispatched")

@@ -39,66 +39,66 @@ def recognise(name: str) -> Recognise:
     if checkpoint := re.fullmatch(r"the checkpoint of (.+)", name):
         return lambda statement, values: "operation_outputs" in statement and checkpoint[1] in values
     if start := re.fullmatch(r"the start of (.+)", name):
-        return (
-            lambda statement, values: re.search(r"INSERT INTO \S*workflow_status", statement) is not None
-            and start[1] in values
+        return lambda statement, values: (
+            re.search(r"INSERT INTO \S*workflow_status", statement) is not None and start[1] in values
         )
     if end := re.fullmatch(r"the end of (.+)", name):
         ends_in_dispatch = end[1] == "dispatch"
-        return (
-            lambda statement, values: re.search(r"UPDATE \S*workflow_status", statement) is not None
+        return lambda statement, values: (
+            re.search(r"UPDATE \S*workflow_status", statement) is not None
             and "SUCCESS" in values
             and any(str(value).endswith(".dispatch") for value in values) == ends_in_dispatch
         )
     return _TRANSACTIONS[name]
 
 
-def make_mortal(point: str) -> None:
-    """Have this process die at `point`, the first time that it comes there."""
-    words = re.fullmatch(r"(before|after) commit of (.+)", point)
-    assert words, f"not a point: {point}"
-    moment, is_the_one = words[1], recognise(words[2])
+class Appointment:
+    """Dies at `point`, the first time that this process comes there."""
 
-    def die() -> None:
-        os.write(1, f"dying {point}\n".encode())
+    def __init__(self, point: str) -> None:
+        words = re.fullmatch(r"(before|after) commit of (.+)", point)
+        assert words, f"not a point: {point}"
+        self._point, self._moment, self._is_the_one = point, words[1], recognise(words[2])
+        event.listen(sa.Engine, "before_cursor_execute", self._notice)
+        event.listen(sa.Engine, "after_cursor_execute", self._keep_by_itself)
+        event.listen(sa.Engine, "commit", self._keep)
+        event.listen(sa.Engine, "rollback", self._forget)
+
+    def _die(self) -> None:
+        os.write(1, f"dying {self._point}\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
-    @event.listens_for(sa.Engine, "before_cursor_execute")
-    def notice(
-        connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+    def _notice(
+        self, connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
     ) -> None:
+        if "INSERT" not in statement and "UPDATE" not in statement:
+            return
         values = parameters.values() if isinstance(parameters, Mapping) else parameters
-        writes = "INSERT" in statement or "UPDATE" in statement
-        if writes and is_the_one(statement, set(values)):
+        if self._is_the_one(statement, set(values)):
             connection.info["doomed"] = True
-            if commits_by_itself(connection) and moment == "before":
-                die()
+            if commits_by_itself(connection) and self._moment == "before":
+                self._die()
 
-    @event.listens_for(sa.Engine, "after_cursor_execute")
-    def fulfil_at_once(
-        connection: sa.Connection, _cursor: Any, _statement: str, _parameters: Any, _context: Any, _many: bool
-    ) -> None:
+    def _keep_by_itself(self, connection: sa.Connection, *_: Any) -> None:
         if connection.info.get("doomed") and commits_by_itself(connection):
-            die()
+            self._die()
 
-    @event.listens_for(sa.Engine, "rollback")
-    def spare(connection: sa.Connection) -> None:
-        connection.info.pop("doomed", None)
-
-    @event.listens_for(sa.Engine, "commit")
-    def fulfil(connection: sa.Connection) -> None:
+    def _keep(self, connection: sa.Connection) -> None:
         if not connection.info.pop("doomed", False):
             return
-        if moment == "before":
-            die()
+        if self._moment == "before":
+            self._die()
         mine, commit = threading.get_ident(), connection.dialect.do_commit
 
         def commit_and_die(dbapi_connection: Any) -> None:
             commit(dbapi_connection)
             if threading.get_ident() == mine:
-                die()
+                self._die()
 
         connection.dialect.do_commit = commit_and_die  # type: ignore[method-assign]
+
+    def _forget(self, connection: sa.Connection) -> None:
+        connection.info.pop("doomed", None)
 
 
 def commits_by_itself(connection: sa.Connection) -> bool:
@@ -107,7 +107,7 @@ def commits_by_itself(connection: sa.Connection) -> bool:
 
 
 if __name__ == "__main__":
-    make_mortal(sys.argv.pop(1))
+    Appointment(sys.argv.pop(1))
 
     import app
 

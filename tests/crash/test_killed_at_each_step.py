@@ -41,7 +41,11 @@ class StubbornShopper(Shopper):
         self.deaths_met = 0
 
     def request(
-        self, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """One request, asked again of the next shop if the first one dies over it."""
         try:

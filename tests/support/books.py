@@ -19,7 +19,8 @@ _FAULTS = {
         (SELECT count(*) FROM payments p WHERE p.payment_id = o.payment_id AND p.kind = 'charge') <>
         (SELECT count(*) FROM payments p WHERE p.payment_id = o.payment_id AND p.kind = 'refund')""",
     "a charge that is not the price": """
-        SELECT o.order_id FROM orders o JOIN payments p USING (payment_id) WHERE p.amount_cents <> o.price_cents""",
+        SELECT o.order_id FROM orders o JOIN payments p USING (payment_id)
+        WHERE p.amount_cents <> o.price_cents""",
     "an order that took no unit and should have, or the reverse": """
         SELECT o.order_id FROM orders o WHERE
         (SELECT count(*) FROM stock_movements m WHERE m.cause = o.payment_id AND m.kind = 'reserve') <>

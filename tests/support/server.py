@@ -22,7 +22,9 @@ _PATIENCE_SECONDS = 30.0
 class Server:
     """`python app.py` on a free port of loopback, keeping its data where it is told."""
 
-    def __init__(self, database_url: str, *, script: tuple[str, ...] = ("app.py",), **settings: object) -> None:
+    def __init__(
+        self, database_url: str, *, script: tuple[str, ...] = ("app.py",), **settings: object
+    ) -> None:
         self._script = script
         self._env = {
             # Nothing of the developer's own settings comes in.

@@ -1,0 +1,42 @@
+"""A shop that is held in the middle of something: by a real lock in its database, as another process holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from store.config import Settings, is_sqlite
+
+# SQLite has one writer for each file; Postgres locks rows.
+_ORDERS = ("UPDATE counters SET value = value", "UPDATE orders SET progress = progress")
+_CHECKPOINTS_SQLITE = ("UPDATE dbos_migrations SET version = version",)
+_CHECKPOINTS_POSTGRES = ("LOCK TABLE dbos.workflow_status IN EXCLUSIVE MODE",)
+
+
+@contextmanager
+def orders_held(database_url: str) -> Iterator[None]:
+    """No order is made or changed meanwhile; all can be read."""
+    with _locked(Settings.from_env({"DBOS_DATABASE_URL": database_url}).database_url, _ORDERS):
+        yield
+
+
+@contextmanager
+def workflows_held(database_url: str) -> Iterator[None]:
+    """No workflow is started meanwhile."""
+    url = Settings.from_env({"DBOS_DATABASE_URL": database_url}).system_database_url
+    with _locked(url, _CHECKPOINTS_SQLITE if is_sqlite(url) else _CHECKPOINTS_POSTGRES):
+        yield
+
+
+@contextmanager
+def _locked(url: str, statements: tuple[str, ...]) -> Iterator[None]:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(sa.text(statement))
+        try:
+            yield
+        finally:
+            connection.rollback()
