@@ -24,7 +24,7 @@ test: $(venv)/test.installed ## check style and types and run the tests; ARGS="-
 	@echo "Checking the types ..."
 	@$(python) -m mypy
 	@echo "Running the tests ..."
-	@exec $(python) -m pytest $(ARGS)
+	@exec $(python) -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 # Versions already locked are kept while they fit; ARGS=--upgrade takes the newest. Constraining
 # the second file by the first is what lets one .venv serve both `make run` and `make test`.

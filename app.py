@@ -24,6 +24,9 @@ from store.config import REFUSED, BadSetting, Process, Settings, is_sqlite
 from store.presenter import presenter
 from store.storefront import storefront
 
+_CONNECTIONS = 2000
+_IDLE_SECONDS = 30
+"""A connection that says nothing for this long is closed; browsers open another when they need it."""
 _STOP_SECONDS = 2.0
 """After this long, requests that are still being answered are left, and their shoppers ask again."""
 
@@ -82,6 +85,10 @@ def serve(settings: Settings) -> None:
         app,
         sockets=[listener],
         threads=settings.threads,
+        # A hall full of phones keeps a connection each; waitress would stop at a hundred.
+        connection_limit=_CONNECTIONS,
+        asyncore_use_poll=True,  # select() knows only the first 1024 files
+        channel_timeout=_IDLE_SECONDS,
         ident=None,
         max_request_body_size=web.MAX_BODY_BYTES,
         **_behind_proxies(settings.trusted_proxies),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,14 @@ from tests.support.server import ROOT, Server
 from tests.support.shopper import Shopper, eventually, key
 
 _STOP_SECONDS = 3.0
+_DBOS = Path(sys.executable).with_name("dbos")
 
 _WAYS = {
     "python app.py": ("app.py",),
     "flask run": ("-m", "flask", "run", "--port", "PORT"),
     "flask run --debug": ("-m", "flask", "run", "--debug", "--port", "PORT"),
     "waitress-serve": ("-m", "waitress", "--listen=127.0.0.1:PORT", "--call", "app:create_app"),
+    "dbos start": (str(_DBOS), "start"),
 }
 
 
@@ -98,3 +101,12 @@ def test_a_port_in_use_is_said_in_one_sentence(database_url: str, tmp_path: Path
     assert server.output.count("\n") == 1
     assert f"STORE_PORT {port}" in server.output
     assert not list(tmp_path.iterdir())
+
+
+def test_dbos_migrate_prepares_a_new_database(tmp_path: Path, database_url: str) -> None:
+    """Both files are made, with their tables, before any shop opens on them."""
+    checkpoints = tmp_path / "store-checkpoints.sqlite3"
+    server = Server(database_url, script=(str(_DBOS), "migrate", "--sys-db-url", f"sqlite:///{checkpoints}"))
+    assert server.start(expect_to_open=False).wait_for_death() == 0, server.output
+    assert Books(database_url).rows("SELECT on_hand FROM products") == [(100,)]
+    assert Books(f"sqlite:///{checkpoints}").rows("SELECT count(*) FROM workflow_status") == [(0,)]

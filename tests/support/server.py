@@ -32,6 +32,8 @@ class Server:
             "STORE_PORT": "0",
             "DBOS_DATABASE_URL": database_url,
             "PYTHONUNBUFFERED": "1",
+            # `dbos start` runs `python app.py`, as in an activated virtual environment.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             **{name: str(value) for name, value in settings.items()},
         }
         self.url = ""
