@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from store.config import REFUSED, ROOT, BadSetting, Settings
+from store.config import ROOT, BadSetting, Settings
+from tests.support.refusal import is_one_sentence, refusal
 
 _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_HOST", "localhost", "localhost"),
@@ -29,7 +26,11 @@ _GOOD: list[tuple[str, str, Any]] = [
     ("DBOS_DATABASE_URL", "sqlite:///shop.db", f"sqlite:///{Path.cwd() / 'shop.db'}"),
     ("DBOS_DATABASE_URL", "postgresql://u:p@h:5433/widgets", "postgresql+psycopg://u:p@h:5433/widgets"),
     ("DBOS_DATABASE_URL", "postgres://u:p@h/widgets", "postgresql+psycopg://u:p@h/widgets"),
-    ("DBOS_DATABASE_URL", "postgresql+psycopg://u:p%40ss@h/widgets", "postgresql+psycopg://u:p%40ss@h/widgets"),
+    (
+        "DBOS_DATABASE_URL",
+        "postgresql+psycopg://u:p%40ss@h/widgets",
+        "postgresql+psycopg://u:p%40ss@h/widgets",
+    ),
     ("DBOS_SYSTEM_DATABASE_URL", "sqlite:////srv/memory.db", "sqlite:////srv/memory.db"),
 ]
 
@@ -53,34 +54,9 @@ _BAD: list[tuple[str, str]] = [
 ]  # fmt: skip
 
 
-def is_one_sentence(text: str) -> bool:
-    """One line, one full stop, at its end."""
-    return re.fullmatch(r"(?:[^.!?\n]|[.?!](?=[^\s]))+\.", text) is not None
-
-
 def variables() -> dict[str, str]:
     """The variables of `Settings`, with the name of the field of each."""
     return {field.metadata["variable"]: field.name for field in fields(Settings)}
-
-
-def refusal(*script: str, **environ: object) -> str:
-    """The sentence with which `python app.py` refuses to start; it must end with exit code 2."""
-    others = {k: v for k, v in os.environ.items() if not k.startswith(("STORE_", "DBOS_", "FLASK_"))}
-    given = {"STORE_PORT": "0", **{name: str(value) for name, value in environ.items()}}
-    shop = subprocess.run(
-        [sys.executable, *(script or ("app.py",))],
-        cwd=ROOT,
-        env={**others, **given},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert (shop.returncode, shop.stdout) == (REFUSED, ""), shop.stderr[-2000:]
-    prefix, _, sentence = shop.stderr.strip().partition(": ")
-    assert prefix == "widget store"
-    assert is_one_sentence(sentence), sentence
-    return sentence
 
 
 def test_a_shop_without_settings_runs_on_this_machine_alone() -> None:
@@ -141,7 +117,9 @@ def test_checkpoints_are_kept_beside_the_store(store: str, checkpoints: str) -> 
     assert Settings.from_env({"DBOS_DATABASE_URL": store}).system_database_url == checkpoints
 
 
-@pytest.mark.parametrize("same", ["sqlite:////srv/shop.db", "sqlite:////srv/x/../shop.db", "sqlite:////srv//shop.db"])
+@pytest.mark.parametrize(
+    "same", ["sqlite:////srv/shop.db", "sqlite:////srv/x/../shop.db", "sqlite:////srv//shop.db"]
+)
 def test_two_writers_do_not_share_one_sqlite_file(same: str) -> None:
     """However the file is spelt."""
     with pytest.raises(BadSetting, match="DBOS_SYSTEM_DATABASE_URL must name another SQLite file"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Shop
+from tests.support.refusal import is_one_sentence
 from tests.support.shopper import Answer, Shopper, eventually, key
-from tests.test_database import writers_wait
+from tests.support.standstill import orders_held
 
 OpenShop = Callable[..., Shop]
 
@@ -34,7 +34,7 @@ def is_error(answer: Answer, status: int) -> bool:
         return False
     if set(answer.json) != {"error"}:
         return False
-    return re.fullmatch(r"[A-Za-z](?:[^.!?]|\.(?=\S))+\.", answer.json["error"]) is not None
+    return is_one_sentence(answer.json["error"])
 
 
 def is_text(answer: Answer, text: str) -> bool:
@@ -119,7 +119,9 @@ def test_progress_remaining_counts_down_from_ten_to_nothing(open_shop: OpenShop)
     shop.shopper.confirm(payment_id)
     for progress in range(11):
         status = "dispatched" if progress == 10 else "paid"
-        shop.books.change("UPDATE orders SET progress = :progress, status = :status", progress=progress, status=status)
+        shop.books.change(
+            "UPDATE orders SET progress = :progress, status = :status", progress=progress, status=status
+        )
         order = shop.shopper.get(f"/order/{order_id}").json
         assert order["progress_remaining"] == 10 - progress
         assert order["order_status"] == (_DISPATCHED if progress == 10 else _PAID)
@@ -167,7 +169,17 @@ def test_orders_are_newest_first_and_a_hundred_at_most(stocked_shop: Shop) -> No
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=101", "limit=-1", "limit=ten", "limit=1.5", "limit=", "before=0", "before=x", f"before={10**30}"],
+    [
+        "limit=0",
+        "limit=101",
+        "limit=-1",
+        "limit=ten",
+        "limit=1.5",
+        "limit=",
+        "before=0",
+        "before=x",
+        f"before={10**30}",
+    ],
 )
 def test_a_bad_page_of_orders_is_refused(shopper: Shopper, query: str) -> None:
     """400, and the sentence names the parameter."""
@@ -220,7 +232,9 @@ def test_a_sold_out_checkout_is_a_conflict_every_time(open_shop: OpenShop) -> No
     """409 for that key for ever; a new key buys again after a restock."""
     shop = open_shop(units=0)
     one_key = key()
-    assert all(is_error(answer, 409) for answer in (shop.shopper.post(f"/checkout/{one_key}") for _ in range(2)))
+    assert all(
+        is_error(answer, 409) for answer in (shop.shopper.post(f"/checkout/{one_key}") for _ in range(2))
+    )
     shop.shopper.post("/restock")
     assert is_error(shop.shopper.post(f"/checkout/{one_key}"), 409)
     another = key()
@@ -235,7 +249,7 @@ def test_a_shop_that_cannot_write_says_504_and_may_be_asked_again(tmp_path: Path
     try:
         held, wanted = shop.shopper.post(f"/checkout/{key()}").text, key()
         paths = [f"/checkout/{wanted}", f"/payment_webhook/{held}/paid"]
-        with writers_wait(shop.database_url), ThreadPoolExecutor() as clients:
+        with orders_held(shop.database_url), ThreadPoolExecutor() as clients:
             began = time.monotonic()
             assert all(is_error(answer, 504) for answer in clients.map(shop.shopper.post, paths))
             assert time.monotonic() - began < 12

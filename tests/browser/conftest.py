@@ -32,6 +32,10 @@ _LIVELY_TICK_SECONDS = 0.25
 """Slow enough that a page which looks every second sees some of the ticks."""
 _STILL_TICK_SECONDS = 3600
 """Nothing moves by itself: the test moves the rows."""
+_HURRY = """
+const setSlowly = window.setInterval;
+window.setInterval = (look, milliseconds, ...more) => setSlowly(look, milliseconds / 5, ...more);
+"""
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (
     "--no-sandbox",  # it runs as root in a container, and opens nothing but the shop
@@ -62,11 +66,24 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
-    """Opens a window of its own on a shop. `tolerated` is a pattern of complaints to expect."""
+    """Opens a window of its own on a shop.
+
+    It is in a hurry, unless told to be `patient`: it looks five times a second and not once.
+    `tolerated` is a pattern of complaints to expect.
+    """
     visitors: list[tuple[Visitor, str | None]] = []
 
-    def open_window(shop: Shop, path: str | None = "/", *, tolerated: str | None = None, **options: Any) -> Visitor:
+    def open_window(
+        shop: Shop,
+        path: str | None = "/",
+        *,
+        patient: bool = False,
+        tolerated: str | None = None,
+        **options: Any,
+    ) -> Visitor:
         visitor = Visitor(browser.new_context(**options).new_page(), shop)
+        if not patient:
+            visitor.page.add_init_script(_HURRY)
         visitors.append((visitor, tolerated))
         return visitor if path is None else visitor.open(path)
 

@@ -12,7 +12,7 @@ from tests.conftest import Shop
 
 PATIENCE_MS = 10_000
 
-# What the stage of a demonstration would send; a window keeps to it only if it asks to.
+# Stricter than what any shop sends; a window keeps to it only if it asks to.
 _STRICT_POLICY = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self'"
 
 
@@ -26,12 +26,18 @@ class Visitor:
         self.responses: list[Response] = []
         self.complaints: list[str] = []
         page.set_default_timeout(PATIENCE_MS)
-        page.on("request", lambda request: self.requests.append(request))
-        page.on("response", lambda response: self.responses.append(response))
+        page.on("request", self._asks)
+        page.on("response", self._is_answered)
+        page.on("console", self._complains)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", self._listen)
 
-    def _listen(self, message: ConsoleMessage) -> None:
+    def _asks(self, request: Request) -> None:
+        self.requests.append(request)
+
+    def _is_answered(self, response: Response) -> None:
+        self.responses.append(response)
+
+    def _complains(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
             self.complaints.append(message.text)
 
@@ -43,9 +49,37 @@ class Visitor:
                 route.fallback()
                 return
             answer = route.fetch(max_redirects=0)
-            route.fulfill(response=answer, headers={**answer.headers, "content-security-policy": _STRICT_POLICY})
+            route.fulfill(
+                response=answer, headers={**answer.headers, "content-security-policy": _STRICT_POLICY}
+            )
 
         self.page.route("**", add_policy)
+
+    def hold_forms_back(self) -> list[Route]:
+        """Keep every form that is submitted from the shop, and hand over what was kept."""
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            if route.request.method == "POST":
+                held.append(route)
+            else:
+                route.fallback()
+
+        self.page.route("**", hold)
+        return held
+
+    def lose_the_first_answer_to_a_form(self) -> None:
+        """Have the shop get the first form that is submitted, and the window never its answer."""
+        lost: list[Route] = []
+
+        def lose(route: Route) -> None:
+            if lost or route.request.method != "POST":
+                route.fallback()
+            else:
+                lost.append(route)
+                route.fetch(max_redirects=0)
+
+        self.page.route("**", lose)
 
     # --- going somewhere --------------------------------------------------------------
 
@@ -59,6 +93,12 @@ class Visitor:
         self.buy_now.click()
         self.sees("Your widget is held")
         return self.payment_id
+
+    def place_of(self, button: Locator) -> tuple[float, float]:
+        """Where to click to hit a button, for when the window is too busy to be asked."""
+        box = button.bounding_box()
+        assert box is not None
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
     def pay(self) -> None:
         """Click Confirm, and see that it is paid."""

@@ -109,9 +109,10 @@ class Server:
     def close(self) -> None:
         """Make sure that it is gone, and its children with it."""
         if self._process is not None:
+            if self._process.poll() is None:
+                self.stop()  # `dbos start` passes it on to its child, which is in no group of ours
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self.wait_for_death()
 
     def _end(self, number: int) -> int:
         assert self._process is not None
