@@ -92,7 +92,7 @@ def checkout(key: str) -> Response:
     if status is None:
         abort(504, "The shop is still reserving your unit: repeat this request with the same key.")
     if status is Status.CANCELLED:
-        abort(409, "Sold out: there is nothing on the shelf. Try again with a new key after a restock.")
+        abort(409, "Sold out: try again with a new key once the shelf is filled.")
     return _plain_text(key)
 
 

@@ -51,7 +51,7 @@ def buy() -> AnyResponse:
     try:
         workflows.buy(key)
     except workflows.KeyTaken:
-        abort(409, "That key belongs to something else. Go back to the store for a new Buy Now.")
+        abort(409, "That key belongs to something else: go back to the store for a new Buy Now.")
     return redirect(url_for(".pay", payment_id=key), 303)
 
 
@@ -82,7 +82,7 @@ def settle(payment_id: str) -> AnyResponse:
     """Tell the checkout of its payment, and go to the order."""
     outcome = request.form.get("outcome", "")
     if outcome not in set(Outcome):
-        abort(400, "A payment is either paid or failed. Go back and choose one of the two.")
+        abort(400, "A payment is either paid or failed: go back and choose one of the two.")
     order = _find(payment_id)
     if order is None or order.status is Status.PENDING:
         workflows.settle(payment_id, Outcome(outcome))
@@ -120,8 +120,8 @@ def _key(values: Mapping[str, str]) -> str:
     if not is_key(key):
         abort(
             400,
-            "That Buy Now has no usable key (1 to 64 letters, digits, _ or -). "
-            "Go back to the store for a new one.",
+            "That Buy Now has no usable key (1 to 64 letters, digits, _ or -): "
+            "go back to the store for a new one.",
         )
     return key
 
@@ -147,4 +147,4 @@ def _way_back_in(order: Order | None) -> dict[str, Any]:
 
 
 def _no_such_order() -> NoReturn:
-    abort(404, "There is no such order. If you followed a link, check that all of it was copied.")
+    abort(404, "There is no such order: if you followed a link, check that all of it was copied.")

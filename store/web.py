@@ -131,17 +131,16 @@ def _finish(response: Response) -> Response:
 # --- errors ---------------------------------------------------------------------------
 
 _SENTENCES = {
-    400: "That request was not understood. Go back to the store and try again.",
-    404: "There is nothing at this address. The store is the place to start.",
+    400: "That request was not understood: go back to the store and try again.",
+    404: "There is nothing at this address: the store is the place to start.",
     405: "This address does not answer to that method.",
-    408: "The request took too long to arrive. Send it again.",
-    413: f"That was more than the {MAX_BODY_BYTES // 1024} KB this shop reads. Send less.",
+    408: "The request took too long to arrive: send it again.",
+    413: f"That was more than the {MAX_BODY_BYTES // 1024} KB that this shop reads: send less.",
     414: "That address is too long.",
     415: "The shop does not read that kind of content.",
     431: "The headers of that request are too large.",
-    500: "Something went wrong on our side. Your order, if you have one, is safe: reload to see it.",
-    503: "The shop is catching its breath. Nothing is lost: what you have ordered is still yours,"
-    " and trying again makes no second order.",
+    500: "Something went wrong on our side, but your order, if you have one, is safe: reload to see it.",
+    503: "The shop is catching its breath; nothing is lost, and trying again makes no second order.",
 }
 
 
