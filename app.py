@@ -21,7 +21,7 @@ from waitress.server import create_server
 from store import database, durability, web
 from store.api import api
 from store.config import REFUSED, BadSetting, Process, Settings, is_sqlite
-from store.presenter import presenter
+from store.presenter import is_offered, presenter
 from store.storefront import storefront
 
 _CONNECTIONS = 2000
@@ -47,7 +47,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     web.prepare(app, databases)
     app.register_blueprint(storefront)
     app.register_blueprint(api)
-    app.jinja_env.globals["presenter_tools"] = settings.offers_presenter_tools
+    app.jinja_env.globals["presenter_is_offered"] = is_offered
     if settings.offers_presenter_tools:
         app.register_blueprint(presenter)
 
@@ -90,7 +90,8 @@ def serve(settings: Settings) -> None:
         asyncore_use_poll=True,  # select() knows only the first 1024 files
         channel_timeout=_IDLE_SECONDS,
         ident=None,
-        max_request_body_size=web.MAX_BODY_BYTES,
+        # Beyond the limit of the shop, which explains itself; this one only hangs up on floods.
+        max_request_body_size=16 * web.MAX_BODY_BYTES,
         **_behind_proxies(settings.trusted_proxies),
     )
     signal.signal(signal.SIGTERM, _stop)

@@ -77,7 +77,7 @@ def order(order_id: int) -> OrderJson:
     return _order_json(found)
 
 
-@api.post("/checkout/", defaults={"key": ""})
+@api.post("/checkout/", defaults={"key": ""}, strict_slashes=False)
 @api.post("/checkout/<path:key>")
 def checkout(key: str) -> Response:
     """Buy one; the payment id as plain text once a unit is held."""
@@ -106,7 +106,10 @@ def payment_webhook(payment_id: str, status: str) -> Response:
         abort(404, "There is no payment of that id.")
     if found is not None and found.status is not Status.PENDING:
         return _plain_text(str(found.order_id))
-    order_id = workflows.settle(payment_id, Outcome(status))
+    try:
+        order_id = workflows.settle(payment_id, Outcome(status))
+    except workflows.UnknownPayment:
+        abort(404, "There is no payment of that id.")
     if order_id is None:
         abort(504, "The shop is still settling this payment: repeat this request.")
     return _plain_text(str(order_id))
@@ -116,7 +119,7 @@ def _order_json(order: Order) -> OrderJson:
     return {
         "order_id": order.order_id,
         "order_status": WIRE_STATUS[order.status],
-        "last_update_time": order.updated_at.isoformat(),
+        "last_update_time": order.updated_at.isoformat(timespec="milliseconds"),
         "product_id": order.product_id,
         "progress_remaining": order.progress_remaining,
     }
@@ -126,7 +129,7 @@ def _number(name: str, default: int) -> int:
     text = request.args.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:12]) <= _MAX_NUMBER):
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= _MAX_NUMBER):
         abort(400, f"{name} must be a whole number, 1 or more.")
     return int(text)
 

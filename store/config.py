@@ -75,7 +75,9 @@ class Settings:
             if text := environ.get(variable, "").strip():
                 given[each.name] = _READERS[variable](variable, text)
         settings = cls(**given)
-        if is_sqlite(settings.database_url) and settings.database_url == settings.system_database_url:
+        if is_sqlite(settings.database_url) and _file(settings.database_url) == _file(
+            settings.system_database_url
+        ):
             raise BadSetting(
                 "DBOS_SYSTEM_DATABASE_URL must name another SQLite file than DBOS_DATABASE_URL, "
                 "because each keeps one writer; leave it out to have one made beside the store's."
@@ -122,7 +124,15 @@ def _checkpoints_beside(database_url: str) -> str:
     return f"sqlite:///{store.with_name(f'{store.stem}-checkpoints{store.suffix}')}"
 
 
+def _file(url: str) -> Path | None:
+    return Path(make_url(url).database or "").resolve() if is_sqlite(url) else None
+
+
 def _address(variable: str, text: str) -> str:
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        raise BadSetting(f"{variable} must be a host name or an address such as 127.0.0.1.") from None
     if any(ch.isspace() or ch in "/?#" for ch in text):
         raise BadSetting(f"{variable} must be a host name or an address such as 127.0.0.1, not {text!r}.")
     return text
@@ -130,8 +140,8 @@ def _address(variable: str, text: str) -> str:
 
 def _whole_number(low: int, high: int) -> Any:
     def read(variable: str, text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-            raise BadSetting(f"{variable} must be a whole number from {low} to {high}, not {text!r}.")
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
+            raise BadSetting(f"{variable} must be a whole number from {low} to {high}, not {text[:40]!r}.")
         return int(text)
 
     return read
@@ -156,7 +166,7 @@ def _database(variable: str, text: str) -> str:
     # The text may hold a password, so no message repeats it.
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: of the port
         raise BadSetting(
             f"{variable} must be a database URL such as sqlite:///var/store.sqlite3 "
             "or postgresql://user:password@localhost:5432/widgets."
@@ -168,6 +178,8 @@ def _database(variable: str, text: str) -> str:
             )
         return f"sqlite:///{Path(url.database).absolute()}"
     if url.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
+        if "@" in (url.host or ""):
+            raise BadSetting(f"{variable} must have an @ in its user name or password written as %40.")
         if not url.database:
             raise BadSetting(f"{variable} must end in the name of a Postgres database, as in …/widgets.")
         return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)

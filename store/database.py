@@ -8,7 +8,8 @@ checkpoints through `system`, the workflows write through `store`, and pages rea
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ _SCHEMA = ROOT / "schema.sql"
 _READ_PATIENCE_SECONDS = 1
 """How long a page waits for a connection, and then for an answer, before it says that the shop is busy."""
 _CONNECT_SECONDS = 2
-"""The least that Postgres's own client allows for making a connection."""
+"""How long making a connection may take: the least that Postgres's own client allows."""
 _WRITE_PATIENCE_SECONDS = 3600
 """How long a workflow waits for its turn to write. It has all the time in the world; the
 request that started it has not, and stops waiting by itself."""
@@ -66,19 +67,17 @@ def connect(settings: Settings) -> Databases:
             _make_place(url)
         except (OSError, psycopg.Error) as error:
             raise DatabaseRefused(
-                f"The database that {variable} names cannot be opened or created: {_first_line(error)}"
+                f"The database that {variable} names cannot be opened or created: {_first_line(error)}."
             ) from error
     databases = Databases(
         store=_writer(settings.database_url, pool_size=10),
         reader=_reader(settings.database_url, settings.threads),
         system=_writer(settings.system_database_url, pool_size=20),
     )
-    try:
+    with _naming("DBOS_DATABASE_URL"):
         _apply_schema(databases.store)
-    except DBAPIError as error:
-        raise DatabaseRefused(
-            f"The database that DBOS_DATABASE_URL names cannot be used: {_first_line(error.orig)}"
-        ) from error
+    with _naming("DBOS_SYSTEM_DATABASE_URL"):
+        databases.system.connect().close()
     return databases
 
 
@@ -90,6 +89,17 @@ def answers(engine: sa.Engine) -> bool:
     except (DBAPIError, sa.exc.TimeoutError):
         return False
     return True
+
+
+@contextmanager
+def _naming(variable: str) -> Iterator[None]:
+    """Refuse a database that cannot be used, by the name of its setting."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise DatabaseRefused(
+            f"The database that {variable} names cannot be used: {_first_line(error.orig)}."
+        ) from error
 
 
 def _apply_schema(engine: sa.Engine) -> None:
@@ -127,16 +137,32 @@ def _make_place(url: str) -> None:
         return
     address = parsed.set(drivername="postgresql")
     try:
-        psycopg.connect(address.render_as_string(hide_password=False), connect_timeout=5).close()
+        _try_postgres(address)
     except psycopg.OperationalError as error:
-        if f'database "{parsed.database}" does not exist' not in str(error):
-            raise
-        maintenance = address.set(database="postgres").render_as_string(hide_password=False)
-        with psycopg.connect(maintenance, connect_timeout=5, autocommit=True) as server:
-            name = psycopg.sql.Identifier(parsed.database or "")
-            # Unless another process that starts now was first.
-            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                server.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(name))
+        try:
+            server = psycopg.connect(
+                address.set(database="postgres").render_as_string(hide_password=False),
+                connect_timeout=_CONNECT_SECONDS,
+                autocommit=True,
+            )
+        except psycopg.OperationalError:
+            raise error from None  # it is not the database that is missing
+        with server:
+            _create_if_missing(server, parsed.database or "")
+        _try_postgres(address)  # if it was something else, this says what
+
+
+def _try_postgres(address: sa.URL) -> None:
+    psycopg.connect(address.render_as_string(hide_password=False), connect_timeout=_CONNECT_SECONDS).close()
+
+
+def _create_if_missing(server: psycopg.Connection[Any], name: str) -> None:
+    # Asked, because the words of a refusal are in the server's own language.
+    if server.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+        return
+    # Unless another process that starts now was first.
+    with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+        server.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
 
 
 def _writer(url: str, pool_size: int) -> sa.Engine:
@@ -225,4 +251,4 @@ def _wait_for_the_disk(context: sa.ExceptionContext) -> None:
 
 
 def _first_line(error: BaseException | None) -> str:
-    return str(error).strip().splitlines()[0].removeprefix("connection failed: ")
+    return str(error).strip().splitlines()[0].removeprefix("connection failed: ").rstrip(".")

@@ -29,6 +29,7 @@ _POSTGRES_GATHER_SECONDS = 0.001
 
 
 _LAUNCH_SECONDS = 60.0
+_launched = threading.Event()
 
 
 def launch(settings: Settings, databases: Databases) -> None:
@@ -54,25 +55,23 @@ def launch(settings: Settings, databases: Databases) -> None:
     workflows.Durations.tick_ms = round(settings.dispatch_tick_seconds * 1000)
     # In a daemon thread, because the threads that run workflows inherit that from it.
     promptly(DBOS.launch, _LAUNCH_SECONDS)
+    _launched.set()
+
+
+def is_launched() -> bool:
+    """Whether this process runs workflows."""
+    return _launched.is_set()
 
 
 def launch_at_first_request(app: Flask, settings: Settings, databases: Databases) -> None:
     """Launch in a process that may never serve only once it does."""
     lock = threading.Lock()
-    launched = False
 
     @app.before_request
     def launch_once() -> None:
-        nonlocal launched
         with lock:
-            if not launched:
+            if not is_launched():
                 launch(settings, databases)
-                launched = True
-
-
-def leave() -> None:
-    """Stop DBOS in this process. Orders in the middle of something are taken up by the next launch."""
-    DBOS.destroy()
 
 
 def _leave_workflows_where_they_are() -> None:

@@ -194,7 +194,8 @@ class Queries:
 
 def is_known_checkout(payment_id: str) -> bool:
     """Whether a checkout of this id was started, though its order may not exist yet."""
-    return promptly(lambda: DBOS.get_workflow_status(payment_id)) is not None
+    workflow = promptly(lambda: DBOS.get_workflow_status(payment_id))
+    return workflow is not None and workflow.name == "checkout"
 
 
 def list_checkpoints(payment_id: str) -> list[Checkpoint]:

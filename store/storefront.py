@@ -85,7 +85,10 @@ def settle(payment_id: str) -> AnyResponse:
         abort(400, "A payment is either paid or failed: go back and choose one of the two.")
     order = _find(payment_id)
     if order is None or order.status is Status.PENDING:
-        workflows.settle(payment_id, Outcome(outcome))
+        try:
+            workflows.settle(payment_id, Outcome(outcome))
+        except workflows.UnknownPayment:
+            _no_such_order()
     return redirect(url_for(".order", payment_id=payment_id), 303)
 
 
@@ -107,6 +110,7 @@ def order_progress(payment_id: str) -> Response:
 @storefront.get("/orders/<payment_id:payment_id>/checkpoints")
 def order_checkpoints(payment_id: str) -> Response:
     """What DBOS has recorded of the order so far."""
+    _find(payment_id)
     return fragment("_checkpoints.html", checkpoints=list_checkpoints(payment_id), payment_id=payment_id)
 
 

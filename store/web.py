@@ -1,6 +1,6 @@
 """Owns what every request shares: errors in two sizes, headers, limits, health.
 
-Imports `config`, `durability`, `patience`, `queries` and `vocabulary`.
+Imports `database`, `durability`, `patience`, `queries` and `vocabulary`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from store import patience, vocabulary
+from store import durability, patience, vocabulary
 from store.database import Databases, answers
 from store.patience import TooSlow, promptly
 from store.queries import Queries
@@ -75,14 +75,13 @@ def fragment(template: str, **context: Any) -> Response:
 
 def static_url(filename: str) -> str:
     """Where a static file is, with its content in the address so that it may be kept for ever."""
-    return url_for(
-        "static", filename=filename, v=_fingerprint(cast(str, current_app.static_folder), filename)
-    )
+    path = Path(cast(str, current_app.static_folder), filename)
+    return url_for("static", filename=filename, v=_fingerprint(path, path.stat().st_mtime_ns))
 
 
 @cache
-def _fingerprint(folder: str, filename: str) -> str:
-    return hashlib.blake2b(Path(folder, filename).read_bytes(), digest_size=6).hexdigest()
+def _fingerprint(path: Path, _changed_at_ns: int) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
 
 
 def health() -> tuple[Response, int]:
@@ -99,7 +98,7 @@ def health() -> tuple[Response, int]:
 
 def _workflows_run(databases: Databases) -> bool:
     try:
-        return promptly(lambda: answers(databases.system))
+        return durability.is_launched() and promptly(lambda: answers(databases.system))
     except TooSlow:
         return False
 

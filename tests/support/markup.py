@@ -137,4 +137,4 @@ def _unnamed(element: Element) -> Iterator[str]:
         case "svg" if attrs.get("aria-hidden") != "true":
             yield "a decoration is read aloud"
     if element.tag in {"h1", "h2", "h3"} and "role" in attrs:
-        yield f"role={attrs['role']} takes <{element.tag}> off the list of headings that a screen reader goes by"
+        yield f"role={attrs['role']} takes <{element.tag}> off a screen reader's list of headings"

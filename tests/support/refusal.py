@@ -1,18 +1,50 @@
-"""A shop that will not open, and says why."""
+"""How the shop says no: over HTTP, and when it will not open at all. In one sentence, always."""
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
 import sys
 
 from store.config import REFUSED, ROOT
+from tests.support.shopper import HTML, Answer, Shopper
+
+PROGRAM = {"Accept": "*/*"}
+_SECRETS = ("Traceback", 'File "', "sqlalchemy", "sqlite", "psycopg", "SELECT ", "INSERT ", str(ROOT))
 
 
 def is_one_sentence(text: str) -> bool:
     """One line, and one full stop, at its end."""
     return re.fullmatch(r"(?:[^.!?\n]|[.!?](?=\S))+\.", text) is not None
+
+
+def secrets_told(answer: Answer) -> list[str]:
+    """Words about how the shop is made, which are nobody's business."""
+    return [secret for secret in _SECRETS if secret in answer.text]
+
+
+def refuses(answer: Answer, status: int) -> bool:
+    """Whether it says no with this status, in one sentence, as a page or as JSON, and tells no secret."""
+    assert answer.status == status, answer
+    assert not secrets_told(answer), answer
+    if answer.headers["Content-Type"] == "application/json":
+        assert set(answer.json) == {"error"}
+        sentence = answer.json["error"]
+    else:
+        assert answer.text.startswith("<!doctype html>"), answer
+        sentence = html.unescape(answer.heading)
+    assert is_one_sentence(sentence), sentence
+    return True
+
+
+def refuses_both(shopper: Shopper, method: str, path: str, status: int) -> bool:
+    """Whether a browser is refused with a page and a program with JSON."""
+    page, program = (shopper.request(method, path, headers=headers) for headers in (HTML, PROGRAM))
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert program.headers["Content-Type"] == "application/json"
+    return refuses(page, status) and refuses(program, status)
 
 
 def refusal(*script: str, **environ: object) -> str:

@@ -1,4 +1,4 @@
-"""A shop that is held in the middle of something: by a real lock in its database, as another process holds."""
+"""A shop held in the middle of something: by a real lock in its database, as another process takes it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,276 @@
+"""What the house promises about itself, held against its own source: rooms, words, versions, documents."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from store import vocabulary
+from store.config import ROOT, Settings
+
+_ROOMS = sorted(path for path in (ROOT / "store").glob("*.py") if path.name != "__init__.py")
+_SOURCES = [ROOT / "app.py", *_ROOMS]
+_SCHEMA = (ROOT / "schema.sql").read_text(encoding="utf-8")
+_TEMPLATES = sorted((ROOT / "templates").iterdir())
+_WRITES = re.compile(
+    r"\b(INSERT\s+INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|MERGE\s+INTO|TRUNCATE|DROP\s+TABLE|ALTER\s+TABLE"
+    r"|CREATE\s+TABLE)\b",
+    re.IGNORECASE,
+)
+
+# design.md, "HTML routes" and "JSON routes", with the fragments below each page.
+_ROUTES = {
+    "GET /",
+    "GET /shelf",
+    "GET /recent",
+    "POST /buy",
+    "GET /pay/<payment_id>",
+    "POST /pay/<payment_id>",
+    "GET /pay/<payment_id>/status",
+    "GET /orders/<payment_id>",
+    "GET /orders/<payment_id>/progress",
+    "GET /orders/<payment_id>/checkpoints",
+    "GET /product",
+    "GET /orders",
+    "GET /order/<order_id>",
+    "POST /checkout/<key>",
+    "POST /payment_webhook/<payment_id>/<status>",
+    "POST /restock",
+    "GET /health",
+    "GET /static/<filename>",
+}
+_NO_KEY = {"POST /checkout", "POST /checkout/"}
+"""An empty key is refused at the address that it makes."""
+
+
+def named(path: Path) -> str:
+    """How a test about a file is called."""
+    return path.name
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Every string in a module, joined as written, docstrings too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values)
+
+
+# --- rooms ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [path for path in _SOURCES if path.name != "workflows.py"], ids=named)
+def test_only_workflows_writes(path: Path) -> None:
+    """No other module has a statement that changes the database, nor builds one."""
+    assert [text for text in texts(path) if _WRITES.search(text)] == []
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    built = {ast.unparse(node) for node in attributes} & {"sa.insert", "sa.update", "sa.delete"}
+    assert not built
+
+
+def test_the_test_before_this_one_would_notice() -> None:
+    """The statements of workflows.py are of the kind that is looked for."""
+    assert len([text for text in texts(ROOT / "store" / "workflows.py") if _WRITES.search(text)]) >= 10
+
+
+@pytest.mark.parametrize("path", [path for path in _SOURCES if path.name != "config.py"], ids=named)
+def test_only_config_reads_the_environment(path: Path) -> None:
+    """Settings arrive as an argument everywhere else."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names}
+    assert names.isdisjoint({"environ", "environb", "getenv", "getenvb", "load_dotenv"})
+
+
+@pytest.mark.parametrize("path", _ROOMS, ids=named)
+def test_a_room_says_what_it_owns_and_imports(path: Path) -> None:
+    """Its first lines name exactly the rooms that it imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstring = ast.get_docstring(tree) or ""
+    assert docstring.startswith("Owns "), docstring
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "store":
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("store."):
+            imported.add(str(node.module).removeprefix("store."))
+    rooms = {room.stem for room in _ROOMS}
+    said = re.search(r"Imports\s+(.*?)(?:\.(?:\s|$)|;)", docstring, re.DOTALL)
+    assert said, "it does not say what it imports"
+    assert set(re.findall(r"`(\w+)`", said[1])) & rooms == imported
+
+
+_IMPORT_AND_WATCH = """
+import json, os, sys
+seen = []
+def watch(event, arguments):
+    if event == "open":
+        path, mode, flags = arguments
+        if path != os.devnull and (set(str(mode or "")) & set("wax+") or flags & (os.O_WRONLY | os.O_RDWR)):
+            seen.append(f"open {path}")
+    elif event.startswith(("socket.", "sqlite3.")) or event in {"os.mkdir", "os.remove", "os.rename"}:
+        seen.append(event)
+sys.addaudithook(watch)
+import app, importlib
+for room in sys.argv[1:]:
+    importlib.import_module(f"store.{room}")
+import threading
+print(json.dumps([seen, threading.active_count()]))
+"""
+
+
+def test_an_import_touches_nothing() -> None:
+    """No file is written, no database opened, no socket made, no thread started."""
+    watched = subprocess.run(
+        [sys.executable, "-B", "-c", _IMPORT_AND_WATCH, *(room.stem for room in _ROOMS)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(watched.stdout) == [[], 1]
+
+
+def test_the_routes_are_those_of_the_design(tmp_path: Path) -> None:
+    """No more and no fewer, as the application itself lists them."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "app", "routes"],
+        cwd=ROOT,
+        env={**os.environ, "DBOS_DATABASE_URL": f"sqlite:///{tmp_path}/store.sqlite3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    table = re.sub(r"<\w+:", "<", listed.stdout)
+    routes = re.findall(r"^\S+ +([A-Z, ]+?) +(/\S*)", table, re.MULTILINE)
+    assert {f"{methods} {rule}" for methods, rule in routes} - _NO_KEY == _ROUTES
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "words"),
+    [
+        ("orders", "status", vocabulary.Status),
+        ("orders", "reason", vocabulary.Reason),
+        ("stock_movements", "kind", vocabulary.Movement),
+        ("payments", "kind", vocabulary.Payment),
+    ],
+)
+def test_schema_and_vocabulary_use_the_same_words(table: str, column: str, words: type) -> None:
+    """Each word that the program has, the table takes, and no other."""
+    definition = re.search(rf"CREATE TABLE IF NOT EXISTS {table} \((.*?)\n\);", _SCHEMA, re.DOTALL)
+    assert definition
+    check = re.search(
+        rf"^\s*{column}\s+TEXT[^\n]*CHECK \({column} IN \(([^)]*)\)\)", definition[1], re.MULTILINE
+    )
+    assert check
+    assert set(re.findall(r"'(\w+)'", check[1])) == set(words)
+
+
+def test_schema_and_vocabulary_use_the_same_numbers() -> None:
+    """The longest key, the last tick, the full shelf, the product that is sold."""
+    assert f"length(payment_id) BETWEEN 1 AND {vocabulary.KEY_MAX_LENGTH}" in _SCHEMA
+    assert f"progress BETWEEN 0 AND {vocabulary.DISPATCH_TICKS}" in _SCHEMA
+    assert f"(status = 'dispatched') = (progress = {vocabulary.DISPATCH_TICKS})" in _SCHEMA
+    product = re.search(
+        r"INSERT INTO products[^;]*VALUES \(\s*(\d+),.*?(\d+),\s*(\d+)\s*\) ON CONFLICT", _SCHEMA, re.DOTALL
+    )
+    assert product
+    assert [int(number) for number in product.groups()] == [
+        vocabulary.PRODUCT_ID,
+        9999,
+        vocabulary.SHELF_SIZE,
+    ]
+    opening = f"('restock', 'opening', {vocabulary.PRODUCT_ID}, {vocabulary.SHELF_SIZE}, 0)"
+    assert opening in _SCHEMA
+
+
+def test_the_index_of_live_orders_names_the_live_statuses() -> None:
+    """In the schema and in the query that walks it."""
+    live = "status IN ({})".format(", ".join(f"'{status}'" for status in vocabulary.LIVE))
+    assert f"ON orders (order_id) WHERE {live}" in _SCHEMA
+    assert any(live in text for text in texts(ROOT / "store" / "queries.py"))
+
+
+def test_every_status_has_a_number_on_the_wire() -> None:
+    """The four of the contract, and a price is shown as it is charged."""
+    assert {status.value: number for status, number in vocabulary.WIRE_STATUS.items()} == {
+        "cancelled": -1, "pending": 0, "dispatched": 1, "paid": 2,
+    }  # fmt: skip
+    assert [vocabulary.price(cents) for cents in (0, 5, 9999, 123_456_789)] == [
+        "$0.00",
+        "$0.05",
+        "$99.99",
+        "$1,234,567.89",
+    ]
+
+
+# --- documents and what is vendored -----------------------------------------------------------
+
+
+def test_the_readme_lists_every_setting() -> None:
+    """Variable, default and meaning, in the order of `Settings`, and nothing else."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `((?:STORE|DBOS)_\w+)` \| (.*?) \| (.*?) \|$", readme, re.MULTILINE)
+
+    def shown(default: object) -> str:
+        text = f"{default:g}" if isinstance(default, float) else str(default).replace(f"{ROOT}/", "")
+        return f"`{text}`" if text else ""
+
+    assert [(variable, default.strip(), meaning) for variable, default, meaning in rows] == [
+        (each.metadata["variable"], shown(each.default), each.metadata["meaning"])
+        for each in fields(Settings)
+    ]
+
+
+def test_what_is_vendored_says_its_version_everywhere() -> None:
+    """In its name, inside it, and where the page asks for it; and its licence lies beside it."""
+    vendor = ROOT / "static" / "vendor"
+    scripts = sorted(path.name for path in vendor.glob("*.js"))
+    [htmx] = [name for name in scripts if name.startswith("htmx-")]
+    inside = re.search(r'version="([\d.]+)"', (vendor / htmx).read_text(encoding="utf-8"))
+    assert inside
+    version = inside[1]
+    assert scripts == [f"htmx-{version}.min.js", f"hx-ptag-{version}.min.js"]
+    base = (ROOT / "templates" / "base.html").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"static_url\('vendor/([^']+)'\)", base)) == scripts
+    assert "Permission to use, copy, modify" in (vendor / "LICENSE-htmx.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", _TEMPLATES, ids=named)
+def test_a_template_has_no_code_or_style_inside(path: Path) -> None:
+    """So that a strict content security policy can hold, and nothing is let through unescaped."""
+    text = re.sub(r"\{#.*?#\}", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert (
+        re.findall(r"<style|\sstyle=|hx-on|\son\w+=|javascript:|\bjs:|hx-vals|\|\s*safe|autoescape", text)
+        == []
+    )
+    assert [tag for tag in re.findall(r"<script[^>]*>", text) if " src=" not in tag] == []
+    assert text.strip()
+
+
+@pytest.mark.parametrize("path", _TEMPLATES, ids=named)
+def test_a_template_begins_by_saying_what_it_is(path: Path) -> None:
+    """A fragment, `_*.html`, says whose it is; a page is what a route renders."""
+    assert path.read_text(encoding="utf-8").startswith("{# ")
+    sources = "".join(source.read_text(encoding="utf-8") for source in (*_SOURCES, *_TEMPLATES))
+    assert f'"{path.name}"' in sources, "nobody renders or includes it"

@@ -1,0 +1,225 @@
+"""The read side: one SELECT serves all who watch, lists are short and indexed, and nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Barrier
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from store.config import Settings, is_sqlite
+from store.database import Databases, connect
+from store.queries import BOARD_SECONDS, LIST_LIMIT, Queries
+from tests.conftest import NewUrl, Shop
+from tests.support.books import Books
+from tests.support.shopper import key
+
+_MANY = 20_000
+Statements = list[tuple[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def databases(new_url: NewUrl) -> Iterator[Databases]:
+    """A database with many orders of old, and a few that still move; no shop is open on it."""
+    url = new_url()
+    databases = connect(Settings.from_env({"DBOS_DATABASE_URL": url}))
+    books = Books(url)
+    books.change(
+        "INSERT INTO orders (payment_id, order_id, product_id, price_cents, status, reason, progress,"
+        " created_at_ms, pay_by_ms, updated_at_ms)"
+        " WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :many)"
+        " SELECT 'order-' || n, n, 1, 9999, CASE WHEN n % 1000 = 7 THEN 'paid' ELSE 'cancelled' END,"
+        " CASE WHEN n % 1000 = 7 THEN NULL ELSE 'sold_out' END, 0, n, n, n FROM numbers",
+        many=_MANY,
+    )
+    books.change("ANALYZE")
+    yield databases
+    databases.close()
+
+
+@pytest.fixture
+def queries(databases: Databases) -> Queries:
+    """The read side, with nothing remembered yet."""
+    return Queries(databases.reader)
+
+
+@contextmanager
+def overheard(engine: sa.Engine) -> Iterator[Statements]:
+    """The SELECTs that reach the database meanwhile, with their values."""
+    heard: Statements = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if "orders" in statement:
+            heard.append((statement, values))
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield heard
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+# --- one read for all -------------------------------------------------------------------------
+
+
+def test_a_hundred_watchers_share_one_select(databases: Databases, queries: Queries) -> None:
+    """All at the same moment: one reads, and the others are given what it read."""
+    together = Barrier(100)
+
+    def watch(_: int) -> object:
+        together.wait()
+        return queries.board()
+
+    with overheard(databases.reader) as selects, ThreadPoolExecutor(100) as watchers:
+        began = time.monotonic()
+        boards = list(watchers.map(watch, range(100)))
+        took = time.monotonic() - began
+    assert len(set(map(id, boards))) == len(selects)
+    assert len(selects) <= 1 + took / BOARD_SECONDS
+
+
+def test_watching_goes_on_at_one_select_for_each_fifth_of_a_second(
+    databases: Databases, queries: Queries
+) -> None:
+    """However often the pages of however many orders ask."""
+    asked = 0
+    with overheard(databases.reader) as selects:
+        began = time.monotonic()
+        while time.monotonic() - began < 3 * BOARD_SECONDS:
+            assert queries.watch("order-19007") is not None, "it moves, so it is on the board"
+            asked += 1
+        took = time.monotonic() - began
+    assert asked > 100
+    assert len(selects) <= 1 + took / BOARD_SECONDS
+
+
+def test_whoever_changed_something_sees_it_at_once(databases: Databases, queries: Queries) -> None:
+    """Within a fifth of a second the board is the same one; forgotten, it is read anew."""
+    first = queries.board()
+    assert queries.board() is first or time.monotonic() - first.read_at >= BOARD_SECONDS
+    queries.forget_board()
+    with overheard(databases.reader) as selects:
+        second = queries.board()
+    assert len(selects) == 1
+    assert second is not first
+    assert second == type(second)(first.product, first.newest, first.orders, second.read_at)
+
+
+def test_an_order_that_has_left_the_board_is_read_by_itself(databases: Databases, queries: Queries) -> None:
+    """By its key, and only that."""
+    queries.board()
+    with overheard(databases.reader) as selects:
+        found = queries.watch("order-12")
+    assert found is not None
+    assert found.order_id == 12
+    assert len(selects) <= 2, "its own, and the board if that was a fifth of a second old"
+
+
+# --- short and indexed ------------------------------------------------------------------------
+
+
+def test_every_list_is_short(queries: Queries) -> None:
+    """Whatever was asked for, and however many there are."""
+    board = queries.board()
+    assert [order.order_id for order in board.newest] == list(range(_MANY, _MANY - LIST_LIMIT, -1))
+    assert len(board.orders) <= LIST_LIMIT + 20
+    assert len(queries.list_orders(before=_MANY, limit=10**6)) == LIST_LIMIT
+    assert [order.order_id for order in queries.list_orders(before=500, limit=2)] == [499, 498]
+
+
+READS: dict[str, Callable[[Queries], object]] = {
+    "the board": lambda queries: queries.board(),
+    "a list": lambda queries: queries.list_orders(before=_MANY // 2, limit=LIST_LIMIT),
+    "an order by its payment id": lambda queries: queries.find("order-12"),
+    "an order by its number": lambda queries: queries.find_by_number(12),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_no_read_walks_through_all_orders(
+    databases: Databases, queries: Queries, read: Callable[[Queries], object]
+) -> None:
+    """Each goes by an index, as the database itself explains."""
+    with overheard(databases.reader) as selects:
+        read(queries)
+    [(statement, values)] = selects
+    on_sqlite = is_sqlite(str(databases.reader.url))
+    with databases.reader.connect() as connection:
+        explain = "EXPLAIN QUERY PLAN " if on_sqlite else "EXPLAIN "
+        rows = connection.exec_driver_sql(explain + statement, values).all()
+    plan = [str(row[-1]).strip(" ->") for row in rows]
+    walks = [
+        line for line in plan if line.startswith(("SCAN orders", "Seq Scan on orders")) or line == "SCAN o"
+    ]
+    assert [line for line in walks if "INDEX" not in line] == [], plan
+    assert any("orders" in line and "index" in line.lower() for line in plan), plan
+
+
+# --- nothing is written -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE products SET on_hand = on_hand",
+        "DELETE FROM payments",
+        "INSERT INTO counters (counter, value) VALUES ('visitors', 1)",
+        "DROP TABLE payments",
+        "CREATE TABLE visitors (name TEXT)",
+    ],
+)
+def test_the_database_itself_refuses_a_reader_that_writes(databases: Databases, statement: str) -> None:
+    """Whatever a query may come to say one day."""
+    with databases.reader.connect() as connection, pytest.raises(sa.exc.DBAPIError, match=r"read-?only"):
+        connection.execute(sa.text(statement))
+
+
+def everything(shop: Shop) -> dict[str, list[str]]:
+    """Every row of every table, of the store and of DBOS."""
+    settings = Settings.from_env({"DBOS_DATABASE_URL": shop.database_url})
+    found: dict[str, list[str]] = {}
+    for url in {settings.database_url, settings.system_database_url}:
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        for schema in (None,) if is_sqlite(url) else (None, "dbos"):
+            for table in sa.inspect(engine).get_table_names(schema=schema):
+                name = f"{schema}.{table}" if schema else table
+                with engine.connect() as connection:
+                    rows = connection.execute(sa.text(f"SELECT * FROM {name}"))  # noqa: S608 - ours
+                    found[name] = sorted(map(str, rows))
+    return found
+
+
+def test_a_poll_writes_nothing(open_shop: Callable[..., Shop]) -> None:
+    """Ten rounds of all that pages and front ends poll, and every row is as it was."""
+    shop = open_shop(units=2)
+    shopper = shop.shopper
+    done, pending, late = shopper.buy(), shopper.buy(), shopper.buy(key())
+    shopper.confirm(done)
+    shopper.wait_for(done, "Dispatched")
+    before = everything(shop)
+    assert {"orders", "payments"} <= before.keys()
+    assert any(name.endswith("operation_outputs") and rows for name, rows in before.items())
+    paths = [
+        *(
+            "/",
+            f"/shelf?key={key()}",
+            "/recent",
+            "/product",
+            "/orders",
+            "/orders?limit=5&before=3",
+            "/order/1",
+            "/health",
+        ),
+        *(f"/orders/{each}{part}" for each in (done, pending) for part in ("", "/progress", "/checkpoints")),
+        *(f"/pay/{each}{part}" for each in (pending, late) for part in ("", "/status")),
+    ]
+    for _ in range(10):
+        for path in paths:
+            assert shopper.get(path).status == 200
+    assert everything(shop) == before
