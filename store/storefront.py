@@ -70,7 +70,7 @@ def payment_status(payment_id: str) -> Response:
     order = queries().watch(payment_id)
     if order is not None and _is_settled(order):
         address = url_for(".order", payment_id=payment_id)
-        onward: Response = make_response("", location={"path": address, "target": "body"})
+        onward: Response = make_response("", location={"path": address, "target": "body", "replace": "true"})
         return onward
     if order is None:
         _find(payment_id)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from flask import Flask, Response, abort, current_app, jsonify, render_template, request, url_for
-from flask_htmx import HTMX
+from flask_htmx import HTMX, make_response
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
@@ -173,8 +173,13 @@ def _own_up(error: Exception) -> Response:
 
 def _say(code: int, sentence: str) -> Response:
     if _wants_page():
-        template = "_error.html" if htmx and not htmx.boosted else "error.html"
-        response = Response(render_template(template, code=code, sentence=sentence))
+        is_whole = request.headers.get("HX-Request-Type") == "full" or htmx.boosted or not htmx
+        again = request.form if code == 503 and request.method == "POST" else None
+        html = render_template(
+            "error.html" if is_whole else "_error.html", code=code, sentence=sentence, again=again
+        )
+        # The address bar keeps the page that can be reloaded, not the one that failed.
+        response = cast(Response, make_response(html, push_url=False))
     else:
         response = jsonify(error=sentence)
     response.status_code = code
@@ -182,5 +187,10 @@ def _say(code: int, sentence: str) -> Response:
 
 
 def _wants_page() -> bool:
-    """Browsers name text/html in Accept; API clients send */* or nothing."""
-    return request.blueprint != "api" and "text/html" in request.headers.get("Accept", "")
+    """Browsers name text/html in Accept; API clients send */* or nothing.
+
+    htmx, where it goes back in the history, sends a header of its own instead.
+    """
+    if request.blueprint == "api":
+        return False
+    return "text/html" in request.headers.get("Accept", "") or htmx.history_restore_request

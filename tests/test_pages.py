@@ -196,7 +196,11 @@ def test_the_payment_page_of_a_settled_order_leads_to_the_order(shopper: Shopper
     assert (page.status, page.location) == (303, f"/orders/{payment_id}")
     poll = shopper.page(f"/pay/{payment_id}/status")
     assert (poll.status, poll.text) == (200, "")
-    assert json.loads(poll.headers["Hx-Location"]) == {"path": f"/orders/{payment_id}", "target": "body"}
+    assert json.loads(poll.headers["Hx-Location"]) == {
+        "path": f"/orders/{payment_id}",
+        "target": "body",
+        "replace": "true",
+    }
 
 
 def test_nobody_learns_the_payment_ids_of_others(shop: Shop, shopper: Shopper) -> None:

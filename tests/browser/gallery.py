@@ -50,7 +50,6 @@ class Gallery:
         self._change(reserving, "DELETE FROM orders WHERE payment_id = :id")
         sold_out = self._empty.shopper.buy(key())
         on_its_way = "Paid. Your widget is on its way"
-        nowhere = "There is nothing at this address. The store is the place to start."
         self._views = {
             "store": View(self._shop, "/", "The Widget"),
             "store-without-orders": View(self._new, "/", "The Widget"),
@@ -65,7 +64,7 @@ class Gallery:
             "order-under-way": View(self._shop, f"/orders/{self._paid(4)}", on_its_way),
             "order-paid": View(self._shop, f"/orders/{self._paid(0)}", on_its_way),
             "order-pending": View(self._shop, f"/orders/{pending}", "Waiting for your payment"),
-            "not-found": View(self._shop, "/nowhere", nowhere),
+            "not-found": View(self._shop, "/nowhere", "There is nothing at this address"),
         }
         assert set(self._views) == set(VIEWS)
 

@@ -19,7 +19,7 @@ def orders_made(shop: Shop) -> int:
 
 def test_a_whole_purchase_with_javascript(new_url: NewUrl, visit: Visit) -> None:
     """Buy Now, the countdown, Confirm, the bar, Dispatched: five states, one page load."""
-    shop = Shop(new_url(), STORE_DISPATCH_TICK_SECONDS=0.25)
+    shop = Shop(new_url(), STORE_DISPATCH_TICK_SECONDS=0.2)
     shop.server.start()
     try:
         shopper = visit(shop, patient=True)
@@ -80,16 +80,19 @@ def test_the_bar_is_read_from_the_row(still_shop: Shop, paid_order: str, visit: 
         expect(shopper.page.locator("#order .count")).to_have_text(f"{progress} of 10")
 
 
-def test_a_purchase_keeps_to_a_strict_content_security_policy(lively_shop: Shop, visit: Visit) -> None:
+def test_a_purchase_keeps_to_a_strict_content_security_policy(still_shop: Shop, visit: Visit) -> None:
     """Scripts, styles and pictures from the shop alone, none of them inline; the console stays silent."""
-    shopper = visit(lively_shop, None)
+    shopper = visit(still_shop, None)
     shopper.be_strict()
     shopper.open()
     assert "script-src 'self'" in shopper.responses[0].headers["content-security-policy"]
-    shopper.buy()
+    payment_id = shopper.buy()
     shopper.pay()
     shopper.page.get_by_text("What the database remembers").click()
     expect(shopper.page.get_by_text("charge", exact=True)).to_be_visible()
+    for progress in (5, 10):
+        move(still_shop, payment_id, progress)
+        expect(shopper.bar).to_have_attribute("value", str(progress))
     shopper.sees("Dispatched")
     assert shopper.loads() == 1
     drawn = "Array.from(document.images).every(image => image.complete && image.naturalWidth > 0)"
@@ -114,18 +117,19 @@ def test_a_page_stops_asking_once_its_order_is_final(still_shop: Shop, paid_orde
     assert [each.url for each in shopper.requests[asked:]] == [still_shop.server.url + "/health"]
 
 
-@pytest.mark.parametrize("name", ["order-dispatched", "order-declined", "order-expired", "not-found"])
-def test_a_page_of_a_final_state_never_asks(gallery: Gallery, visit: Visit, name: str) -> None:
+def test_a_page_of_a_final_state_never_asks(gallery: Gallery, visit: Visit) -> None:
     """Opened by a bookmark, there is nothing to wait for, with JavaScript or without."""
-    shop, path, heading = gallery[name]
-    reader = visit(shop, None, patient=True, tolerated="404")
+    views = [gallery[name] for name in ("order-dispatched", "order-declined", "order-expired", "not-found")]
+    reader = visit(views[0].shop, None, patient=True, tolerated="404")
     reader.page.clock.install()
-    reader.open(path).sees(heading)
-    asked = len(reader.requests)
-    reader.let_pass(seconds=60)
-    assert [each.url for each in reader.requests[asked:]] == [shop.server.url + "/health"]
-    plain = visit(shop, path, tolerated="404", java_script_enabled=False)
-    expect(plain.page.locator("meta[http-equiv=refresh]")).to_have_count(0)
+    plain = visit(views[0].shop, None, tolerated="404", java_script_enabled=False)
+    for view in views:
+        reader.look_at(view)
+        asked = len(reader.requests)
+        reader.let_pass(seconds=60)
+        assert [each.url for each in reader.requests[asked:]] == [view.shop.server.url + "/health"]
+        plain.look_at(view)
+        expect(plain.page.locator("meta[http-equiv=refresh]")).to_have_count(0)
 
 
 # --- haste ----------------------------------------------------------------------------
@@ -225,7 +229,7 @@ def test_a_button_stays_dead_until_its_answer_is_there(still_shop: Shop, visit: 
 
 def test_a_crash_in_the_middle_is_a_pause(open_shop: OpenShop, visit: Visit, free_port: int) -> None:
     """The shop is killed while the bar moves, and started again: the open page goes on by itself."""
-    shop = open_shop(STORE_PORT=free_port)
+    shop = open_shop(STORE_PORT=free_port, STORE_DISPATCH_TICK_SECONDS=0.15)
     shopper = visit(shop, tolerated="ERR_CONNECTION|Failed to fetch|Failed to load resource")
     payment_id = shopper.buy()
     shopper.pay()

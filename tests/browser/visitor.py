@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Response, Route, expect
 
+from tests.browser.gallery import View
 from tests.conftest import Shop
 
 PATIENCE_MS = 10_000
@@ -22,6 +23,7 @@ class Visitor:
     def __init__(self, page: Page, shop: Shop) -> None:
         self.page = page
         self.shop = shop
+        self._homes = {shop.server.url}
         self.requests: list[Request] = []
         self.responses: list[Response] = []
         self.complaints: list[str] = []
@@ -88,6 +90,12 @@ class Visitor:
         self.page.goto(self.shop.server.url + path)
         return self
 
+    def look_at(self, view: View) -> None:
+        """Type the address of a view, which may be in another shop, and see that it is the one."""
+        self.shop = view.shop
+        self._homes.add(view.shop.server.url)
+        self.open(view.path).sees(view.heading)
+
     def buy(self) -> str:
         """Click Buy Now, and see that a widget is held; the payment id."""
         self.buy_now.click()
@@ -109,7 +117,7 @@ class Visitor:
 
     def sees(self, heading: str) -> None:
         """Wait until the page says so."""
-        expect(self.heading).to_have_text(heading)
+        expect(self.heading).to_contain_text(heading)
 
     def wait_until(self, what: Callable[[], bool]) -> None:
         """Wait, with the window alive meanwhile, until something is so."""
@@ -207,8 +215,8 @@ class Visitor:
 
     def faults(self, tolerated: str | None) -> list[str]:
         """Requests that left for another host, and complaints other than `tolerated` ones."""
-        home = self.shop.server.url + "/"
-        elsewhere = [f"asked for {each.url}" for each in self.requests if not each.url.startswith(home)]
+        homes = tuple(f"{url}/" for url in self._homes)
+        elsewhere = [f"asked for {each.url}" for each in self.requests if not each.url.startswith(homes)]
         return elsewhere + [
             each for each in self.complaints if tolerated is None or not re.search(tolerated, each)
         ]

@@ -1,0 +1,276 @@
+"""Every page, for people who use a keyboard, a screen reader, a phone, or less motion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenShop, Visit
+from tests.browser.gallery import VIEWS, Gallery, move
+from tests.browser.visitor import Visitor, is_marked, mark
+from tests.conftest import Shop
+
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+# A timer is one too, but keeps silent by itself.
+LIVE_REGIONS = "[role=status], [role=alert], [role=log], output, [aria-live]:not([aria-live=off])"
+_RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+
+
+_AXE_VIEWS = (
+    "store",
+    "store-sold-out",
+    "pay",
+    "pay-reserving",
+    "pay-sold-out",
+    "order-under-way",
+    "order-dispatched",
+    "order-declined",
+    "not-found",
+)
+
+
+def walk(
+    visit: Visit, gallery: Gallery, names: Iterable[str] = VIEWS, **options: Any
+) -> Iterator[tuple[str, Page]]:
+    """One window, led through the views; each by its name, with all that can be opened open."""
+    reader = visit(gallery["store"].shop, None, tolerated="404", **options)
+    for name in names:
+        reader.look_at(gallery[name])
+        if name.startswith("order-"):
+            reader.page.get_by_text("What the database remembers").click()
+        yield name, reader.page
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(gallery: Gallery, visit: Visit, theme: str) -> None:
+    """WCAG 2.2 AA, as far as a program can tell, on a desktop and on a phone."""
+    axe, found = Axe(), {}
+    for name, page in walk(
+        visit, gallery, _AXE_VIEWS, patient=True, reduced_motion="reduce", color_scheme=theme
+    ):
+        for screen in (DESKTOP, PHONE):
+            page.set_viewport_size(screen)
+            result = axe.run(page, options=_RULES).response
+            assert len(result["passes"]) > 10, "axe did not look"
+            for each in result["violations"]:
+                found[name, screen["width"], each["id"]] = [node["html"] for node in each["nodes"]]
+    assert not found
+
+
+def test_every_page_has_its_landmarks_one_heading_and_one_live_region(gallery: Gallery, visit: Visit) -> None:
+    """What a screen reader moves by, and the one thing that it speaks of by itself."""
+    faults = []
+    for name, page in walk(visit, gallery, patient=True):
+        once = {landmark: page.get_by_role(landmark) for landmark in ("banner", "main", "contentinfo")} | {
+            "heading": page.get_by_role("heading", level=1, name=gallery[name].heading),
+            "live region": page.locator(LIVE_REGIONS),
+        }
+        faults += [f"{name}: {each.count()} x {what}" for what, each in once.items() if each.count() != 1]
+        faults += [f"{name}: a bar without a name" for _ in page.locator("progress:not([aria-label])").all()]
+    assert not faults
+
+
+def test_a_dispatch_is_announced_when_it_ends_and_not_at_every_tick(
+    still_shop: Shop, paid_order: str, visit: Visit
+) -> None:
+    """The live region is left alone, character by character, until the order is dispatched."""
+    shopper = visit(still_shop, f"/orders/{paid_order}")
+    announcement = shopper.page.locator(LIVE_REGIONS)
+    count_changes(announcement.element_handle())
+    mark(announcement)
+    for progress in (2, 9):
+        move(still_shop, paid_order, progress)
+        expect(shopper.bar).to_have_attribute("value", str(progress))
+    assert announcement.evaluate("region => region.changes") == 0
+    move(still_shop, paid_order, 10)
+    shopper.sees("Dispatched")
+    assert announcement.inner_text() == "Dispatched"
+    assert announcement.evaluate("region => region.changes") > 0
+    # A region that came new into the page with its text already in it would not be spoken.
+    assert is_marked(announcement)
+
+
+def test_a_countdown_is_not_announced_at_every_second(still_shop: Shop, visit: Visit) -> None:
+    """Held is said once; the seconds are there for whoever asks."""
+    shopper = visit(still_shop)
+    shopper.buy()
+    announcement = shopper.page.locator(LIVE_REGIONS)
+    count_changes(announcement.element_handle())
+    started = shopper.seconds_to_pay
+    shopper.wait_until(lambda: shopper.seconds_to_pay < started)
+    assert announcement.evaluate("region => region.changes") == 0
+
+
+def test_the_end_of_the_countdown_is_announced(still_shop: Shop, visit: Visit) -> None:
+    """By the region that said that the widget is held."""
+    shopper = visit(still_shop)
+    payment_id = shopper.buy()
+    announcement = shopper.page.locator(LIVE_REGIONS)
+    mark(announcement)
+    still_shop.books.change(
+        "UPDATE orders SET pay_by_ms = created_at_ms WHERE payment_id = :id", id=payment_id
+    )
+    expect(announcement).to_have_text("Time is up")
+    assert is_marked(announcement)
+    for button in (shopper.confirm, shopper.cancel):
+        expect(button).to_have_count(0)
+
+
+def test_the_shelf_is_announced_when_it_empties_and_when_it_fills(open_shop: OpenShop, visit: Visit) -> None:
+    """And not whenever somebody buys one."""
+    shop = open_shop(units=2)
+    passer_by = visit(shop)
+    announcement = passer_by.page.locator(LIVE_REGIONS)
+    count_changes(announcement.element_handle())
+    mark(announcement)
+    shop.shopper.buy()
+    expect(passer_by.shelf).to_have_text("1")
+    assert announcement.evaluate("region => region.changes") == 0
+    shop.shopper.buy()
+    expect(announcement).to_have_text("The shelf is empty.")
+    assert is_marked(announcement)
+    shop.shopper.post("/restock")
+    expect(announcement).to_have_text("In stock")
+    assert is_marked(announcement)
+
+
+def count_changes(region: Any) -> None:
+    """Count from now on whatever happens to an element's text."""
+    region.evaluate(
+        """region => {
+          region.changes = 0;
+          new MutationObserver(records => { region.changes += records.length }).observe(
+            region, {characterData: true, childList: true, subtree: true});
+        }"""
+    )
+
+
+# --- the keyboard ---------------------------------------------------------------------
+
+
+_FOCUS = """() => {
+  const focus = document.activeElement, {outlineStyle, outlineWidth} = getComputedStyle(focus);
+  return focus.matches('body, main') ? null :
+    {name: focus.innerText.trim(), outline: outlineStyle === 'none' ? 0 : parseFloat(outlineWidth)};
+}"""
+
+
+def tab_to(shopper: Visitor, name: str) -> None:
+    """Press Tab until the keyboard is on a control of this name; it must be seen wherever it is."""
+    for _ in range(12):
+        shopper.page.keyboard.press("Tab")
+        focus = shopper.page.evaluate(_FOCUS)
+        if focus is None:  # past the end, or at the beginning of what has just come in
+            continue
+        assert focus["outline"] >= 2, f"the keyboard is on {focus['name']!r}, and nobody can see it"
+        if focus["name"] == name:
+            return
+    raise AssertionError(f"Tab never came to {name!r}")
+
+
+def test_a_purchase_by_keyboard_alone(still_shop: Shop, visit: Visit) -> None:
+    """Tab and Enter, and at each stop it can be seen where the keyboard is."""
+    shopper = visit(still_shop)
+    tab_to(shopper, "Buy Now")
+    shopper.page.keyboard.press("Enter")
+    shopper.sees("Your widget is held")
+    tab_to(shopper, "Confirm payment")
+    shopper.page.keyboard.press("Enter")
+    shopper.sees("Paid. Your widget is on its way")
+    tab_to(shopper, "What the database remembers")
+    shopper.page.keyboard.press("Enter")
+    expect(shopper.page.get_by_text("charge", exact=True)).to_be_visible()
+    move(still_shop, shopper.payment_id, 10)
+    shopper.sees("Dispatched")
+    tab_to(shopper, "Buy another")
+    shopper.page.keyboard.press("Enter")
+    shopper.sees("The Widget")
+
+
+def test_a_new_page_takes_the_keyboard_to_its_content(still_shop: Shop, visit: Visit) -> None:
+    """As a page load would be noticed: a screen reader reads on there, and Tab goes on from there."""
+    shopper = visit(still_shop)
+    assert shopper.page.evaluate("document.activeElement === document.body"), "a page load begins at its top"
+    tab_to(shopper, "Buy Now")
+    shopper.page.keyboard.press("Enter")
+    shopper.sees("Your widget is held")
+    assert shopper.page.evaluate("document.querySelector('main').contains(document.activeElement)")
+    shopper.page.keyboard.press("Tab")
+    expect(shopper.confirm).to_be_focused()
+    shopper.page.keyboard.press("Enter")
+    shopper.sees("Paid. Your widget is on its way")
+    assert shopper.page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+def test_the_first_tab_offers_to_skip_the_header(still_shop: Shop, visit: Visit) -> None:
+    """And doing so goes where it says."""
+    reader = visit(still_shop)
+    reader.page.keyboard.press("Tab")
+    skip = reader.page.get_by_role("link", name="Skip to content")
+    expect(skip).to_be_focused()
+    expect(skip).to_be_in_viewport()
+    reader.page.keyboard.press("Enter")
+    reader.page.keyboard.press("Tab")
+    expect(reader.buy_now).to_be_focused()
+
+
+# --- fingers and eyes -------------------------------------------------------------------
+
+
+def test_everything_to_touch_is_large_enough_on_a_phone(gallery: Gallery, visit: Visit) -> None:
+    """44 pixels high and wide at least."""
+    faults = []
+    for name, page in walk(visit, gallery, patient=True, viewport=PHONE, has_touch=True, is_mobile=True):
+        for target in page.locator("button:visible, a:not(.skip):visible, summary:visible").all():
+            box = target.bounding_box()
+            if box is None or min(box["width"], box["height"]) < 44:
+                faults.append(f"{name}: {target.inner_text()!r} is {box}")
+    assert not faults
+
+
+def test_nothing_moves_for_whoever_asked_for_less_motion(gallery: Gallery, visit: Visit) -> None:
+    """No transition of more than 10 ms and no animation, not even inside the browser's own bar."""
+    views = ("store", "pay", "pay-reserving", "order-under-way")
+    calm = {
+        name: moving_elements(page) for name, page in walk(visit, gallery, views, reduced_motion="reduce")
+    }
+    assert not any(calm.values()), calm
+
+
+def test_a_bar_glides_for_everybody_else(gallery: Gallery, visit: Visit) -> None:
+    """Which also shows that the test above looks in the right places."""
+    for _, page in walk(visit, gallery, ["order-under-way"]):
+        assert {"img", "progress::-webkit-progress-value"} <= moving_elements(page)
+
+
+def moving_elements(page: Page) -> set[str]:
+    """Every element with a transition or an animation of more than 10 ms, the browser's own parts too."""
+    tools = page.context.new_cdp_session(page)
+    tools.send("DOM.enable")
+    tools.send("CSS.enable")
+    moving = set()
+    elements = [tools.send("DOM.getDocument", {"depth": -1, "pierce": True})["root"]]
+    while elements:
+        element = elements.pop()
+        elements += element.get("children", []) + element.get("shadowRoots", [])
+        if element["nodeType"] != 1:
+            continue
+        computed = tools.send("CSS.getComputedStyleForNode", {"nodeId": element["nodeId"]})["computedStyle"]
+        style = {each["name"]: each["value"] for each in computed}
+        animated = style["animation-duration"] if style["animation-name"] != "none" else "0s"
+        if any(seconds(each) > 0.01 for each in f"{style['transition-duration']},{animated}".split(",")):
+            attributes = element.get("attributes", [])
+            inner = dict(zip(attributes[::2], attributes[1::2], strict=True)).get("pseudo")
+            moving.add(f"progress::{inner}" if inner else element["localName"])
+    tools.detach()
+    return moving
+
+
+def seconds(duration: str) -> float:
+    """A CSS time; nothing for what is not drawn at all."""
+    number = duration.strip().removesuffix("s")
+    return float(number.removesuffix("m")) / 1000 if number.endswith("m") else float(number or 0)
