@@ -241,18 +241,46 @@ def test_nothing_moves_for_whoever_asked_for_less_motion(gallery: Gallery, visit
     assert not any(calm.values()), calm
 
 
+def test_less_motion_is_not_a_flicker(gallery: Gallery, visit: Visit) -> None:
+    """Not even the shortest transition begins, or every element would take a frame of its own to settle."""
+    begun = """() => {
+      document.documentElement.style.fontSize = '30px';
+      return document.getAnimations().map(each => each.effect.target.localName);
+    }"""
+    for name, page in walk(visit, gallery, ["store", "order-under-way"], reduced_motion="reduce"):
+        assert page.evaluate(begun) == [], name
+
+
 def test_a_bar_glides_for_everybody_else(gallery: Gallery, visit: Visit) -> None:
     """Which also shows that the test above looks in the right places."""
     for _, page in walk(visit, gallery, ["order-under-way"]):
         assert {"img", "progress::-webkit-progress-value"} <= moving_elements(page)
 
 
+def test_a_bar_can_be_read_where_the_system_chooses_all_colours(gallery: Gallery, visit: Visit) -> None:
+    """With forced colours, what is filled still differs from what is not, and both have an outline."""
+    for name, page in walk(visit, gallery, ["pay", "order-under-way"], forced_colors="active"):
+        style = dict(styles(page))
+        filled, track = style["progress::-webkit-progress-value"], style["progress::-webkit-progress-bar"]
+        assert filled["background-color"] != track["background-color"], name
+        assert style["progress"]["border-top-style"] != "none", name
+
+
 def moving_elements(page: Page) -> set[str]:
-    """Every element with a transition or an animation of more than 10 ms, the browser's own parts too."""
+    """Every element with a transition or an animation of more than 10 ms."""
+    moving = set()
+    for name, style in styles(page):
+        animated = style["animation-duration"] if style["animation-name"] != "none" else "0s"
+        if any(seconds(each) > 0.01 for each in f"{style['transition-duration']},{animated}".split(",")):
+            moving.add(name)
+    return moving
+
+
+def styles(page: Page) -> Iterator[tuple[str, dict[str, str]]]:
+    """The computed style of every element, and of the parts that the browser itself makes a bar of."""
     tools = page.context.new_cdp_session(page)
     tools.send("DOM.enable")
     tools.send("CSS.enable")
-    moving = set()
     elements = [tools.send("DOM.getDocument", {"depth": -1, "pierce": True})["root"]]
     while elements:
         element = elements.pop()
@@ -260,14 +288,13 @@ def moving_elements(page: Page) -> set[str]:
         if element["nodeType"] != 1:
             continue
         computed = tools.send("CSS.getComputedStyleForNode", {"nodeId": element["nodeId"]})["computedStyle"]
-        style = {each["name"]: each["value"] for each in computed}
-        animated = style["animation-duration"] if style["animation-name"] != "none" else "0s"
-        if any(seconds(each) > 0.01 for each in f"{style['transition-duration']},{animated}".split(",")):
-            attributes = element.get("attributes", [])
-            inner = dict(zip(attributes[::2], attributes[1::2], strict=True)).get("pseudo")
-            moving.add(f"progress::{inner}" if inner else element["localName"])
+        attributes = element.get("attributes", [])
+        part = dict(zip(attributes[::2], attributes[1::2], strict=True)).get("pseudo")
+        yield (
+            f"progress::{part}" if part else element["localName"],
+            {each["name"]: each["value"] for each in computed},
+        )
     tools.detach()
-    return moving
 
 
 def seconds(duration: str) -> float:

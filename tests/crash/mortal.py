@@ -27,7 +27,9 @@ _TRANSACTIONS: Mapping[str, Recognise] = {
     "reserve": lambda statement, _: "INSERT INTO orders" in statement,
     "charge": lambda statement, _: "INSERT INTO payments" in statement,
     "cancel": lambda statement, _: "SET status = 'cancelled'" in statement,
-    "the payment message": lambda statement, _: "INSERT INTO" in statement and "notifications" in statement,
+    "the payment message": lambda statement, _: (
+        re.match(r"INSERT INTO \S*notifications", statement) is not None
+    ),
 }
 
 
@@ -40,7 +42,7 @@ def recognise(name: str) -> Recognise:
         return lambda statement, values: "operation_outputs" in statement and checkpoint[1] in values
     if start := re.fullmatch(r"the start of (.+)", name):
         return lambda statement, values: (
-            re.search(r"INSERT INTO \S*workflow_status", statement) is not None and start[1] in values
+            re.match(r"\s*INSERT INTO \S*workflow_status", statement) is not None and start[1] in values
         )
     if end := re.fullmatch(r"the end of (.+)", name):
         ends_in_dispatch = end[1] == "dispatch"
