@@ -6,7 +6,7 @@ change. Every route may be repeated safely. An error is `{"error": "<one sentenc
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NoReturn, TypedDict
 
 from flask import Blueprint, Response, abort, request
 
@@ -101,18 +101,24 @@ def payment_webhook(payment_id: str, status: str) -> Response:
     """Settle a payment; the order number as plain text. The first outcome counts."""
     if status not in set(Outcome):
         abort(400, "The status must be paid or failed.")
-    found = queries().find(payment_id) if is_key(payment_id) else None
-    if found is None and not (is_key(payment_id) and is_known_checkout(payment_id)):
-        abort(404, "There is no payment of that id.")
+    if not is_key(payment_id):
+        _no_such_payment()
+    found = queries().find(payment_id)
+    if found is None and not is_known_checkout(payment_id):
+        _no_such_payment()
     if found is not None and found.status is not Status.PENDING:
         return _plain_text(str(found.order_id))
     try:
         order_id = workflows.settle(payment_id, Outcome(status))
     except workflows.UnknownPayment:
-        abort(404, "There is no payment of that id.")
+        _no_such_payment()
     if order_id is None:
         abort(504, "The shop is still settling this payment: repeat this request.")
     return _plain_text(str(order_id))
+
+
+def _no_such_payment() -> NoReturn:
+    abort(404, "There is no payment of that id.")
 
 
 def _order_json(order: Order) -> OrderJson:

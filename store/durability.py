@@ -27,7 +27,6 @@ _SQLITE_POLL_SECONDS = 0.02
 # On Postgres it is told, and gathers what it is told for this long: 1 ms halves Buy Now.
 _POSTGRES_GATHER_SECONDS = 0.001
 
-
 _LAUNCH_SECONDS = 60.0
 _launched = threading.Event()
 

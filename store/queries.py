@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from dbos import DBOS
 
 from store.patience import PAGE_SECONDS, TooSlow, promptly
-from store.vocabulary import DISPATCH_TICKS, PRODUCT_ID, Reason, Status
+from store.vocabulary import CHECKOUT, DISPATCH_TICKS, PRODUCT_ID, Reason, Status, dispatch_id
 
 BOARD_SECONDS = 0.2
 """How old what a poll is shown may be: every watcher in that time is served by one SELECT."""
@@ -195,7 +195,7 @@ class Queries:
 def is_known_checkout(payment_id: str) -> bool:
     """Whether a checkout of this id was started, though its order may not exist yet."""
     workflow = promptly(lambda: DBOS.get_workflow_status(payment_id))
-    return workflow is not None and workflow.name == "checkout"
+    return workflow is not None and workflow.name == CHECKOUT
 
 
 def list_checkpoints(payment_id: str) -> list[Checkpoint]:
@@ -204,7 +204,7 @@ def list_checkpoints(payment_id: str) -> list[Checkpoint]:
     def read() -> list[Checkpoint]:
         steps = [
             step
-            for workflow_id in (payment_id, f"{payment_id}.dispatch")
+            for workflow_id in (payment_id, dispatch_id(payment_id))
             for step in DBOS.list_workflow_steps(workflow_id, load_output=False)
         ]
         return [

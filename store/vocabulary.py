@@ -86,6 +86,15 @@ def is_key(text: str) -> bool:
     return _KEY.fullmatch(text) is not None
 
 
+CHECKOUT = "checkout"
+"""Name of the workflow whose id is a payment id."""
+
+
+def dispatch_id(payment_id: str) -> str:
+    """The id of an order's dispatch workflow. No key contains a dot, so none can name one."""
+    return f"{payment_id}.dispatch"
+
+
 def price(cents: int) -> str:
     """Integer cents as shown to a shopper: 9999 is `$99.99`."""
     return f"${cents // 100:,}.{cents % 100:02}"

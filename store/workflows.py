@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from store.patience import promptly, seconds_for_an_event
 from store.steps import commit, now_ms, row, run, step, transaction
 from store.vocabulary import (
+    CHECKOUT,
     DISPATCH_TICKS,
     PRODUCT_ID,
     SHELF_SIZE,
@@ -29,6 +30,7 @@ from store.vocabulary import (
     Payment,
     Reason,
     Status,
+    dispatch_id,
 )
 
 HELD = "held"
@@ -65,7 +67,7 @@ class UnknownPayment(Exception):
 # --- the business ---------------------------------------------------------------------
 
 
-@DBOS.workflow(name="checkout", max_recovery_attempts=None)
+@DBOS.workflow(name=CHECKOUT, max_recovery_attempts=None)
 def checkout() -> None:
     """One click on Buy Now, from reserving a unit to paid or cancelled."""
     payment_id = str(DBOS.workflow_id)
@@ -78,7 +80,7 @@ def checkout() -> None:
         outcome = DBOS.recv(PAYMENT, timeout_seconds=seconds_left)
         if outcome == Outcome.PAID:
             paid_at_ms = charge(payment_id)
-            with SetWorkflowID(f"{payment_id}.dispatch"):  # no key contains a dot
+            with SetWorkflowID(dispatch_id(payment_id)):
                 DBOS.start_workflow(dispatch, payment_id, paid_at_ms)
         else:
             cancel(payment_id, Reason.DECLINED if outcome == Outcome.FAILED else Reason.EXPIRED)

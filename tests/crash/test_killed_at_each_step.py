@@ -84,6 +84,14 @@ def crash_shop(new_url: NewUrl) -> Iterator[Callable[[str], Shop]]:
     shop.server.close()
 
 
+def assert_it_died(shop: Shop, shopper: StubbornShopper, point: str) -> None:
+    """The shop came to the point and was killed there; then it is open again."""
+    if shopper.deaths_met == 0:  # it died, or dies now, after the order's last visible change
+        assert shop.server.wait_for_death() == -9
+        shop.server.restart()
+    assert f"dying {point}\n" in shop.server.log
+
+
 @pytest.mark.parametrize("point", points(_STEPS_OF_A_SALE))
 def test_a_sale_survives(crash_shop: Callable[[str], Shop], point: str) -> None:
     """One order, one charge, dispatched, wherever in it the shop was killed."""
@@ -92,10 +100,7 @@ def test_a_sale_survives(crash_shop: Callable[[str], Shop], point: str) -> None:
     payment_id = shopper.buy(key())
     shopper.confirm(payment_id)
     shopper.wait_for(payment_id, "Dispatched")
-    if shopper.deaths_met == 0:  # it died, or dies now, after the order's last visible change
-        assert shop.server.wait_for_death() == -9
-        shop.server.restart()
-    assert f"dying {point}\n" in shop.server.log
+    assert_it_died(shop, shopper, point)
     assert shop.books.orders()[payment_id] == "dispatched"
     assert not shop.books.faults()
 
@@ -108,10 +113,7 @@ def test_a_cancellation_survives(crash_shop: Callable[[str], Shop], point: str) 
     payment_id = shopper.buy(key())
     shopper.cancel(payment_id)
     shopper.wait_for(payment_id, "Payment cancelled")
-    if shopper.deaths_met == 0:
-        assert shop.server.wait_for_death() == -9
-        shop.server.restart()
-    assert f"dying {point}\n" in shop.server.log
+    assert_it_died(shop, shopper, point)
     assert shop.books.orders()[payment_id] == "declined"
     assert not shop.books.faults()
 
