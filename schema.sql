@@ -83,9 +83,52 @@ CREATE TABLE IF NOT EXISTS payments (
     PRIMARY KEY (kind, payment_id)
 );
 
+-- What was heard of each payment, written down before anything is done about it: news that
+-- nobody was there to act on is found by whoever closes the order. It may come before the
+-- order does, so nothing is referred to.
+CREATE TABLE IF NOT EXISTS payment_notices (
+    payment_id      TEXT    NOT NULL CHECK (length(payment_id) BETWEEN 1 AND 64),
+    outcome         TEXT    NOT NULL CHECK (outcome IN ('paid', 'failed')),
+    received_at_ms  BIGINT  NOT NULL,
+    PRIMARY KEY (payment_id, outcome)
+);
+
+-- What the ledger counts by: each is all that its line of the books has to read.
+CREATE INDEX IF NOT EXISTS orders_by_ending ON orders (status, reason, price_cents, payment_id);
+CREATE INDEX IF NOT EXISTS stock_movements_by_kind ON stock_movements (kind, units);
+CREATE INDEX IF NOT EXISTS payments_by_kind ON payments (kind, amount_cents);
+-- Always empty, because the CHECK above holds; the ledger looks, instead of believing it.
+CREATE INDEX IF NOT EXISTS orders_out_of_step ON orders (order_id)
+    WHERE (status = 'dispatched') <> (progress = 10)
+       OR (status IN ('pending', 'cancelled') AND progress <> 0);
+
+-- One row for each server process that has run the shop's workflows, in the order in which
+-- they started. A time between two starts belongs to the earlier one: that is how a page
+-- knows which process did what.
+CREATE TABLE IF NOT EXISTS generations (
+    generation        INTEGER NOT NULL PRIMARY KEY CHECK (generation > 0),
+    executor_id       TEXT    NOT NULL,
+    pid               INTEGER NOT NULL,
+    started_at_ms     BIGINT  NOT NULL,
+    -- When it was stopped in good order. One that never was, and has a successor, crashed.
+    stopped_at_ms     BIGINT,
+    -- Of the one before it that ran under the same executor id: the last that it is known to
+    -- have done. Null for the first.
+    last_sign_of_life_ms  BIGINT
+);
+
+-- The orders that a crash found under way, each with the process that took it up.
+CREATE TABLE IF NOT EXISTS recoveries (
+    generation  INTEGER NOT NULL REFERENCES generations (generation),
+    payment_id  TEXT    NOT NULL REFERENCES orders (payment_id),
+    PRIMARY KEY (generation, payment_id)
+);
+
+CREATE INDEX IF NOT EXISTS recoveries_by_order ON recoveries (payment_id);
+
 -- What a new shop opens with.
 INSERT INTO schema_version (only_row, version) VALUES (1, 1) ON CONFLICT DO NOTHING;
-INSERT INTO counters (counter, value) VALUES ('orders', 0) ON CONFLICT DO NOTHING;
+INSERT INTO counters (counter, value) VALUES ('orders', 0), ('generations', 0) ON CONFLICT DO NOTHING;
 INSERT INTO products (product_id, name, description, price_cents, on_hand) VALUES (
     1,
     'The Widget',

@@ -1,4 +1,4 @@
-"""Owns the JSON routes. Imports `workflows`, `queries`, `vocabulary` and `web`.
+"""Owns the JSON routes. Imports `actions`, `patience`, `queries`, `vocabulary` and `web`.
 
 They are a contract that other front ends already speak: names, types and statuses do not
 change. Every route may be repeated safely. An error is `{"error": "<one sentence>"}`.
@@ -10,7 +10,8 @@ from typing import NoReturn, TypedDict
 
 from flask import Blueprint, Response, abort, request
 
-from store import workflows
+from store import actions
+from store.patience import TooSlow
 from store.queries import LIST_LIMIT, Order, is_known_checkout
 from store.vocabulary import KEY_MIN_LENGTH_OVER_JSON, WIRE_STATUS, Outcome, Status, is_key
 from store.web import queries
@@ -86,8 +87,8 @@ def checkout(key: str) -> Response:
     if len(key) < KEY_MIN_LENGTH_OVER_JSON:
         abort(400, f"The key is too easy to guess: use at least {KEY_MIN_LENGTH_OVER_JSON} characters.")
     try:
-        status = workflows.buy(key)
-    except workflows.KeyTaken:
+        status = actions.buy(key)
+    except actions.KeyTaken:
         abort(409, "That key belongs to something else: use a new one.")
     if status is None:
         abort(504, "The shop is still reserving your unit: repeat this request with the same key.")
@@ -98,7 +99,10 @@ def checkout(key: str) -> Response:
 
 @api.post("/payment_webhook/<path:payment_id>/<status>")
 def payment_webhook(payment_id: str, status: str) -> Response:
-    """Settle a payment; the order number as plain text. The first outcome counts."""
+    """Settle a payment; the order number as plain text. The first outcome counts.
+
+    Money that comes too late is given back, exactly once however often it is announced.
+    """
     if status not in set(Outcome):
         abort(400, "The status must be paid or failed.")
     if not is_key(payment_id):
@@ -106,12 +110,14 @@ def payment_webhook(payment_id: str, status: str) -> Response:
     found = queries().find(payment_id)
     if found is None and not is_known_checkout(payment_id):
         _no_such_payment()
-    if found is not None and found.status is not Status.PENDING:
+    if found is not None and not found.can_be_changed_by(Outcome(status)):
         return _plain_text(str(found.order_id))
     try:
-        order_id = workflows.settle(payment_id, Outcome(status))
-    except workflows.UnknownPayment:
+        order_id = actions.settle(payment_id, Outcome(status))
+    except actions.UnknownPayment:
         _no_such_payment()
+    except TooSlow:
+        order_id = None
     if order_id is None:
         abort(504, "The shop is still settling this payment: repeat this request.")
     return _plain_text(str(order_id))

@@ -91,6 +91,19 @@ def answers(engine: sa.Engine) -> bool:
     return True
 
 
+def for_a_last_word(settings: Settings) -> sa.Engine:
+    """An engine for the one thing that a process writes as it ends: it gives up within two seconds."""
+    if is_sqlite(settings.database_url):
+        patience: dict[str, Any] = {"timeout": _READ_PATIENCE_SECONDS}
+    else:
+        milliseconds = _READ_PATIENCE_SECONDS * 1000
+        patience = {
+            "connect_timeout": _CONNECT_SECONDS,
+            "options": f"-c statement_timeout={milliseconds}",
+        }
+    return sa.create_engine(settings.database_url, poolclass=sa.NullPool, connect_args=patience)
+
+
 @contextmanager
 def _naming(variable: str) -> Iterator[None]:
     """Refuse a database that cannot be used, by the name of its setting."""

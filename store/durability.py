@@ -6,20 +6,27 @@ Imports `config`, `database`, `patience`, `steps` and `workflows`.
 from __future__ import annotations
 
 import concurrent.futures.thread
+import logging
+import os
 import threading
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource
 from flask import Flask
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from store import steps, workflows
 from store.config import Settings
-from store.database import Databases
+from store.database import Databases, for_a_last_word
 from store.patience import promptly
 
 APPLICATION_VERSION = "widget-store-1"
 """Recovery takes up only workflows of its own version. It stays the same while running orders
 must be able to go on: a change to a workflow that an order may be in the middle of is made
 behind `DBOS.patch`, not by a new version, which would leave that order waiting for ever."""
+
+EXECUTOR_ID = "local"
+"""At its launch, DBOS takes up what was left by whoever had the same executor id."""
 
 # On SQLite, DBOS looks for messages this often. Each look costs a read for every shopper who
 # is about to pay; 20 ms keeps Buy Now near-instant and a hundred of them affordable.
@@ -28,7 +35,18 @@ _SQLITE_POLL_SECONDS = 0.02
 _POSTGRES_GATHER_SECONDS = 0.001
 
 _LAUNCH_SECONDS = 60.0
-_launched = threading.Event()
+_RECOVERY_POLL_SECONDS = 0.05
+_RECOVERY_SECONDS = 10.0
+_log = logging.getLogger("store")
+
+
+class _Launched:
+    """What this process has launched; nothing at first."""
+
+    generation = 0
+    settings: Settings
+    is_complete = False
+    has_said_goodbye = False
 
 
 def launch(settings: Settings, databases: Databases) -> None:
@@ -36,6 +54,7 @@ def launch(settings: Settings, databases: Databases) -> None:
     config: DBOSConfig = {
         "name": "widget-store",
         "application_version": APPLICATION_VERSION,
+        "executor_id": EXECUTOR_ID,
         "system_database_url": settings.system_database_url,
         "system_database_engine": databases.system,
         "notification_listener_polling_interval_sec": _SQLITE_POLL_SECONDS,
@@ -44,7 +63,7 @@ def launch(settings: Settings, databases: Databases) -> None:
         "serializer": DBOSPortableJSONSerializer(),
         "log_level": "WARNING",
     }
-    DBOS(config=config)
+    dbos = DBOS(config=config)
     steps.bind(
         SQLAlchemyDatasource.create(
             settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
@@ -52,14 +71,40 @@ def launch(settings: Settings, databases: Databases) -> None:
     )
     workflows.Durations.payment_window_ms = round(settings.payment_window_seconds * 1000)
     workflows.Durations.tick_ms = round(settings.dispatch_tick_seconds * 1000)
+    _Launched.settings = settings
+    _Launched.generation = workflows.record_start(EXECUTOR_ID, os.getpid())
     # In a daemon thread, because the threads that run workflows inherit that from it.
+    _hurry_recovery(dbos)
     promptly(DBOS.launch, _LAUNCH_SECONDS)
-    _launched.set()
+    _Launched.is_complete = True
+
+
+def _hurry_recovery(dbos: DBOS) -> None:
+    """Have what a crash interrupted taken up at once, instead of a second after the start.
+
+    DBOS puts it on a queue of its own, at which it looks every second, the first time after
+    one; DBOS has no setting for that. For the first seconds of a process it looks more often.
+    """
+    queue = dbos._registry.get_internal_queue()  # noqa: SLF001 - see above
+    usual = queue._polling_interval_sec  # noqa: SLF001
+
+    def look_every(seconds: float) -> None:
+        queue._polling_interval_sec = seconds  # noqa: SLF001
+
+    look_every(_RECOVERY_POLL_SECONDS)
+    back_to_usual = threading.Timer(_RECOVERY_SECONDS, look_every, [usual])
+    back_to_usual.daemon = True
+    back_to_usual.start()
 
 
 def is_launched() -> bool:
     """Whether this process runs workflows."""
-    return _launched.is_set()
+    return _Launched.is_complete
+
+
+def generation() -> int:
+    """Which of the shop's server processes this one is, from 1 up; 0 if it runs no workflows."""
+    return _Launched.generation
 
 
 def launch_at_first_request(app: Flask, settings: Settings, databases: Databases) -> None:
@@ -82,10 +127,27 @@ def _leave_workflows_where_they_are() -> None:
     the only way to take its threads off Python's list is by name. Where a future Python has
     no such list, the process ends later, and nothing worse happens.
     """
+    say_goodbye()
     joined = getattr(concurrent.futures.thread, "_threads_queues", {})
     for thread in list(joined):
         if thread.name.startswith("dbos-executor-"):
             joined.pop(thread, None)
+
+
+def say_goodbye() -> None:
+    """Record that this process was stopped in good order, if the database answers soon. Once."""
+    if not generation() or _Launched.has_said_goodbye:
+        return
+    _Launched.has_said_goodbye = True
+    engine = for_a_last_word(_Launched.settings)
+    try:
+        with Session(engine) as session, session.begin():
+            workflows.record_stop(session, generation())
+    except DBAPIError as error:
+        # Then the next start takes it for a crash, which to the orders is the same.
+        _log.warning("could not record the stop: %s", str(error.orig).splitlines()[0])
+    finally:
+        engine.dispose()
 
 
 # Called last in, first out, so before the executor's own, which joins.

@@ -22,21 +22,24 @@ PAGE_SECONDS = 2.0
 """The longest that a page waits, for everything together."""
 JSON_SECONDS = 10.0
 """The longest that a JSON route waits: then it answers 504 or 503, and may be asked again."""
-_EVENT_SHARE = 0.75
-"""Of what is left, for an event to come; the rest is for reading and answering."""
+PAGE_EVENT_SECONDS = 0.5
+"""Of that, for a workflow's event. Most come in a tenth of it; for the others there is a page that waits."""
+JSON_EVENT_SECONDS = 7.5
 
 _MAX_LATE = 200
 _late = BoundedSemaphore(_MAX_LATE)
 _deadline: ContextVar[float] = ContextVar("deadline")
+_event_seconds: ContextVar[float] = ContextVar("event_seconds", default=PAGE_EVENT_SECONDS)
 
 
 class TooSlow(Exception):
     """The answer did not come in time. The work goes on; asking again is safe."""
 
 
-def begin(seconds: float) -> None:
-    """Say how long this request may wait, from now."""
+def begin(seconds: float, event_seconds: float) -> None:
+    """Say how long this request may wait, from now, and how much of that for an event."""
     _deadline.set(time.monotonic() + seconds)
+    _event_seconds.set(event_seconds)
 
 
 def seconds_left() -> float:
@@ -46,7 +49,7 @@ def seconds_left() -> float:
 
 def seconds_for_an_event() -> float:
     """How long to wait for a workflow's event, so that there is time left to say it did not come."""
-    return seconds_left() * _EVENT_SHARE
+    return min(_event_seconds.get(), seconds_left())
 
 
 def promptly(call: Callable[[], T], seconds: float | None = None) -> T:

@@ -1,12 +1,10 @@
-"""Owns the read side: plain SELECTs into frozen dataclasses. Imports `vocabulary` and `patience`.
+"""Owns the read side: plain SELECTs into frozen dataclasses. Imports `vocabulary`, `patience` and `shared`.
 
 Nothing here is a workflow step, so a page that polls writes nothing.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOS
 
-from store.patience import PAGE_SECONDS, TooSlow, promptly
-from store.vocabulary import CHECKOUT, DISPATCH_TICKS, PRODUCT_ID, Reason, Status, dispatch_id
+from store.patience import promptly
+from store.shared import Shared
+from store.vocabulary import CHECKOUT, DISPATCH_TICKS, PRODUCT_ID, Outcome, Reason, Status, dispatch_id
 
 BOARD_SECONDS = 0.2
 """How old what a poll is shown may be: every watcher in that time is served by one SELECT."""
@@ -61,6 +60,10 @@ class Order:
         """Ticks still to come, `DISPATCH_TICKS` down to 0."""
         return DISPATCH_TICKS - self.progress
 
+    def can_be_changed_by(self, outcome: Outcome) -> bool:
+        """Whether news of this outcome has to be acted on: it settles the order, or is late money."""
+        return self.status is Status.PENDING or (self.status is Status.CANCELLED and outcome is Outcome.PAID)
+
     def seconds_to_pay(self) -> int:
         """Whole seconds left of the payment window, rounded up; 0 once it has closed."""
         left = (self.pay_by - datetime.now(UTC)).total_seconds()
@@ -74,8 +77,6 @@ class Board:
     product: Product
     newest: tuple[Order, ...]
     orders: dict[str, Order]
-    read_at: float
-    """On the monotonic clock of this process."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,37 @@ class Checkpoint:
     """One thing that DBOS remembers of an order, and will not do again."""
 
     name: str
-    completed_at: datetime
+    at: datetime
+    """When it was done."""
 
+
+@dataclass(frozen=True)
+class Refund:
+    """Money that came too late and was given back. Times are aware, in UTC."""
+
+    amount_cents: int
+    charged_at: datetime
+    refunded_at: datetime
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One of the server processes that have run the shop, counted from 1. Times are aware, in UTC."""
+
+    number: int
+    pid: int
+    at: datetime
+    """When it started."""
+    recovered: int
+    """Orders that a crash of the one before it had left under way."""
+
+
+CRASHES = """
+SELECT count(*) AS crashes FROM generations
+WHERE stopped_at_ms IS NULL
+  AND generation NOT IN (SELECT max(generation) FROM generations GROUP BY executor_id)
+"""
+"""The newest of each executor is the one that runs, or was stopped."""
 
 _ORDER = (
     "o.payment_id, o.order_id, o.product_id, o.price_cents AS order_price_cents, o.status, o.reason,"
@@ -112,41 +142,21 @@ class Queries:
 
     def __init__(self, reader: sa.Engine) -> None:
         self._reader = reader
-        self._board: Board | None = None
-        self._board_lock = threading.Lock()
-        self._forgotten_at = 0.0
+        self._board = Shared(self._read_board, BOARD_SECONDS)
 
     def board(self) -> Board:
         """The shop, at most `BOARD_SECONDS` old, however many ask.
 
-        Whoever comes first after that time reads for everyone who comes meanwhile.
-
         Raises:
-            TooSlow: that first one is still waiting for the database.
+            TooSlow: whoever asked first is still waiting for the database.
         """
-        board = self._fresh_board()
-        if board is None:
-            if not self._board_lock.acquire(timeout=PAGE_SECONDS):
-                raise TooSlow("the board is still being read")
-            try:
-                board = self._fresh_board() or self._read_board()
-                self._board = board
-            finally:
-                self._board_lock.release()
-        return board
+        return self._board.get()
 
     def forget_board(self) -> None:
         """Have the next look read again, so that whoever has just changed something sees it."""
-        self._forgotten_at = time.monotonic()
-
-    def _fresh_board(self) -> Board | None:
-        board = self._board
-        if board is None or board.read_at < self._forgotten_at:
-            return None
-        return board if time.monotonic() - board.read_at < BOARD_SECONDS else None
+        self._board.forget()
 
     def _read_board(self) -> Board:
-        read_at = time.monotonic()  # before the SELECT: what is committed later is not in it
         rows = self._rows(_BOARD)
         orders = [_order(row) for row in rows if row.order_id is not None]
         shelf = rows[0]
@@ -156,7 +166,6 @@ class Queries:
             ),
             newest=tuple(orders[:LIST_LIMIT]),
             orders={order.payment_id: order for order in orders},
-            read_at=read_at,
         )
 
     def watch(self, payment_id: str) -> Order | None:
@@ -183,6 +192,63 @@ class Queries:
             )
         ]
 
+    def refund(self, payment_id: str) -> Refund | None:
+        """What was given back of an order's payment, if anything was."""
+        rows = self._rows(
+            "SELECT refund.amount_cents, charge.recorded_at_ms AS charged_at_ms,"
+            " refund.recorded_at_ms AS refunded_at_ms"
+            " FROM payments refund JOIN payments charge"
+            " ON charge.kind = 'charge' AND charge.payment_id = refund.payment_id"
+            " WHERE refund.kind = 'refund' AND refund.payment_id = :payment_id",
+            payment_id=payment_id,
+        )
+        return (
+            Refund(rows[0].amount_cents, _time(rows[0].charged_at_ms), _time(rows[0].refunded_at_ms))
+            if rows
+            else None
+        )
+
+    def generations(self, limit: int) -> list[Generation]:
+        """The newest server processes, newest first."""
+        return self._generations("TRUE", limit=limit)
+
+    def crashes_of(self, payment_id: str) -> list[Generation]:
+        """The server processes that found the order under way after a crash, oldest first."""
+        found = self._generations(
+            "g.generation IN (SELECT generation FROM recoveries WHERE payment_id = :payment_id)",
+            payment_id=payment_id,
+            limit=LIST_LIMIT,
+        )
+        return found[::-1]
+
+    def history(self, payment_id: str) -> list[Checkpoint | Generation]:
+        """What DBOS remembers of an order, with the crashes that came between, oldest first."""
+        return sorted(
+            [*list_checkpoints(payment_id), *self.crashes_of(payment_id)], key=lambda entry: entry.at
+        )
+
+    def _generations(self, condition: str, **values: Any) -> list[Generation]:
+        return [
+            Generation(
+                number=row.generation,
+                pid=row.pid,
+                at=_time(row.started_at_ms),
+                recovered=row.recovered,
+            )
+            for row in self._rows(
+                "SELECT g.generation, g.pid, g.started_at_ms,"  # noqa: S608 - ours
+                " (SELECT count(*) FROM recoveries r WHERE r.generation = g.generation) AS recovered"
+                f" FROM generations g WHERE {condition}"
+                " ORDER BY generation DESC LIMIT :limit",
+                **values,
+            )
+        ]
+
+    def crashes(self) -> int:
+        """How many server processes ended without being stopped, and had a successor."""
+        [found] = self._rows(CRASHES)
+        return int(found.crashes)
+
     def _one(self, condition: str, **values: Any) -> Order | None:
         rows = self._rows(f"SELECT {_ORDER} FROM orders o WHERE {condition}", **values)  # noqa: S608 - ours
         return _order(rows[0]) if rows else None
@@ -199,7 +265,7 @@ def is_known_checkout(payment_id: str) -> bool:
 
 
 def list_checkpoints(payment_id: str) -> list[Checkpoint]:
-    """What DBOS has recorded of an order's checkout and dispatch, oldest first."""
+    """What DBOS has recorded of an order's checkout, and then of its dispatch."""
 
     def read() -> list[Checkpoint]:
         steps = [
@@ -213,7 +279,7 @@ def list_checkpoints(payment_id: str) -> list[Checkpoint]:
             if step["completed_at_epoch_ms"] is not None
         ]
 
-    return sorted(promptly(read), key=lambda checkpoint: checkpoint.completed_at)
+    return promptly(read)
 
 
 def _order(row: Any) -> Order:

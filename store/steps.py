@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from dbos import DBOS, SQLAlchemyDatasource, StepOptions
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 P = ParamSpec("P")
@@ -72,6 +73,20 @@ def commit(change: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs
         {"isolation_level": _Bound.isolation_level},
         lambda: change(datasource.sql_session(), *args, **kwargs),
     )
+
+
+def commit_at_once(change: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a change as one transaction, outside of any workflow, whose retries it therefore has not.
+
+    After a restart of Postgres the first one finds its connection lost, and with it the pool
+    throws away all others: the second try has a new one.
+    """
+    try:
+        return commit(change, *args, **kwargs)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        return commit(change, *args, **kwargs)
 
 
 def run(session: Session, statement: str, **values: Any) -> bool:

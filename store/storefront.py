@@ -1,4 +1,4 @@
-"""Owns the shopper's pages and fragments. Imports `workflows`, `queries`, `web` and `vocabulary`.
+"""Owns the shopper's pages and fragments. Imports `actions`, `queries`, `web` and `vocabulary`.
 
 A page and the fragment that polls below it render the same template, so what a shopper sees
 is the same with JavaScript and without.
@@ -14,8 +14,8 @@ from flask import Blueprint, Response, abort, redirect, render_template, request
 from flask_htmx import make_response
 from werkzeug.wrappers import Response as AnyResponse
 
-from store import workflows
-from store.queries import Order, is_known_checkout, list_checkpoints
+from store import actions
+from store.queries import Order, Refund, is_known_checkout
 from store.vocabulary import Outcome, Reason, Status, is_key
 from store.web import fragment, queries
 
@@ -49,8 +49,8 @@ def buy() -> AnyResponse:
     """Start the checkout that the key names, or come back to the one it has started."""
     key = _key(request.form)
     try:
-        workflows.buy(key)
-    except workflows.KeyTaken:
+        actions.buy(key)
+    except actions.KeyTaken:
         abort(409, "That key belongs to something else: go back to the store for a new Buy Now.")
     return redirect(url_for(".pay", payment_id=key), 303)
 
@@ -84,12 +84,14 @@ def settle(payment_id: str) -> AnyResponse:
     if outcome not in set(Outcome):
         abort(400, "A payment is either paid or failed: go back and choose one of the two.")
     order = _find(payment_id)
-    if order is None or order.status is Status.PENDING:
+    is_settled = order is not None and not order.can_be_changed_by(Outcome(outcome))
+    if not is_settled:
         try:
-            workflows.settle(payment_id, Outcome(outcome))
-        except workflows.UnknownPayment:
+            is_settled = actions.settle(payment_id, Outcome(outcome)) is not None
+        except actions.UnknownPayment:
             _no_such_order()
-    return redirect(url_for(".order", payment_id=payment_id), 303)
+    # The payment is safe in the database by now, though nothing may have come of it yet.
+    return redirect(url_for(".order", payment_id=payment_id, settling=None if is_settled else 1), 303)
 
 
 @storefront.get("/orders/<payment_id:payment_id>")
@@ -98,20 +100,23 @@ def order(payment_id: str) -> str | AnyResponse:
     found = _find(payment_id)
     if found is None:
         return redirect(url_for(".pay", payment_id=payment_id), 303)
-    return render_template("order.html", order=found, checkpoints=list_checkpoints(payment_id))
+    return render_template(
+        "order.html", order=found, refund=_refund(found), history=queries().history(payment_id)
+    )
 
 
 @storefront.get("/orders/<payment_id:payment_id>/progress")
 def order_progress(payment_id: str) -> Response:
     """Where the order stands now."""
-    return fragment("_order_progress.html", order=queries().watch(payment_id) or _no_such_order())
+    found = queries().watch(payment_id) or _no_such_order()
+    return fragment("_order_progress.html", order=found, refund=_refund(found))
 
 
 @storefront.get("/orders/<payment_id:payment_id>/checkpoints")
 def order_checkpoints(payment_id: str) -> Response:
     """What DBOS has recorded of the order so far."""
     _find(payment_id)
-    return fragment("_checkpoints.html", checkpoints=list_checkpoints(payment_id), payment_id=payment_id)
+    return fragment("_checkpoints.html", history=queries().history(payment_id), payment_id=payment_id)
 
 
 def new_key() -> str:
@@ -136,6 +141,11 @@ def _find(payment_id: str) -> Order | None:
     if order is None and not is_known_checkout(payment_id):
         _no_such_order()
     return order
+
+
+def _refund(order: Order) -> Refund | None:
+    """The money that came too late, if any did. Only a cancelled order can have some."""
+    return queries().refund(order.payment_id) if order.status is Status.CANCELLED else None
 
 
 def _is_settled(order: Order) -> bool:

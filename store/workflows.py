@@ -1,4 +1,4 @@
-"""Owns every change: the only module that writes. Imports `steps`, `patience` and `vocabulary`.
+"""Owns every change: the only module that writes. Imports `steps` and `vocabulary`.
 
 Read `checkout` first: it is the business of the shop on one screen. Each line of it that
 touches the world is a step, whose result DBOS checkpoints; after a crash DBOS runs the
@@ -15,11 +15,10 @@ from __future__ import annotations
 import time
 from typing import TypedDict
 
-from dbos import DBOS, SetWorkflowID, error
+from dbos import DBOS, SetWorkflowID
 from sqlalchemy.orm import Session
 
-from store.patience import promptly, seconds_for_an_event
-from store.steps import commit, now_ms, row, run, step, transaction
+from store.steps import commit, commit_at_once, now_ms, row, run, step, transaction
 from store.vocabulary import (
     CHECKOUT,
     DISPATCH_TICKS,
@@ -56,14 +55,6 @@ class Durations:
     tick_ms = 1_000
 
 
-class KeyTaken(Exception):
-    """The key names a workflow that is not a checkout."""
-
-
-class UnknownPayment(Exception):
-    """No checkout has this payment id."""
-
-
 # --- the business ---------------------------------------------------------------------
 
 
@@ -79,11 +70,12 @@ def checkout() -> None:
         seconds_left = max(0.0, (order["pay_by_ms"] - now_ms()) / 1000)
         outcome = DBOS.recv(PAYMENT, timeout_seconds=seconds_left)
         if outcome == Outcome.PAID:
-            paid_at_ms = charge(payment_id)
+            paid_at_ms: int | None = charge(payment_id)
+        else:
+            paid_at_ms = cancel(payment_id, Reason.DECLINED if outcome == Outcome.FAILED else Reason.EXPIRED)
+        if paid_at_ms is not None:
             with SetWorkflowID(dispatch_id(payment_id)):
                 DBOS.start_workflow(dispatch, payment_id, paid_at_ms)
-        else:
-            cancel(payment_id, Reason.DECLINED if outcome == Outcome.FAILED else Reason.EXPIRED)
     DBOS.set_event(SETTLED, order["order_id"])
 
 
@@ -142,12 +134,18 @@ def reserve(session: Session, payment_id: str) -> Reserved:
     )
     if took_a_unit:
         _move(session, Movement.RESERVE, cause=payment_id, units=-1)
+    elif _was_heard_to_be_paid(session, payment_id):
+        _take_and_give_back(session, payment_id)
     return order
 
 
 @transaction("charge")
 def charge(session: Session, payment_id: str) -> int:
     """Mark a pending order paid and record its charge; returns when, in ms since 1970."""
+    return _charge(session, payment_id)
+
+
+def _charge(session: Session, payment_id: str) -> int:
     paid = run(
         session,
         "UPDATE orders SET status = 'paid', updated_at_ms = :at_ms"
@@ -156,21 +154,24 @@ def charge(session: Session, payment_id: str) -> int:
         at_ms=now_ms(),
     )
     if paid:
-        run(
-            session,
-            "INSERT INTO payments (kind, payment_id, amount_cents, recorded_at_ms)"
-            " SELECT :kind, payment_id, price_cents, updated_at_ms FROM orders"
-            " WHERE payment_id = :payment_id",
-            kind=Payment.CHARGE,
-            payment_id=payment_id,
-        )
+        _record_payment(session, Payment.CHARGE, payment_id)
     order = row(session, "SELECT updated_at_ms FROM orders WHERE payment_id = :id", id=payment_id)
     return int(order.updated_at_ms)
 
 
 @transaction("cancel")
-def cancel(session: Session, payment_id: str, reason: Reason) -> None:
-    """Cancel a pending order and put its unit back on the shelf."""
+def cancel(session: Session, payment_id: str, reason: Reason) -> int | None:
+    """Cancel a pending order and put its unit back on the shelf, unless it turns out to be paid.
+
+    The payment may have come while nobody was there to hear of it. Then an order whose time is
+    up is charged after all, and returns when, in ms since 1970; one that was declined first
+    gets its money back.
+    """
+    # Holds the order against `hear`: its news is either seen here, or it sees what is done here.
+    run(session, "UPDATE orders SET progress = progress WHERE payment_id = :id", id=payment_id)
+    is_paid = _was_heard_to_be_paid(session, payment_id)
+    if is_paid and reason is Reason.EXPIRED:
+        return _charge(session, payment_id)
     cancelled = run(
         session,
         "UPDATE orders SET status = 'cancelled', reason = :reason, updated_at_ms = :at_ms"
@@ -186,6 +187,9 @@ def cancel(session: Session, payment_id: str, reason: Reason) -> None:
             product_id=PRODUCT_ID,
         )
         _move(session, Movement.RELEASE, cause=payment_id, units=1)
+    if is_paid:
+        _take_and_give_back(session, payment_id)
+    return None
 
 
 @transaction("fill shelf")
@@ -247,6 +251,64 @@ def _record_tick(session: Session, payment_id: str, tick: int) -> int:
     return at_ms
 
 
+def hear(payment_id: str, outcome: Outcome) -> tuple[int, Status] | None:
+    """Write down what was heard of a payment; the number and status of its order, if there is one yet.
+
+    One plain transaction, before any workflow is told: from then on nothing can lose the news.
+    Money for an order that is cancelled by now is given back in the same moment.
+    """
+    return commit_at_once(_hear, payment_id, outcome)
+
+
+def _hear(session: Session, payment_id: str, outcome: Outcome) -> tuple[int, Status] | None:
+    held = "UPDATE orders SET progress = progress WHERE payment_id = :id RETURNING order_id, status"
+    order = row(session, held, id=payment_id)
+    if order is None:  # `reserve` holds this row while it makes an order
+        run(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
+        order = row(session, held, id=payment_id)
+    run(
+        session,
+        "INSERT INTO payment_notices (payment_id, outcome, received_at_ms)"
+        " VALUES (:payment_id, :outcome, :at_ms) ON CONFLICT DO NOTHING",
+        payment_id=payment_id,
+        outcome=outcome,
+        at_ms=now_ms(),
+    )
+    if order is None:
+        return None
+    if outcome is Outcome.PAID and order.status == Status.CANCELLED:
+        _take_and_give_back(session, payment_id)
+    return int(order.order_id), Status(order.status)
+
+
+def _was_heard_to_be_paid(session: Session, payment_id: str) -> bool:
+    notice = row(
+        session,
+        "SELECT received_at_ms FROM payment_notices WHERE payment_id = :payment_id AND outcome = :outcome",
+        payment_id=payment_id,
+        outcome=Outcome.PAID,
+    )
+    return notice is not None
+
+
+def _take_and_give_back(session: Session, payment_id: str) -> None:
+    """Record money that came too late, and its refund: both once, however often it is heard of."""
+    _record_payment(session, Payment.CHARGE, payment_id)
+    _record_payment(session, Payment.REFUND, payment_id)
+
+
+def _record_payment(session: Session, kind: Payment, payment_id: str) -> None:
+    run(
+        session,
+        "INSERT INTO payments (kind, payment_id, amount_cents, recorded_at_ms)"
+        " SELECT :kind, payment_id, price_cents, :at_ms FROM orders"
+        " WHERE payment_id = :payment_id ON CONFLICT DO NOTHING",
+        kind=kind,
+        payment_id=payment_id,
+        at_ms=now_ms(),
+    )
+
+
 def _move(session: Session, kind: Movement, *, cause: str, units: int) -> None:
     run(
         session,
@@ -260,57 +322,73 @@ def _move(session: Session, kind: Movement, *, cause: str, units: int) -> None:
     )
 
 
-# --- what a request may ask for ---------------------------------------------------------
+# --- who did it -------------------------------------------------------------------------
 #
-# Each returns within the request's time or raises TooSlow. The workflow goes on either way.
+# Outside of any workflow, because these are about the process that runs them.
 
 
-def buy(key: str) -> Status | None:
-    """Start the checkout that this key names, or find it started.
+def record_start(executor_id: str, pid: int) -> int:
+    """Record that a server process begins, before it takes up any order; its generation, 1 for the first.
 
-    Returns the status that its order was created with, or None if that takes longer.
-
-    Raises:
-        KeyTaken: the key names a workflow of another kind.
+    If the one before it was not stopped in good order, what that one left under way is
+    recorded as recovered by this one.
     """
-
-    def start_and_wait() -> str | None:
-        with SetWorkflowID(key):
-            DBOS.start_workflow(checkout)
-        status: str | None = DBOS.get_event(key, HELD, timeout_seconds=seconds)
-        return status
-
-    seconds = seconds_for_an_event()
-    try:
-        status = promptly(start_and_wait)
-    except error.DBOSConflictingWorkflowError as conflict:
-        raise KeyTaken(key) from conflict
-    return Status(status) if status else None
+    return commit(_record_start, executor_id, pid)
 
 
-def settle(payment_id: str, outcome: Outcome) -> int | None:
-    """Tell a checkout of its payment. The first outcome counts; later ones change nothing.
+def _record_start(session: Session, executor_id: str, pid: int) -> int:
+    counter = row(
+        session, "UPDATE counters SET value = value + 1 WHERE counter = 'generations' RETURNING value"
+    )
+    before = row(
+        session,
+        "SELECT started_at_ms, stopped_at_ms FROM generations WHERE executor_id = :executor_id"
+        " ORDER BY generation DESC LIMIT 1",
+        executor_id=executor_id,
+    )
+    crashed = before is not None and before.stopped_at_ms is None
+    run(
+        session,
+        "INSERT INTO generations (generation, executor_id, pid, started_at_ms, last_sign_of_life_ms)"
+        " VALUES (:generation, :executor_id, :pid, :at_ms, :last_sign_of_life_ms)",
+        generation=counter.value,
+        executor_id=executor_id,
+        pid=pid,
+        at_ms=now_ms(),
+        last_sign_of_life_ms=_last_sign_of_life(session, before.started_at_ms)
+        if crashed
+        else before and before.stopped_at_ms,
+    )
+    if crashed:
+        run(
+            session,
+            "INSERT INTO recoveries (payment_id, generation)"
+            " SELECT payment_id, :generation FROM orders WHERE status IN ('pending', 'paid')",
+            generation=counter.value,
+        )
+    return int(counter.value)
 
-    Returns the order number once the checkout is paid or cancelled, or None if that takes longer.
 
-    Raises:
-        UnknownPayment: there is no such checkout.
+def _last_sign_of_life(session: Session, started_at_ms: int) -> int:
+    """When the last change was made to an order under way or to one of the newest hundred.
+
+    Not to any order at all: that would take an index that every tick has to keep.
     """
-
-    def send_and_wait() -> int | None:
-        # One idempotency key for each checkout: the database stores one message at most,
-        # whoever sends it, however often.
-        DBOS.send(payment_id, outcome, PAYMENT, idempotency_key=PAYMENT)
-        order_id: int | None = DBOS.get_event(payment_id, SETTLED, timeout_seconds=seconds)
-        return order_id
-
-    seconds = seconds_for_an_event()
-    try:
-        return promptly(send_and_wait)
-    except error.DBOSNonExistentWorkflowError as unknown:
-        raise UnknownPayment(payment_id) from unknown
+    last = row(
+        session,
+        "SELECT max(updated_at_ms) AS at_ms FROM ("
+        " SELECT updated_at_ms FROM orders WHERE status IN ('pending', 'paid') UNION ALL"
+        " SELECT updated_at_ms FROM (SELECT updated_at_ms FROM orders ORDER BY order_id DESC LIMIT 100)"
+        " AS newest) AS signs",
+    )
+    return max(started_at_ms, last.at_ms or 0)
 
 
-def restock() -> int:
-    """Fill the shelf; returns the units that were added."""
-    return promptly(lambda: DBOS.start_workflow(restock_shelf).get_result(polling_interval_sec=0.05))
+def record_stop(session: Session, generation: int) -> None:
+    """Record that a server process ends in good order."""
+    run(
+        session,
+        "UPDATE generations SET stopped_at_ms = :at_ms WHERE generation = :generation",
+        at_ms=now_ms(),
+        generation=generation,
+    )

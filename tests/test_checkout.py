@@ -38,15 +38,19 @@ def test_an_order_that_nobody_pays_expires(open_shop) -> None:
 
 
 def test_paying_after_the_window_shows_that_it_closed(open_shop) -> None:
-    """Too late is said on the order's page, and nothing is charged."""
+    """Too late is said on the order's page, and the money goes back."""
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=0.2)
     payment_id = shop.shopper.buy()
     shop.shopper.wait_for(payment_id, "The payment window closed")
     answer = shop.shopper.confirm(payment_id)
     assert (answer.status, answer.location) == (303, f"/orders/{payment_id}")
-    assert "You were not charged" in shop.shopper.order(payment_id).text
+    assert "came too late and has been refunded in full" in shop.shopper.order(payment_id).text
     assert shop.books.orders()[payment_id] == "expired"
-    assert not shop.books.rows("SELECT * FROM payments")
+    assert shop.books.rows("SELECT kind, amount_cents FROM payments ORDER BY kind") == [
+        ("charge", 9999),
+        ("refund", 9999),
+    ]
+    assert not shop.books.faults()
 
 
 def test_the_last_unit_is_sold_once(open_shop) -> None:

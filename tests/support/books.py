@@ -71,6 +71,26 @@ class Books:
             for row in self.rows("SELECT payment_id, status, reason FROM orders ORDER BY order_id")
         }
 
+    def change_unchecked(self, statement: str) -> None:
+        """Arrange what the schema itself forbids."""
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.execute(sa.text("PRAGMA ignore_check_constraints = ON"))
+            else:
+                for name in connection.execute(
+                    sa.text(
+                        "SELECT conname FROM pg_constraint WHERE contype = 'c'"
+                        " AND conrelid = 'orders'::regclass AND conname LIKE 'orders_check%'"
+                    )
+                ).scalars():
+                    connection.execute(sa.text(f'ALTER TABLE orders DROP CONSTRAINT "{name}"'))
+            connection.execute(sa.text(statement))
+
+    def refill(self) -> None:
+        """Stock a hundred units more, in a shop that is closed."""
+        self.change("UPDATE products SET on_hand = on_hand + 100")
+        self.change("UPDATE stock_movements SET units = units + 100 WHERE cause = 'opening'")
+
     def stock(self, units: int) -> None:
         """Make it a shop that opened with this many units. Only before its first order."""
         self.change("UPDATE products SET on_hand = :units", units=units)

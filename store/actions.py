@@ -1,0 +1,77 @@
+"""Owns what a request may ask for: buy, settle, restock. Imports `workflows`, `patience` and `vocabulary`.
+
+Each starts or tells a workflow and returns within the request's time, or raises TooSlow. The
+workflow goes on either way.
+"""
+
+from __future__ import annotations
+
+from dbos import DBOS, SetWorkflowID, error
+
+from store import workflows
+from store.patience import promptly, seconds_for_an_event
+from store.vocabulary import Outcome, Status
+
+
+class KeyTaken(Exception):
+    """The key names a workflow that is not a checkout."""
+
+
+class UnknownPayment(Exception):
+    """No checkout has this payment id."""
+
+
+def buy(key: str) -> Status | None:
+    """Start the checkout that this key names, or find it started.
+
+    Returns the status that its order was created with, or None if that takes longer.
+
+    Raises:
+        KeyTaken: the key names a workflow of another kind.
+    """
+
+    def start_and_wait() -> str | None:
+        with SetWorkflowID(key):
+            DBOS.start_workflow(workflows.checkout)
+        status: str | None = DBOS.get_event(key, workflows.HELD, timeout_seconds=seconds)
+        return status
+
+    seconds = seconds_for_an_event()
+    try:
+        status = promptly(start_and_wait)
+    except error.DBOSConflictingWorkflowError as conflict:
+        raise KeyTaken(key) from conflict
+    return Status(status) if status else None
+
+
+def settle(payment_id: str, outcome: Outcome) -> int | None:
+    """Tell the shop of a payment. The first outcome counts; money that comes too late is given back.
+
+    Returns the order number once the checkout is paid or cancelled, or None if that takes longer.
+
+    Raises:
+        UnknownPayment: there is no such checkout.
+    """
+
+    def send_and_wait() -> int | None:
+        order = workflows.hear(payment_id, outcome)
+        if order is not None and order[1] is not Status.PENDING:
+            return order[0]
+        # One idempotency key for each checkout: the database stores one message at most,
+        # whoever sends it, however often.
+        DBOS.send(payment_id, outcome, workflows.PAYMENT, idempotency_key=workflows.PAYMENT)
+        order_id: int | None = DBOS.get_event(payment_id, workflows.SETTLED, timeout_seconds=seconds)
+        return order_id
+
+    seconds = seconds_for_an_event()
+    try:
+        return promptly(send_and_wait)
+    except error.DBOSNonExistentWorkflowError as unknown:
+        raise UnknownPayment(payment_id) from unknown
+
+
+def restock() -> int:
+    """Fill the shelf; returns the units that were added."""
+    return promptly(
+        lambda: DBOS.start_workflow(workflows.restock_shelf).get_result(polling_interval_sec=0.05)
+    )
