@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 """The checkout: where `app.py`, `schema.sql`, `templates/` and `static/` stand."""
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+_SHORTEST_PASSWORD = 8
 REFUSED = 2
 """Exit code for a setting that makes no sense."""
 
@@ -26,8 +27,8 @@ class BadSetting(ValueError):
 
 def _setting(variable: str, default: Any, meaning: str) -> Any:
     """A field of `Settings`, with the variable it is read from and its line in the README."""
-    # A database URL may hold a password: it stays out of tracebacks and logs.
-    shown = "DATABASE_URL" not in variable
+    # Passwords, and database URLs, which may hold one, stay out of tracebacks and logs.
+    shown = not variable.endswith(("DATABASE_URL", "PASSWORD"))
     return field(default=default, repr=shown, metadata={"variable": variable, "meaning": meaning})
 
 
@@ -43,6 +44,11 @@ class Settings:
     )
     dispatch_tick_seconds: float = _setting(
         "STORE_DISPATCH_TICK_SECONDS", 1.0, "time between two of the ten steps of a dispatch"
+    )
+    presenter_password: str = _setting(
+        "STORE_PRESENTER_PASSWORD",
+        "",
+        "opens the presenter's tools, at `/presenter`, on any address; without it, on loopback only",
     )
     trusted_proxies: int = _setting(
         "STORE_TRUSTED_PROXIES", 0, "reverse proxies in front whose `X-Forwarded-*` headers are believed"
@@ -84,10 +90,20 @@ class Settings:
             )
         return settings
 
+    def environment(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """`environ`, changed so that `from_env` reads these very settings from it."""
+        told = {each.metadata["variable"]: str(getattr(self, each.name)) for each in fields(self)}
+        return {**environ, **told}
+
+    @property
+    def is_for_this_machine_only(self) -> bool:
+        """Whether nobody but this machine can reach the shop, as far as the settings tell."""
+        return self.host in LOOPBACK_HOSTS and self.trusted_proxies == 0
+
     @property
     def offers_presenter_tools(self) -> bool:
-        """Whether restock is offered: only where nobody but this machine can reach the shop."""
-        return self.host in LOOPBACK_HOSTS and self.trusted_proxies == 0
+        """Whether the shop can be crashed and restocked from its pages, by whoever may."""
+        return bool(self.presenter_password) or self.is_for_this_machine_only
 
 
 @dataclass(frozen=True)
@@ -162,6 +178,15 @@ def _seconds(low: float, high: float) -> Any:
     return read
 
 
+def _password(variable: str, text: str) -> str:
+    if len(text) < _SHORTEST_PASSWORD:
+        raise BadSetting(
+            f"{variable} must have at least {_SHORTEST_PASSWORD} characters, "
+            "because whoever can reach the shop may try."
+        )
+    return text
+
+
 def _database(variable: str, text: str) -> str:
     # The text may hold a password, so no message repeats it.
     try:
@@ -192,6 +217,7 @@ _READERS: dict[str, Any] = {
     "STORE_THREADS": _whole_number(2, 512),
     "STORE_PAYMENT_WINDOW_SECONDS": _seconds(0.1, 86_400),
     "STORE_DISPATCH_TICK_SECONDS": _seconds(0, 3600),
+    "STORE_PRESENTER_PASSWORD": _password,
     "STORE_TRUSTED_PROXIES": _whole_number(0, 10),
     "DBOS_DATABASE_URL": _database,
     "DBOS_SYSTEM_DATABASE_URL": _database,

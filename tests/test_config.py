@@ -21,6 +21,7 @@ _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_PAYMENT_WINDOW_SECONDS", "0.5", 0.5),
     ("STORE_PAYMENT_WINDOW_SECONDS", "86400", 86400.0),
     ("STORE_DISPATCH_TICK_SECONDS", "0", 0.0),
+    ("STORE_PRESENTER_PASSWORD", "correct horse: battery", "correct horse: battery"),
     ("STORE_TRUSTED_PROXIES", "1", 1),
     ("DBOS_DATABASE_URL", "sqlite:////srv/shop.db", "sqlite:////srv/shop.db"),
     ("DBOS_DATABASE_URL", "sqlite:///shop.db", f"sqlite:///{Path.cwd() / 'shop.db'}"),
@@ -40,6 +41,7 @@ _BAD: list[tuple[str, str]] = [
     *[("STORE_THREADS", text) for text in ("many", "0", "1", "513", "-4")],
     *[("STORE_PAYMENT_WINDOW_SECONDS", text) for text in ("soon", "0", "-1", "nan", "inf", "86401", "2m")],
     *[("STORE_DISPATCH_TICK_SECONDS", text) for text in ("slow", "-0.1", "nan", "-inf", "3601")],
+    *[("STORE_PRESENTER_PASSWORD", text) for text in ("x", "hunter2")],
     *[("STORE_TRUSTED_PROXIES", text) for text in ("yes", "-1", "11", "*")],
     *[
         (variable, text)
@@ -135,17 +137,27 @@ def test_two_writers_do_not_share_one_sqlite_file(same: str) -> None:
         ({"STORE_HOST": "0.0.0.0"}, False),  # noqa: S104 - read, not listened on
         ({"STORE_HOST": "192.0.2.1"}, False),
         ({"STORE_TRUSTED_PROXIES": "1"}, False),
+        ({"STORE_HOST": "0.0.0.0", "STORE_PRESENTER_PASSWORD": "long enough"}, True),  # noqa: S104 - as above
+        ({"STORE_TRUSTED_PROXIES": "1", "STORE_PRESENTER_PASSWORD": "long enough"}, True),
     ],
 )
-def test_presenter_tools_are_for_this_machine_alone(given: dict[str, str], offered: bool) -> None:
-    """Whoever can be reached by others does not offer them."""
+def test_presenter_tools_are_for_this_machine_or_behind_a_password(
+    given: dict[str, str], offered: bool
+) -> None:
+    """Whoever can be reached by others does not offer them to everybody."""
     assert Settings.from_env(given).offers_presenter_tools is offered
 
 
 def test_no_password_is_ever_shown() -> None:
     """Not when the settings are printed, as a traceback or a debugger does."""
     url = "postgresql://widgets:hunter2@127.0.0.1/widgets"
-    found = Settings.from_env({"DBOS_DATABASE_URL": url, "DBOS_SYSTEM_DATABASE_URL": url})
+    found = Settings.from_env(
+        {
+            "DBOS_DATABASE_URL": url,
+            "DBOS_SYSTEM_DATABASE_URL": url,
+            "STORE_PRESENTER_PASSWORD": "hunter2hunter2",
+        }
+    )
     assert "hunter2" in found.database_url
     assert "hunter2" not in f"{found!r} {found}"
 

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.books import Books
-from tests.support.server import ROOT, Server
+from tests.support.server import ROOT, SERVER, SUPERVISED, Server
 from tests.support.shopper import Shopper, eventually, key
 
 _STOP_SECONDS = 3.0
 _DBOS = Path(sys.executable).with_name("dbos")
 
 _WAYS = {
-    "python app.py": ("app.py",),
+    "python app.py": SUPERVISED,
+    "python app.py server": SERVER,
     "flask run": ("-m", "flask", "run", "--port", "PORT"),
     "flask run --debug": ("-m", "flask", "run", "--debug", "--port", "PORT"),
     "waitress-serve": ("-m", "waitress", "--listen=127.0.0.1:PORT", "--call", "app:create_app"),
@@ -71,7 +72,7 @@ def test_it_stops_soon_and_leaves_its_orders(
     assert "Traceback" not in served.output, served.output
     assert Books(database_url).orders() == {unpaid: "pending", moving: "paid"}
 
-    served.restart(script=("app.py",))
+    served.restart(script=SERVER)
     shopper = Shopper(served.url)
     shopper.confirm(unpaid)
     shopper.wait_for(unpaid, "Dispatched")

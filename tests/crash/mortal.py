@@ -21,14 +21,29 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from store.durability import APPLICATION_VERSION
+
 Recognise = Callable[[str, set[Any]], bool]
 
 _TRANSACTIONS: Mapping[str, Recognise] = {
     "reserve": lambda statement, _: "INSERT INTO orders" in statement,
     "charge": lambda statement, _: "INSERT INTO payments" in statement,
     "cancel": lambda statement, _: "SET status = 'cancelled'" in statement,
+    "the notice of the payment": lambda statement, _: "INSERT INTO payment_notices" in statement,
     "the payment message": lambda statement, _: (
         re.match(r"INSERT INTO \S*notifications", statement) is not None
+    ),
+    "the news that it is settled": lambda statement, values: (
+        re.match(r"\s*INSERT INTO \S*workflow_events ", statement) is not None and "settled" in values
+    ),
+    # What a start after a crash does, in this order: the shop notes it, DBOS puts each
+    # workflow that was interrupted on its queue, and takes it off again to run it.
+    "the record of the start": lambda statement, _: "INSERT INTO generations" in statement,
+    "the recovery": lambda statement, values: (
+        "workflow_status" in statement and {"ENQUEUED", "_dbos_internal_queue"} <= values
+    ),
+    "the taking up": lambda statement, values: (
+        "workflow_status" in statement and {"PENDING", "ENQUEUED", APPLICATION_VERSION} <= values
     ),
 }
 
@@ -73,7 +88,8 @@ class Appointment:
     def _notice(
         self, connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
     ) -> None:
-        if "INSERT" not in statement and "UPDATE" not in statement:
+        # WITH: on Postgres, DBOS ends a workflow in one statement of several parts.
+        if not statement.lstrip().startswith(("INSERT", "UPDATE", "WITH")):
             return
         values = parameters.values() if isinstance(parameters, Mapping) else parameters
         if self._is_the_one(statement, set(values)):
@@ -113,4 +129,5 @@ if __name__ == "__main__":
 
     import app
 
+    sys.argv.append("server")
     app.main()

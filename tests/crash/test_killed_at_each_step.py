@@ -15,40 +15,46 @@ _STEPS_OF_A_SALE = (
     "reserve",
     "the checkpoint of reserve",
     "the checkpoint of DBOS.setEvent",
+    "the checkpoint of DBOS.sleep",
+    "the notice of the payment",
     "the payment message",
     "the checkpoint of DBOS.recv",
     "charge",
     "the checkpoint of charge",
     "the start of dispatch",
+    "the news that it is settled",
     "the end of checkout",
     "tick 1",
     "the checkpoint of tick 1",
-    "tick 5",
-    "the checkpoint of tick 5",
     "tick 10",
     "the checkpoint of tick 10",
     "the end of dispatch",
 )
-_STEPS_OF_A_CANCELLATION = ("cancel", "the checkpoint of cancel", "the end of checkout")
+_STEPS_OF_A_CANCELLATION = (
+    "cancel",
+    "the checkpoint of cancel",
+    "the news that it is settled",
+    "the end of checkout",
+)
+_STEPS_OF_A_RECOVERY = ("the record of the start", "the recovery", "the taking up")
+_INTERRUPTED_AT = (
+    "after commit of reserve",
+    "after commit of tick 5",
+)
 
 
 def points(steps: tuple[str, ...]) -> list[str]:
-    """After each commit, and before those of the shop's own transactions.
-
-    Before the commit of a checkpoint the databases are as after the commit before it.
-    """
-    bookkeeping = ("the start", "the checkpoint", "the end")
-    return [f"after commit of {step}" for step in steps] + [
-        f"before commit of {step}" for step in steps if not step.startswith(bookkeeping)
-    ]
+    """Before and after each commit."""
+    return [f"{moment} commit of {step}" for step in steps for moment in ("before", "after")]
 
 
 class StubbornShopper(Shopper):
     """Repeats a request that met a dead shop, as a reload or a second click does."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Shop, *fates: str) -> None:
         super().__init__(shop.server.url)
         self._shop = shop
+        self._fates = fates
         self.deaths_met = 0
 
     def request(
@@ -63,10 +69,17 @@ class StubbornShopper(Shopper):
             return super().request(method, path, body, headers)
         except (OSError, http.client.HTTPException):
             self.deaths_met += 1
-            assert self._shop.server.wait_for_death() == -9
-            self._shop.server.restart()
-            self.url = self._shop.server.url
+            self.see_it_through()
             return super().request(method, path, body, headers)
+
+    def see_it_through(self) -> None:
+        """Let the shop die, and die again over its recovery at each of the fates; then open it."""
+        assert self._shop.server.wait_for_death() == -9
+        for fate in self._fates:
+            self._shop.server.restart(script=("-m", "tests.crash.mortal", fate), expect_to_open=False)
+            assert self._shop.server.wait_for_death() == -9
+        self._shop.server.restart()
+        self.url = self._shop.server.url
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +90,8 @@ def crash_shop(new_url: NewUrl) -> Iterator[Callable[[str], Shop]]:
     def open_until(point: str) -> Shop:
         shop.server.close()
         shop.server.log.clear()
+        if shop.server.url and not shop.books.rows("SELECT 1 FROM products WHERE on_hand > 10"):
+            shop.books.refill()
         shop.server.restart(script=("-m", "tests.crash.mortal", point))
         return shop
 
@@ -84,12 +99,12 @@ def crash_shop(new_url: NewUrl) -> Iterator[Callable[[str], Shop]]:
     shop.server.close()
 
 
-def assert_it_died(shop: Shop, shopper: StubbornShopper, point: str) -> None:
-    """The shop came to the point and was killed there; then it is open again."""
+def assert_it_died(shop: Shop, shopper: StubbornShopper, *points: str) -> None:
+    """The shop came to each point and was killed there; then it is open again."""
     if shopper.deaths_met == 0:  # it died, or dies now, after the order's last visible change
-        assert shop.server.wait_for_death() == -9
-        shop.server.restart()
-    assert f"dying {point}\n" in shop.server.log
+        shopper.see_it_through()
+    for point in points:
+        assert f"dying {point}\n" in shop.server.log
 
 
 @pytest.mark.parametrize("point", points(_STEPS_OF_A_SALE))
@@ -115,6 +130,21 @@ def test_a_cancellation_survives(crash_shop: Callable[[str], Shop], point: str) 
     shopper.wait_for(payment_id, "Payment cancelled")
     assert_it_died(shop, shopper, point)
     assert shop.books.orders()[payment_id] == "declined"
+    assert not shop.books.faults()
+
+
+@pytest.mark.parametrize("again", points(_STEPS_OF_A_RECOVERY))
+@pytest.mark.parametrize("point", _INTERRUPTED_AT)
+def test_a_recovery_survives(crash_shop: Callable[[str], Shop], point: str, again: str) -> None:
+    """A second death, over the recovery from the first, and a third over that from the second."""
+    shop = crash_shop(point)
+    third = "after commit of the taking up"
+    shopper = StubbornShopper(shop, again, third)
+    payment_id = shopper.buy(key())
+    shopper.confirm(payment_id)
+    shopper.wait_for(payment_id, "Dispatched")
+    assert_it_died(shop, shopper, point, again, third)
+    assert shop.books.orders()[payment_id] == "dispatched"
     assert not shop.books.faults()
 
 

@@ -16,16 +16,21 @@ from typing import IO
 from tests.support.shopper import Client
 
 ROOT = Path(__file__).parents[2]
+SERVER = ("app.py", "server")
+SUPERVISED = ("app.py",)
 _PATIENCE_SECONDS = 30.0
 
 
 class Server:
-    """`python app.py` on a free port of loopback, keeping its data where it is told."""
+    """A server on a free port of loopback, keeping its data where it is told.
 
-    def __init__(
-        self, database_url: str, *, script: tuple[str, ...] = ("app.py",), **settings: object
-    ) -> None:
-        self._script = script
+    Without the parent that would start it again, unless the script is `SUPERVISED`: the tests
+    that kill it want to look at what it left.
+    """
+
+    def __init__(self, database_url: str, *, script: tuple[str, ...] = SERVER, **settings: object) -> None:
+        self.database_url = database_url
+        self.script = script
         self._env = {
             # Nothing of the developer's own settings comes in.
             **{k: v for k, v in os.environ.items() if not k.startswith(("STORE_", "DBOS_", "FLASK_"))},
@@ -44,7 +49,7 @@ class Server:
         """Start it and wait until it is open, at `url` or where it says that it is."""
         self.url = url
         process = subprocess.Popen(
-            [sys.executable, *self._script],
+            [sys.executable, *self.script],
             cwd=ROOT,
             env=self._env,
             stdout=subprocess.PIPE,
@@ -101,10 +106,10 @@ class Server:
         """Signal it and its children, as a terminal does on Ctrl+C."""
         os.killpg(self.pid, number)
 
-    def restart(self, *, script: tuple[str, ...] = ("app.py",)) -> Server:
+    def restart(self, *, script: tuple[str, ...] = SERVER, expect_to_open: bool = True) -> Server:
         """Start again after a death, on the same data."""
-        self._script = script
-        return self.start()
+        self.script = script
+        return self.start(expect_to_open=expect_to_open)
 
     def close(self) -> None:
         """Make sure that it is gone, and its children with it."""

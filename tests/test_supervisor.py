@@ -1,0 +1,281 @@
+"""The parent: it starts the server again when it dies, refuses nobody meanwhile, and leaves no orphan."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from store.config import REFUSED, ROOT, Settings, is_sqlite
+from store.supervisor import Supervisor
+from tests.conftest import NewUrl
+from tests.support.books import Books
+from tests.support.server import SUPERVISED, Server
+from tests.support.shopper import Shopper, eventually, key
+
+DEATH = re.compile(r"Server (\d+) died \((.+)\); server (\d+) answered (\d+\.\d\d) s later\.")
+_YOUNG_DEATH = re.compile(
+    r"Server \d+ died \((.+)\) before it answered anybody; the next one starts in (\S+) s\."
+)
+
+
+class Kept:
+    """A shop with a parent."""
+
+    def __init__(self, database_url: str, **settings: object) -> None:
+        settings = {"STORE_DISPATCH_TICK_SECONDS": 0.05, **settings}
+        self.parent = Server(database_url, script=SUPERVISED, **settings)
+        self.parent.start()
+        self.books = Books(database_url)
+        self.shopper = Shopper(self.parent.url)
+
+    @property
+    def server_pid(self) -> int:
+        """The process that the parent last spoke of."""
+        opened = re.search(r"\(process (\d+),", self.parent.output)
+        assert opened
+        return int(self.deaths[-1][2]) if self.deaths else int(opened[1])
+
+    @property
+    def deaths(self) -> list[tuple[str, ...]]:
+        """What the parent said of each: who died, of what, who came after, how long it took."""
+        return DEATH.findall(self.parent.output)
+
+    def wait_for_deaths(self, count: int) -> None:
+        """Until the parent has told of so many."""
+        eventually(lambda: len(self.deaths), lambda told: told >= count)
+
+
+@pytest.fixture
+def keep(new_url: NewUrl) -> Iterator[Callable[..., Kept]]:
+    """Opens a shop with a parent, on each kind of database."""
+    opened: list[Kept] = []
+
+    def open_one(**settings: object) -> Kept:
+        opened.append(Kept(new_url(), **settings))
+        return opened[-1]
+
+    yield open_one
+    for kept in opened:
+        kept.parent.close()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_killed_server_has_a_successor(keep: Callable[..., Kept]) -> None:
+    """At once, on the same address; the order that was under way goes on, and the parent says so once."""
+    shop = keep()
+    unpaid, moving = shop.shopper.buy(key()), shop.shopper.buy(key())
+    shop.shopper.confirm(moving)
+    first = shop.server_pid
+    os.kill(first, signal.SIGKILL)
+    shop.shopper.wait_for(moving, "Dispatched")
+    shop.shopper.confirm(unpaid)
+    shop.shopper.wait_for(unpaid, "Dispatched")
+    shop.wait_for_deaths(1)
+    [(died, cause, successor, _)] = shop.deaths
+    assert (int(died), cause) == (first, "SIGKILL")
+    assert int(successor) != first
+    assert not shop.books.faults()
+
+
+def test_no_connection_is_refused_while_the_server_is_dead(keep: Callable[..., Kept]) -> None:
+    """They wait in the backlog of the socket, which is the parent's, and are answered by the next server."""
+    shop = keep()
+    refused, answered, is_over = [], [], threading.Event()
+
+    def knock() -> None:
+        while not is_over.is_set():
+            try:
+                answered.append(shop.shopper.get("/product").status)
+            except ConnectionRefusedError as error:
+                refused.append(error)
+            except (OSError, http.client.HTTPException):
+                pass  # it was accepted by a server that died
+
+    visitors = [threading.Thread(target=knock) for _ in range(4)]
+    for visitor in visitors:
+        visitor.start()
+    for count in range(1, 6):
+        os.kill(shop.server_pid, signal.SIGKILL)
+        shop.wait_for_deaths(count)
+    is_over.set()
+    for visitor in visitors:
+        visitor.join()
+    assert not refused
+    assert set(answered) == {200}
+
+
+@pytest.mark.timeout(400)  # two hundred starts of a server take their time
+def test_two_hundred_kills_leave_an_order_that_completes(keep: Callable[..., Kept]) -> None:
+    """One after the other, each as soon as the next server answers: still one order, one charge.
+
+    Twenty on Postgres, where each start costs the same and nothing else is different.
+    """
+    shop = keep(STORE_PAYMENT_WINDOW_SECONDS=3600, STORE_DISPATCH_TICK_SECONDS=30)
+    unpaid, moving = shop.shopper.buy(key()), shop.shopper.buy(key())
+    shop.shopper.confirm(moving)
+    shop.shopper.wait_for(moving, "Paid. Your widget is on its way")
+    kills = 200 if is_sqlite(shop.parent.database_url) else 20
+    for count in range(1, kills + 1):
+        os.kill(shop.server_pid, signal.SIGKILL)
+        shop.wait_for_deaths(count)
+    shop.parent.stop()
+    shop.parent.close()
+    hurried = Kept(shop.parent.database_url)
+    try:
+        hurried.shopper.confirm(unpaid)
+        hurried.shopper.wait_for(unpaid, "Dispatched")
+        hurried.shopper.wait_for(moving, "Dispatched")
+        books = hurried.shopper.get("/ledger.json").json
+        assert books["balanced"], books
+        figures = {name: value for line in books["lines"] for name, value in line["figures"].items()}
+        assert figures["crashes"] == kills
+        assert figures["recovered"] == 2
+        assert not hurried.books.faults()
+    finally:
+        hurried.parent.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_parent_stops_its_server(keep: Callable[..., Kept], number: signal.Signals) -> None:
+    """Told to stop, both end in good order, and that is not counted as a crash."""
+    shop = keep()
+    server = shop.server_pid
+    os.kill(shop.parent.pid, number)
+    assert shop.parent.wait_for_death() == 0, shop.parent.output
+    assert not is_alive(server)
+    assert "Traceback" not in shop.parent.output
+    assert not shop.deaths
+    assert shop.books.rows("SELECT count(*) FROM generations WHERE stopped_at_ms IS NOT NULL") == [(1,)]
+
+
+def test_a_dead_parent_leaves_no_orphan(keep: Callable[..., Kept]) -> None:
+    """Killed like a server, with no time to say goodbye: its server ends too, and the port is free."""
+    shop = keep()
+    server = shop.server_pid
+    shop.parent.kill()
+    eventually(lambda: is_alive(server), lambda alive: not alive)
+    port = int(shop.parent.url.rsplit(":", 1)[1])
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_a_server_that_was_stopped_is_not_started_again(keep: Callable[..., Kept]) -> None:
+    """A clean stop is what somebody wanted, whichever of the two processes they told."""
+    shop = keep()
+    os.kill(shop.server_pid, signal.SIGTERM)
+    assert shop.parent.wait_for_death() == 0
+    assert not shop.deaths
+
+
+def test_whatever_keeps_the_first_server_from_opening_ends_the_parent(tmp_path: Path) -> None:
+    """With its one sentence and its exit code: a shop that never opened is not tried for ever."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    parent = Server(f"sqlite:///{tmp_path}/file/store.sqlite3", script=SUPERVISED)
+    parent.start(expect_to_open=False)
+    assert parent.wait_for_death() == REFUSED
+    assert parent.output.startswith(
+        "widget store: The database that DBOS_DATABASE_URL names cannot be opened"
+    )
+    assert parent.output.count("\n") == 1
+
+
+class Scripted:
+    """A parent whose servers are a script of our own, told by a file how to behave."""
+
+    def __init__(self, folder: Path) -> None:
+        self.news: list[str] = []
+        self.mood = folder / "mood"
+        self.mood.write_text("serve", encoding="utf-8")
+        script = folder / "server.py"
+        script.write_text(
+            "import os, socket, sys, time\n"
+            f"mood = open({str(self.mood)!r}).read()\n"
+            "if mood == 'die': sys.exit(7)\n"
+            "listener = socket.socket(fileno=int(sys.argv[2]))\n"
+            "while True:\n"
+            "    answer = listener.accept()[0]\n"
+            "    answer.recv(1000)\n"
+            "    answer.send(b'HTTP/1.0 200 OK\\r\\n\\r\\n')\n"
+            "    answer.close()\n",
+            encoding="utf-8",
+        )
+        self.parent = Supervisor(Settings(port=0), self.news.append, command=(sys.executable, str(script)))
+        self._thread = threading.Thread(target=self.parent.run, args=[lambda pid: f"open, {pid}"])
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it and its server."""
+        self.parent.stop()
+        self._thread.join()
+        self.parent.close()
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Iterator[Scripted]:
+    """A parent with servers of our own."""
+    scripted = Scripted(tmp_path)
+    yield scripted
+    scripted.close()
+
+
+def test_a_server_that_keeps_dying_young_is_tried_less_and_less_often(scripted: Scripted) -> None:
+    """It says so each time, never gives up, and is quick again once a server has answered."""
+    eventually(lambda: len(scripted.news), lambda count: count == 1)
+    assert scripted.news[0].startswith("open, ")
+    scripted.mood.write_text("die", encoding="utf-8")
+    scripted.parent.kill_server()
+    eventually(lambda: len(scripted.news), lambda count: count == 5)
+    young = [_YOUNG_DEATH.fullmatch(line) for line in scripted.news[1:5]]
+    assert [match and match.groups() for match in young] == [
+        ("exit code 7", "0.1"),
+        ("exit code 7", "0.2"),
+        ("exit code 7", "0.4"),
+        ("exit code 7", "0.8"),
+    ]
+    scripted.mood.write_text("serve", encoding="utf-8")
+    eventually(lambda: DEATH.fullmatch(scripted.news[-1]), bool)
+    young_deaths = sum(bool(_YOUNG_DEATH.fullmatch(line)) for line in scripted.news)
+    scripted.parent.kill_server()
+    eventually(lambda: sum(bool(DEATH.fullmatch(line)) for line in scripted.news), lambda told: told == 2)
+    assert all("(SIGKILL)" in line for line in scripted.news if DEATH.fullmatch(line))
+    assert len(scripted.news) == 1 + young_deaths + 2, "one line for each death"
+
+
+def test_the_pause_grows_to_five_seconds_and_no_further() -> None:
+    """A tenth of a second doubled, and doubled again."""
+    from store.supervisor import next_pause
+
+    pauses = [0.0]
+    while len(pauses) < 9:
+        pauses.append(next_pause(pauses[-1]))
+    assert pauses == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+def test_the_parent_needs_nothing_of_the_store_but_its_settings() -> None:
+    """So that a room which cannot even be imported ends a server, and not the parent."""
+    import subprocess
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, app; print(*[m for m in sys.modules if m.startswith('store')])"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(loaded.stdout.split()) == {"store", "store.config", "store.supervisor"}
