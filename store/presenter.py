@@ -1,41 +1,112 @@
-"""Owns the presenter's tools: today, restock. Imports `workflows`.
+"""Owns the presenter's tools: crash, restock, and what the last crash did.
 
-The blueprint is registered only where the shop listens on loopback, so that elsewhere its
-routes are not found and no page mentions them.
+Imports `actions`, `config`, `durability`, `gate`, `queries` and `web`. The blueprint is registered only
+where somebody may use it, so that elsewhere its routes are not found and no page mentions them.
 """
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+import os
+from dataclasses import dataclass
+from typing import cast
 
-from flask import Blueprint, abort, current_app, jsonify, redirect, request, url_for
-from werkzeug.wrappers import Response
+from flask import Blueprint, Flask, Response, abort, current_app, jsonify, redirect, request, url_for
+from flask_htmx import make_response
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import TooManyRequests, Unauthorized
+from werkzeug.wrappers import Response as AnyResponse
 
-from store import workflows
+from store import actions, durability
+from store.config import Settings
+from store.gate import Answer, Gate
+from store.queries import Generation
+from store.web import fragment, htmx, queries
 
 presenter = Blueprint("presenter", __name__)
+_CHALLENGE = WWWAuthenticate("basic", {"realm": "The presenter's tools", "charset": "UTF-8"})
 
 
-def is_offered() -> bool:
-    """Whether whoever makes this request may use the tools: nobody but this machine.
+def prepare(app: Flask, settings: Settings) -> None:
+    """Give `app` the tools, if anybody may use them."""
+    app.jinja_env.globals["presenter_is_welcome"] = is_welcome
+    app.jinja_env.globals["running"] = running
+    if settings.offers_presenter_tools:
+        app.extensions["gate"] = Gate(settings)
+        app.register_blueprint(presenter)
 
-    The blueprint is there only if `STORE_HOST` is loopback. Other servers than `python app.py`
-    listen where they are told, so where the request comes from is looked at too.
-    """
-    return presenter.name in current_app.blueprints and ip_address(request.remote_addr or "::").is_loopback
+
+def is_welcome() -> bool:
+    """Whether whoever makes this request may use the tools: nobody else's page mentions them."""
+    return "gate" in current_app.extensions and _gate().ask(request) is Answer.WELCOME
+
+
+@dataclass(frozen=True)
+class Running:
+    """What the tools show: the server that answers, and how many crashes there were before it."""
+
+    generation: Generation
+    crashes: int
+
+
+def running() -> Running:
+    """The server that answers this request."""
+    [newest, *_] = queries().generations(limit=1)
+    return Running(newest, queries().crashes())
 
 
 @presenter.before_request
 def refuse_others() -> None:
-    """Elsewhere there are no tools."""
-    if not is_offered():
+    """Ask for the password where there is one; elsewhere there are no tools."""
+    answer = _gate().ask(request)
+    if answer is Answer.CLOSED:
         abort(404)
+    if answer is Answer.TOO_SOON:
+        seconds = _gate().seconds_to_wait(request)
+        raise TooManyRequests(
+            f"That password was wrong: wait {seconds} s before the next try.", retry_after=seconds
+        )
+    if answer is Answer.UNKNOWN:
+        raise Unauthorized(
+            "The presenter's tools need the password that the shop was started with.",
+            www_authenticate=_CHALLENGE,
+        )
+
+
+@presenter.get("/presenter")
+def sign_in() -> AnyResponse:
+    """Where a browser asks for the password; the tools themselves are on the pages of the shop."""
+    return redirect(url_for("storefront.store"), 303)
+
+
+@presenter.get("/presenter/tools")
+def tools() -> Response:
+    """The tools, with the server that is up now and what the last crash did."""
+    return fragment("_presenter.html")
 
 
 @presenter.post("/restock")
-def restock() -> Response:
+def restock() -> AnyResponse:
     """Fill the shelf; back to the store for a browser, the units added for a program."""
-    units = workflows.restock()
+    units = actions.restock()
     if "text/html" in request.headers.get("Accept", ""):
         return redirect(url_for("storefront.store"), 303)
     return jsonify(units_added=units)
+
+
+@presenter.post("/crash_application")
+def crash_application() -> AnyResponse:
+    """Die at once, in the middle of everything: nothing is flushed, no workflow is told.
+
+    A form says which server it was meant for. A browser sends a form that was not answered
+    again, by itself or on a reload, and one press of the button is one crash.
+    """
+    meant_for = request.form.get("generation")
+    if meant_for is None or meant_for == str(durability.generation()):
+        os._exit(1)
+    if htmx:
+        return cast(AnyResponse, make_response("", 204, push_url=False))
+    return redirect(url_for("storefront.store"), 303)
+
+
+def _gate() -> Gate:
+    return cast(Gate, current_app.extensions["gate"])

@@ -55,6 +55,7 @@ def prepare(app: Flask, databases: Databases) -> None:
     htmx.init_app(app)
 
     app.before_request(_set_deadline)
+    app.before_request(_refuse_other_sites)
     app.before_request(_refuse_large_bodies)
     app.after_request(_finish)
     app.register_error_handler(HTTPException, _explain)
@@ -107,7 +108,31 @@ def _workflows_run(databases: Databases) -> bool:
 
 
 def _set_deadline() -> None:
-    patience.begin(patience.JSON_SECONDS if request.blueprint == "api" else patience.PAGE_SECONDS)
+    if request.blueprint == "api":
+        patience.begin(patience.JSON_SECONDS, patience.JSON_EVENT_SECONDS)
+    else:
+        patience.begin(patience.PAGE_SECONDS, patience.PAGE_EVENT_SECONDS)
+
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def _refuse_other_sites() -> None:
+    """Let no page of another site change anything here, with the password that its reader's browser knows.
+
+    A browser says where a request comes from: in Sec-Fetch-Site, or, over plain HTTP and if it
+    is old, in Origin alone. Whatever sends neither is no browser, and has no such reader.
+    """
+    if request.method in _SAFE_METHODS:
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    origin = request.headers.get("Origin")
+    if site is not None:
+        is_ours = site in {"same-origin", "none"}
+    else:
+        is_ours = origin is None or origin.partition("://")[2] == request.host
+    if not is_ours:
+        abort(403, "Only the shop's own pages may do that: open the store itself and try again.")
 
 
 def _refuse_large_bodies() -> None:
@@ -131,12 +156,15 @@ def _finish(response: Response) -> Response:
 
 _SENTENCES = {
     400: "That request was not understood: go back to the store and try again.",
+    401: "This needs a password.",
+    403: "That is not allowed.",
     404: "There is nothing at this address: the store is the place to start.",
     405: "This address does not answer to that method.",
     408: "The request took too long to arrive: send it again.",
     413: f"That was more than the {MAX_BODY_BYTES // 1024} KB that this shop reads: send less.",
     414: "That address is too long.",
     415: "The shop does not read that kind of content.",
+    429: "That was too often: wait a moment.",
     431: "The headers of that request are too large.",
     500: "Something went wrong on our side, but your order, if you have one, is safe: reload to see it.",
     503: "The shop is catching its breath; nothing is lost, and trying again makes no second order.",
@@ -152,7 +180,7 @@ def _explain(error: HTTPException) -> Response:
     ours = error.description if error.description != type(error).description else None
     response = _say(code, ours or _SENTENCES.get(code, _SENTENCES[400 if code < 500 else 500]))
     for name, value in error.get_headers():
-        if name in {"Allow", "Retry-After"}:
+        if name in {"Allow", "Retry-After", "WWW-Authenticate"}:
             response.headers[name] = value
     return response
 

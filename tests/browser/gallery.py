@@ -31,6 +31,9 @@ VIEWS = (
     "order-dispatched",
     "order-declined",
     "order-expired",
+    "order-settling",
+    "books",
+    "books-broken",
     "not-found",
 )
 
@@ -64,6 +67,10 @@ class Gallery:
             "order-under-way": View(self._shop, f"/orders/{self._paid(4)}", on_its_way),
             "order-paid": View(self._shop, f"/orders/{self._paid(0)}", on_its_way),
             "order-pending": View(self._shop, f"/orders/{pending}", "Waiting for your payment"),
+            "order-settling": View(self._shop, f"/orders/{pending}?settling=1", "Settling your payment…"),
+            "books": View(self._empty, "/ledger", "The books"),
+            # What is arranged above, no shop would do.
+            "books-broken": View(self._shop, "/ledger", "The books"),
             "not-found": View(self._shop, "/nowhere", "There is nothing at this address"),
         }
         assert set(self._views) == set(VIEWS)

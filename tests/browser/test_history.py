@@ -174,18 +174,20 @@ def test_a_form_that_was_refused_leaves_the_address_alone(still_shop: Shop, visi
 # --- while the database is away ---------------------------------------------------------
 
 
-def test_going_back_while_the_database_is_away_shows_a_whole_page(still_shop: Shop, visit: Visit) -> None:
-    """An error that comes with Back has the shop's frame around it, and gets over it by itself."""
+def test_going_back_while_the_database_is_away_arrives_once_it_is_back(
+    still_shop: Shop, visit: Visit
+) -> None:
+    """The page stays as it is and says that the way is kept, and then goes back by itself."""
     shopper = visit(still_shop, tolerated=REFUSED)
     shopper.buy()
     with closed_tables(still_shop):
         # What the shop has read a moment before the trouble, it still tells everybody.
         shopper.wait_until(lambda: shopper.responses[-1].status == 503)
         shopper.page.go_back()
-        shopper.sees(BREATHLESS)
-        expect(shopper.page.get_by_role("link", name="The Widget Store")).to_be_visible()
-        assert shopper.path == "/"
+        expect(shopper.page.locator("#outage")).to_contain_text("Your click is kept")
+        shopper.sees("Your widget is held")
     shopper.sees("The Widget")
+    assert shopper.path == "/"
     expect(shopper.buy_now).to_be_enabled()
 
 
@@ -205,11 +207,27 @@ def test_a_page_opened_while_the_database_is_away_gets_over_it(still_shop: Shop,
     expect(shopper.page).to_have_title("The Widget · The Widget Store")
 
 
-def test_buy_now_while_nothing_can_be_written_can_be_tried_again(
+def test_buy_now_while_nothing_can_be_written_is_kept_until_it_can(
+    still_shop: Shop, visit: Visit, nobody_writes: HoldWrites
+) -> None:
+    """The page stays, says that the click is kept, and goes on by itself: one order, of that key."""
+    shopper = visit(still_shop, tolerated=REFUSED)
+    before, key = len(still_shop.books.orders()), shopper.key
+    with nobody_writes(still_shop, checkpoints=True):
+        shopper.buy_now.click()
+        expect(shopper.page.locator("#outage")).to_contain_text("Your click is kept")
+        shopper.sees("The Widget")
+    shopper.sees("Your widget is held")
+    assert shopper.payment_id == key
+    assert len(still_shop.books.orders()) == before + 1
+    assert not still_shop.books.faults()
+
+
+def test_without_javascript_buy_now_can_be_tried_again(
     still_shop: Shop, visit: Visit, nobody_writes: HoldWrites
 ) -> None:
     """The shop says that trying again makes no second order: so there is a way to, with the same key."""
-    shopper = visit(still_shop, tolerated=REFUSED)
+    shopper = visit(still_shop, tolerated=REFUSED, java_script_enabled=False)
     before, key = len(still_shop.books.orders()), shopper.key
     with nobody_writes(still_shop, checkpoints=True):
         shopper.buy_now.click()

@@ -181,9 +181,9 @@ def test_a_slow_reservation_is_waited_for_on_the_payment_page(
         shopper.sees("Reserving your widget…")
         expect(shopper.page.get_by_role("main").get_by_role("button")).to_have_count(0)
         assert shopper.path == f"/pay/{payment_id}"
-        mark(shopper.page.get_by_role("status"))
+        mark(shopper.page.locator("#announcement"))
     shopper.sees("Your widget is held")
-    assert is_marked(shopper.page.get_by_role("status"))
+    assert is_marked(shopper.page.locator("#announcement"))
     shopper.pay()
 
 

@@ -68,11 +68,11 @@ class Markup(HTMLParser):
 
     @property
     def polled(self) -> dict[str, Element]:
-        """The elements that poll, by their ids."""
+        """The elements that poll, by their ids; the presenter's tools always do, and are left out."""
         return {
             element.attrs["id"]: element
             for element in self.elements
-            if element.attrs.get("hx-trigger", "").startswith("every ")
+            if element.attrs.get("hx-trigger", "").startswith("every ") and element.tag != "aside"
         }
 
     @property
@@ -84,17 +84,23 @@ class Markup(HTMLParser):
 
     @property
     def live_regions(self) -> list[Element]:
-        """What a screen reader speaks of by itself when it changes."""
+        """What a screen reader speaks of by itself when it changes, but for the outage of every page."""
         roles = {"status", "alert", "log"}
         return [
-            each for each in self.elements if each.attrs.get("role") in roles or "aria-live" in each.attrs
+            each
+            for each in self.elements
+            if (each.attrs.get("role") in roles or "aria-live" in each.attrs)
+            and each.attrs.get("id") != "outage"
         ]
 
     @property
     def offers(self) -> set[str]:
-        """What can be done from the main part: links to follow, buttons to press; ids left out."""
-        found = {f"GET {link.attrs['href']}" for link in self.all("a") if link.within("main")}
-        for button in self.all("button"):
+        """What a shopper can do from the main part: links to follow, buttons to press; ids left out."""
+        for_shoppers = [each for each in self.all("a", "button") if not each.within("aside")]
+        found = {
+            f"GET {each.attrs['href']}" for each in for_shoppers if each.tag == "a" and each.within("main")
+        }
+        for button in for_shoppers:
             form = button.within("form")
             if form is not None and "disabled" not in button.attrs:
                 said = " {name}={value}".format(**button.attrs) if "name" in button.attrs else ""

@@ -1,0 +1,113 @@
+"""Owns who may use the presenter's tools. Imports `config`.
+
+Without a password: whoever is on this machine, if the shop listens to nobody else. With one:
+whoever knows it, by HTTP Basic (RFC 7617), from anywhere.
+"""
+
+from __future__ import annotations
+
+import hmac
+import threading
+import time
+from collections import OrderedDict
+from enum import Enum, auto
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+from flask import Request
+
+from store.config import LOOPBACK_HOSTS, Settings
+
+_FIRST_WAIT_SECONDS = 1.0
+_LONGEST_WAIT_SECONDS = 10.0
+_REMEMBERED = 10_000
+"""Addresses whose failed tries are remembered; the oldest are forgotten."""
+_PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via")
+
+
+class Answer(Enum):
+    """What the gate says to a request."""
+
+    WELCOME = auto()
+    UNKNOWN = auto()
+    """It names no password, or a wrong one."""
+    TOO_SOON = auto()
+    """A try from the same address has just failed."""
+    CLOSED = auto()
+    """There are no tools here, for nobody who comes from there."""
+
+
+class Gate:
+    """Stands before the presenter's tools of one shop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._password = settings.presenter_password.encode()
+        self._is_private = settings.is_for_this_machine_only
+        self._lock = threading.Lock()
+        # Of each address whose last try failed: how long it must wait, and since when.
+        self._failed: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def ask(self, request: Request) -> Answer:
+        """Whether whoever makes this request may use the tools."""
+        if not self._password:
+            return Answer.WELCOME if self._is_private and _is_local(request) else Answer.CLOSED
+        if request.authorization is None or request.authorization.password is None:
+            return Answer.UNKNOWN
+        return self._try(_who(request), request.authorization.password.encode())
+
+    def seconds_to_wait(self, request: Request) -> int:
+        """How long until another try is listened to, in whole seconds, 1 or more."""
+        return max(1, -int(-self._left(_who(request)) // 1))
+
+    def _try(self, who: str, password: bytes) -> Answer:
+        # One at a time, so that a thousand tries at once are not a thousand first tries.
+        with self._lock:
+            if self._left(who) > 0:
+                return Answer.TOO_SOON
+            if hmac.compare_digest(password, self._password):
+                self._failed.pop(who, None)
+                return Answer.WELCOME
+            waited, _ = self._failed.pop(who, (0.0, 0.0))
+            wait = min(max(_FIRST_WAIT_SECONDS, 2 * waited), _LONGEST_WAIT_SECONDS)
+            self._failed[who] = (wait, time.monotonic())
+            if len(self._failed) > _REMEMBERED:
+                self._failed.popitem(last=False)
+            return Answer.UNKNOWN
+
+    def _left(self, who: str) -> float:
+        wait, since = self._failed.get(who, (0.0, 0.0))
+        return since + wait - time.monotonic()
+
+
+def _is_local(request: Request) -> bool:
+    """Whether a request comes from this machine, and from no proxy on it that nobody told us of.
+
+    It must also call the shop by a name of this machine: a page of another site, whose name was
+    made to mean this machine, does not. `waitress-serve` takes away what a proxy says of
+    itself, so there nobody can be sure.
+    """
+    address = _address(request)
+    return (
+        address is not None
+        and address.is_loopback
+        and urlsplit(f"//{request.host}").hostname in LOOPBACK_HOSTS
+        and not any(header in request.headers for header in _PROXY_HEADERS)
+        and not str(request.environ.get("SERVER_SOFTWARE")).startswith("waitress")
+    )
+
+
+def _who(request: Request) -> str:
+    """The address that tries; of IPv6 the network, because one machine has a whole one of them."""
+    address = _address(request)
+    if isinstance(address, IPv6Address):
+        return address.exploded[:19]
+    return str(address)
+
+
+def _address(request: Request) -> IPv4Address | IPv6Address | None:
+    """Where a request comes from; None if that is no address, as of a Unix socket."""
+    try:
+        address = ip_address(request.remote_addr or "")
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -1,0 +1,225 @@
+"""The server dies while somebody shops: the page says so calmly, keeps the click, and goes on by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Locator, Route, expect
+
+from tests.browser.conftest import Visit
+from tests.browser.gallery import row
+from tests.browser.visitor import Visitor, is_marked, mark
+from tests.conftest import Shop
+from tests.support.server import SUPERVISED
+from tests.support.shopper import eventually
+
+# What Chromium itself writes to the console when a request is not answered.
+_NO_ANSWER = (
+    r"ERR_(EMPTY_RESPONSE|CONTENT_LENGTH_|CONNECTION_|SOCKET_|INCOMPLETE_)|Failed to fetch"
+    r"|NetworkError|50[234]"
+)
+
+
+class KeptShop(Shop):
+    """A shop with a parent, whose server can be killed."""
+
+    def open(self) -> None:
+        """Open it, with its parent."""
+        self.server.restart(script=SUPERVISED)
+
+    def kill(self) -> None:
+        """Kill the server, and not the parent."""
+        [(pid,)] = self.books.rows("SELECT pid FROM generations ORDER BY generation DESC LIMIT 1")
+        os.kill(pid, signal.SIGKILL)
+
+    def has_come_back(self, deaths: int) -> None:
+        """Wait until the parent has told of so many deaths."""
+        eventually(lambda: self.server.output.count(" s later."), lambda told: told >= deaths)
+
+
+@pytest.fixture
+def kept_shop(sqlite_url: Callable[[], str]) -> Iterator[KeptShop]:
+    """A shop with a parent, where a dispatch takes some seconds."""
+    shop = KeptShop(sqlite_url(), STORE_PAYMENT_WINDOW_SECONDS=600, STORE_DISPATCH_TICK_SECONDS=0.25)
+    shop.open()
+    yield shop
+    shop.server.close()
+
+
+def banner(shopper: Visitor) -> Locator:
+    """What is said of an outage."""
+    return shopper.page.locator("#outage")
+
+
+def die_at_the_first_form(shopper: Visitor, shop: KeptShop, *, after_its_work: bool) -> list[Route]:
+    """Kill the server at the first form that is sent, which nobody answers: before or after its work.
+
+    Returns the requests that this befell: none yet, and then one.
+    """
+    died: list[Route] = []
+
+    def die_once(route: Route) -> None:
+        if route.request.method != "POST" or died:
+            route.fallback()
+            return
+        died.append(route)
+        if after_its_work:
+            route.fetch(max_redirects=0)
+        shop.kill()
+        route.abort("connectionreset")
+
+    shopper.page.route("**", die_once)
+    return died
+
+def test_a_purchase_goes_through_a_kill_between_each_pair_of_clicks(
+    kept_shop: KeptShop, visit: Visit
+) -> None:
+    """One order, one charge, one page load."""
+    shopper = visit(kept_shop, tolerated=_NO_ANSWER)
+    kept_shop.kill()
+    payment_id = shopper.buy()
+    kept_shop.kill()
+    shopper.pay()
+    for progress in (2, 5, 8):
+        shopper.wait_until(lambda: shopper.progress >= progress)  # noqa: B023 - used before the next round
+        kept_shop.kill()
+    shopper.sees("Dispatched")
+    expect(banner(shopper)).to_be_hidden()
+    assert shopper.loads() == 1
+    assert kept_shop.books.orders() == {payment_id: "dispatched"}
+    assert not kept_shop.books.faults()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_purchase_goes_through_a_kill_during_each_request(
+    kept_shop: KeptShop, visit: Visit, moment: str
+) -> None:
+    """Before the server has it, or after, with the answer lost: each click is sent again by itself."""
+    shopper = visit(kept_shop, tolerated=_NO_ANSWER)
+    deaths: list[str] = []
+
+    def die_over_it(route: Route) -> None:
+        request = route.request
+        if request.method != "POST" or request.url in deaths:
+            route.fallback()
+            return
+        deaths.append(request.url)
+        if moment == "after":
+            route.fetch(max_redirects=0)
+        kept_shop.kill()
+        route.abort("connectionreset")
+
+    shopper.page.route("**", die_over_it)
+    payment_id = shopper.buy()
+    shopper.pay()
+    shopper.sees("Dispatched")
+    assert len(deaths) == 2
+    kept_shop.has_come_back(2)
+    assert shopper.loads() == 1
+    assert kept_shop.books.orders() == {payment_id: "dispatched"}
+    assert row(kept_shop, payment_id).order_id == 1
+    assert not kept_shop.books.faults()
+
+
+def test_cancelling_goes_through_a_kill(kept_shop: KeptShop, visit: Visit) -> None:
+    """The button that was pressed is the one that is sent again."""
+    shopper = visit(kept_shop, tolerated=_NO_ANSWER)
+    payment_id = shopper.buy()
+    died = die_at_the_first_form(shopper, kept_shop, after_its_work=False)
+    shopper.cancel.click()
+    shopper.sees("Payment cancelled")
+    assert died
+    assert kept_shop.books.orders() == {payment_id: "declined"}
+
+
+def test_a_long_outage_is_said_and_everything_stays_where_it_is(kept_shop: KeptShop, visit: Visit) -> None:
+    """Within two seconds, as a status; the click is kept; and it goes away by itself."""
+    shopper = visit(kept_shop, patient=True, tolerated=_NO_ANSWER)
+    expect(banner(shopper)).to_be_hidden()
+    expect(banner(shopper)).to_have_attribute("role", "status")
+    mark(shopper.buy_now)
+
+    shopper.page.route("**", lambda route: route.abort("connectionrefused"))
+    expect(banner(shopper)).to_contain_text("Nothing is lost", timeout=2000)
+    assert is_marked(shopper.buy_now)
+    shopper.buy_now.click()
+    expect(banner(shopper)).to_contain_text("Your click is kept")
+    expect(shopper.page.locator("#shelf form")).to_have_attribute("aria-busy", "true")
+    shopper.wait_until(lambda: shopper.asked("/buy", "POST") >= 3)
+    assert is_marked(shopper.page.locator("#shelf button"))
+    expect(shopper.page.get_by_role("alert")).to_have_count(0)
+    assert not kept_shop.books.orders()
+
+    shopper.page.unroute("**")
+    shopper.sees("Your widget is held")
+    expect(banner(shopper)).to_be_hidden()
+    assert len(kept_shop.books.orders()) == 1
+    assert shopper.loads() == 1
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_what_a_proxy_says_of_a_dead_server_is_an_outage_too(
+    kept_shop: KeptShop, visit: Visit, status: int
+) -> None:
+    """A link that is followed meanwhile arrives as soon as there is somebody to answer."""
+    shopper = visit(kept_shop, tolerated=_NO_ANSWER)
+    shopper.page.route("**", lambda route: route.fulfill(status=status, body="<h1>Bad Gateway</h1>"))
+    expect(banner(shopper)).to_contain_text("catching its breath")
+    shopper.page.get_by_role("link", name="The books", exact=True).click()
+    expect(banner(shopper)).to_contain_text("Your click is kept")
+    expect(shopper.heading).to_have_text("The Widget")
+    shopper.page.unroute("**")
+    shopper.sees("The books")
+    expect(banner(shopper)).to_be_hidden()
+    assert shopper.loads() == 1
+
+
+def test_a_late_answer_is_said_before_it_comes(kept_shop: KeptShop, visit: Visit) -> None:
+    """A server that takes its time is as worrying as one that is dead, and gets the same word."""
+    shopper = visit(kept_shop, tolerated=_NO_ANSWER)
+    held = shopper.hold_forms_back()
+    shopper.buy_now.click()
+    expect(banner(shopper)).to_contain_text("Nothing is lost", timeout=2000)
+    held[0].continue_()
+    shopper.sees("Your widget is held")
+    expect(banner(shopper)).to_be_hidden()
+
+
+def test_one_press_of_the_crash_button_is_one_crash(kept_shop: KeptShop, visit: Visit) -> None:
+    """A browser sends a form that was not answered again; the next server knows that it was not meant."""
+    presenter = visit(kept_shop, tolerated=_NO_ANSWER)
+    payment_id = presenter.buy()
+    presenter.pay()
+    tools = presenter.page.locator("#presenter")
+    for crashes in (1, 2, 3):
+        expect(tools).to_contain_text(f"{crashes - 1} crash")
+        presenter.page.get_by_role("button", name="Crash the server").click()
+        expect(tools).to_contain_text(f"{crashes} crash")
+        expect(tools).to_contain_text(f"Server {crashes + 1}, process")
+    presenter.sees("Dispatched")
+    assert presenter.path == f"/orders/{payment_id}"
+    assert presenter.loads() == 1
+    assert kept_shop.books.rows("SELECT count(*) FROM generations") == [(4,)]
+    assert kept_shop.server.output.count("died (exit code 1)") == 3
+    presenter.page.get_by_text("What the database remembers").click()
+    [(survived,)] = kept_shop.books.rows("SELECT count(*) FROM recoveries")
+    assert survived > 0
+    expect(presenter.page.locator("#checkpoints .crash")).to_have_count(survived)
+
+
+def test_without_javascript_the_same_form_reaches_the_same_order(kept_shop: KeptShop, visit: Visit) -> None:
+    """The browser shows its own error page; going back and pressing again is the same order."""
+    shopper = visit(kept_shop, java_script_enabled=False, tolerated=_NO_ANSWER)
+    key = shopper.key
+    died = die_at_the_first_form(shopper, kept_shop, after_its_work=True)
+    shopper.buy_now.click()
+    shopper.wait_until(lambda: bool(died))
+    shopper.page.wait_for_url("chrome-error://**")
+    kept_shop.has_come_back(1)
+    shopper.open(f"/pay/{key}").sees("Your widget is held")
+    assert kept_shop.books.orders() == {key: "pending"}
+    assert kept_shop.shopper.submit("/buy", key=key).location == f"/pay/{key}"
+    assert len(kept_shop.books.orders()) == 1

@@ -1,0 +1,249 @@
+"""The presenter's tools: who may use them, what they do, and that nobody else hears of them."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+
+import pytest
+
+from store.config import Settings
+from store.gate import Answer as Said
+from store.gate import Gate
+from tests.conftest import Shop
+from tests.support.refusal import is_one_sentence
+from tests.support.server import SERVER
+from tests.support.shopper import HTML, Answer, key
+
+PASSWORD = "correct horse: battery"  # noqa: S105 - of shops that close with the test
+_TOOLS = ("/presenter", "/presenter/tools")
+_ACTIONS = ("/restock", "/crash_application")
+
+
+def credentials(password: str) -> dict[str, str]:
+    """As a browser sends them. The user's name is nobody's business."""
+    return {"Authorization": "Basic " + base64.b64encode(f"anybody:{password}".encode()).decode()}
+
+
+def as_html(shop: Shop, path: str, *, method: str = "GET", **headers: str) -> Answer:
+    """Ask as a browser does."""
+    return shop.shopper.request(method, path, headers={**HTML, **headers})
+
+
+@pytest.fixture(scope="module")
+def guarded(new_url: Callable[[], str]) -> Iterator[Shop]:
+    """A shop whose tools are behind a password."""
+    shop = Shop(new_url(), STORE_PRESENTER_PASSWORD=PASSWORD)
+    shop.server.start()
+    yield shop
+    shop.server.close()
+
+
+# --- on loopback --------------------------------------------------------------------------------
+
+
+def test_on_loopback_the_tools_are_on_every_page_of_a_purchase(shop: Shop) -> None:
+    """The store, the payment, the order; two sentences say what to try."""
+    payment_id = shop.shopper.buy()
+    pages = [shop.shopper.page(path).text for path in ("/", f"/pay/{payment_id}", f"/orders/{payment_id}")]
+    for page in pages:
+        assert "Crash the server" in page
+        assert "Fill the shelf to 100" in page
+        assert "every order goes on from its last checkpoint." in page
+    assert "this machine only" in shop.server.output
+
+
+def test_the_tools_name_the_server_that_answers(shop: Shop) -> None:
+    """Its process, since when it is up, and how many crashes there have been."""
+    [(generation, pid)] = shop.books.rows(
+        "SELECT generation, pid FROM generations ORDER BY generation DESC LIMIT 1"
+    )
+    tools = shop.shopper.page("/presenter/tools").text
+    assert pid == shop.server.pid
+    assert f"Server {generation}, process {pid}, up since" in tools
+    assert f'name="generation" value="{generation}"' in tools
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+def test_a_proxy_that_nobody_told_of_gets_no_tools(shop: Shop, header: str) -> None:
+    """It runs on this machine too, and who is behind it nobody knows."""
+    page = as_html(shop, "/", **{header: "192.0.2.7"})
+    assert page.status == 200
+    assert "Crash" not in page.text
+    for path in _ACTIONS:
+        assert as_html(shop, path, method="POST", **{header: "192.0.2.7"}).status == 404
+    assert shop.shopper.is_open()
+
+
+# --- the crash ----------------------------------------------------------------------------------
+
+
+def test_a_crash_is_at_once_and_tells_nobody(open_shop: Callable[..., Shop]) -> None:
+    """Exit code 1, no answer, no word in the database; the next start says so."""
+    shop = open_shop()
+    payment_id = shop.shopper.buy(key())
+    with pytest.raises((OSError, HTTPException)):
+        shop.shopper.post("/crash_application")
+    assert shop.server.wait_for_death() == 1
+    assert shop.books.rows("SELECT stopped_at_ms FROM generations") == [(None,)]
+    shop.server.restart()
+    [(last_sign, started)] = shop.books.rows(
+        "SELECT last_sign_of_life_ms, started_at_ms FROM generations WHERE generation = 2"
+    )
+    [(created,)] = shop.books.rows("SELECT created_at_ms FROM orders")
+    assert created <= last_sign < started
+    assert shop.books.rows("SELECT generation, payment_id FROM recoveries") == [(2, payment_id)]
+    assert "1 crash survived" in shop.shopper.page("/").text
+    assert "It took up 1 order that" in shop.shopper.page("/").text
+    assert "process" in shop.shopper.page(f"/orders/{payment_id}/checkpoints").text
+
+
+def test_a_crash_that_was_meant_for_an_earlier_server_is_none(shop: Shop) -> None:
+    """A browser that sends the form again, or a reload of its error page, does no harm."""
+    asked = shop.shopper.submit("/crash_application", generation="0")
+    assert (asked.status, asked.location) == (303, "/")
+    by_htmx = shop.shopper.request(
+        "POST",
+        "/crash_application",
+        "generation=0",
+        {**HTML, "HX-Request": "true", "Content-Type": "application/x-www-form-urlencoded"},
+    )
+    assert by_htmx.status == 204
+    assert shop.shopper.is_open()
+
+
+def test_a_stop_is_not_a_crash(open_shop: Callable[..., Shop]) -> None:
+    """SIGTERM is written down, and what waits is not called recovered."""
+    shop = open_shop()
+    shop.shopper.buy(key())
+    assert shop.server.stop() == 0
+    [(stopped_at_ms,)] = shop.books.rows("SELECT stopped_at_ms FROM generations")
+    shop.server.restart()
+    assert shop.books.rows("SELECT last_sign_of_life_ms FROM generations WHERE generation = 2") == [
+        (stopped_at_ms,)
+    ]
+    assert shop.books.rows("SELECT count(*) FROM recoveries") == [(0,)]
+    assert "0 crashes survived" in shop.shopper.page("/").text
+
+
+# --- elsewhere ----------------------------------------------------------------------------------
+
+
+def test_where_others_can_reach_the_shop_there_is_no_trace(open_shop: Callable[..., Shop]) -> None:
+    """Every route is not found, and no page has a word of it."""
+    shop = open_shop(STORE_TRUSTED_PROXIES=1)
+    for path in _TOOLS:
+        assert as_html(shop, path).status == 404
+    for path in _ACTIONS:
+        assert shop.shopper.post(path).status == 404
+    payment_id = shop.shopper.buy()
+    for path in ("/", f"/pay/{payment_id}", f"/orders/{payment_id}", "/ledger"):
+        page = shop.shopper.page(path).text.lower()
+        assert not re.search(r"presenter|restock|fill the shelf|crash_application", page)
+    assert "The presenter's tools are off; set STORE_PRESENTER_PASSWORD to have them." in shop.server.output
+
+
+def test_behind_a_password_there_is_no_trace_for_others(guarded: Shop) -> None:
+    """Pages are as they are without tools; the tools ask for the password."""
+    assert "presenter" not in guarded.shopper.page("/").text.lower()
+    for path in _TOOLS:
+        answer = as_html(guarded, path)
+        assert answer.status == 401
+        assert answer.headers["Www-Authenticate"].startswith("Basic ")
+    for path in _ACTIONS:
+        answer = guarded.shopper.post(path)
+        assert answer.status == 401
+        assert is_one_sentence(answer.json["error"])
+    assert guarded.shopper.is_open()
+    assert "/presenter, behind STORE_PRESENTER_PASSWORD" in guarded.server.output
+    assert PASSWORD not in guarded.server.output
+
+
+def test_whoever_knows_the_password_has_the_tools(guarded: Shop) -> None:
+    """By signing in once; from then on the browser sends it along to every page."""
+    signed_in = as_html(guarded, "/presenter", **credentials(PASSWORD))
+    assert (signed_in.status, signed_in.location) == (303, "/")
+    assert "Crash the server" in as_html(guarded, "/", **credentials(PASSWORD)).text
+    filled = guarded.shopper.request("POST", "/restock", headers=credentials(PASSWORD))
+    assert (filled.status, filled.json) == (200, {"units_added": 0})
+
+
+def test_the_password_crashes_the_shop(open_shop: Callable[..., Shop]) -> None:
+    """From any address, for whoever has it."""
+    shop = open_shop(STORE_PRESENTER_PASSWORD=PASSWORD, STORE_TRUSTED_PROXIES=1)
+    with pytest.raises((OSError, HTTPException)):
+        shop.shopper.request("POST", "/crash_application", headers=credentials(PASSWORD))
+    assert shop.server.wait_for_death() == 1
+
+
+def test_failed_tries_are_slowed_down(open_shop: Callable[..., Shop]) -> None:
+    """After a wrong password even the right one has to wait; others need not."""
+    shop = open_shop(STORE_PRESENTER_PASSWORD=PASSWORD, STORE_TRUSTED_PROXIES=1)
+
+    def try_from(address: str, password: str) -> Answer:
+        return as_html(shop, "/presenter", **credentials(password), **{"X-Forwarded-For": address})
+
+    assert try_from("192.0.2.1", "wrong").status == 401
+    at_once = try_from("192.0.2.1", PASSWORD)
+    assert at_once.status == 429
+    assert 1 <= int(at_once.headers["Retry-After"]) <= 2
+    assert "wait" in at_once.text
+    assert try_from("192.0.2.2", PASSWORD).status == 303
+    # A page is no way round it: it says nothing of the tools to whoever has to wait.
+    page = as_html(shop, "/", **credentials(PASSWORD), **{"X-Forwarded-For": "192.0.2.1"})
+    assert (page.status, "Crash" in page.text) == (200, False)
+    assert shop.server.script == SERVER
+
+
+class Asked:
+    """A request, as far as the gate looks at it."""
+
+    def __init__(self, password: str | None, address: str = "192.0.2.1") -> None:
+        from werkzeug.datastructures import Authorization
+
+        self.remote_addr = address
+        self.authorization = (
+            None if password is None else Authorization("basic", {"username": "x", "password": password})
+        )
+        self.headers: dict[str, str] = {}
+
+
+def test_a_thousand_tries_at_once_are_one_try() -> None:
+    """Whoever comes while the first is looked at has come too soon."""
+    gate = Gate(Settings(presenter_password=PASSWORD))
+    with ThreadPoolExecutor(50) as crowd:
+        said = list(crowd.map(lambda number: gate.ask(Asked(f"guess {number}")), range(1000)))
+    assert said.count(Said.WELCOME) == 0
+    assert said.count(Said.UNKNOWN) == 1
+
+
+def test_the_wait_doubles_and_is_forgiven() -> None:
+    """One second, two, four, eight, ten; the right password begins anew."""
+    gate = Gate(Settings(presenter_password=PASSWORD))
+    clock = [1000.0]
+    real, time.monotonic = time.monotonic, lambda: clock[0]
+    try:
+        waits = []
+        for _ in range(6):
+            assert gate.ask(Asked("wrong")) is Said.UNKNOWN
+            waits.append(gate.seconds_to_wait(Asked(None)))
+            assert gate.ask(Asked(PASSWORD)) is Said.TOO_SOON
+            clock[0] += waits[-1]
+        assert waits == [1, 2, 4, 8, 10, 10]
+        assert gate.ask(Asked(PASSWORD)) is Said.WELCOME
+        assert gate.ask(Asked("wrong")) is Said.UNKNOWN
+        assert gate.seconds_to_wait(Asked(None)) == 1
+    finally:
+        time.monotonic = real
+
+
+def test_one_network_of_the_new_internet_is_one_address() -> None:
+    """A single machine there has more addresses than it could ever try passwords from."""
+    gate = Gate(Settings(presenter_password=PASSWORD))
+    assert gate.ask(Asked("wrong", "2001:db8:0:1::1")) is Said.UNKNOWN
+    assert gate.ask(Asked("wrong", "2001:db8:0:1::2")) is Said.TOO_SOON
+    assert gate.ask(Asked("wrong", "2001:db8:0:2::1")) is Said.UNKNOWN
