@@ -1,0 +1,44 @@
+"""Owns the pages of the books. Imports `books` and `web`."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from flask import Blueprint, Flask, Response, current_app, render_template
+
+from store.books import Books
+from store.web import fragment
+
+ledger = Blueprint("ledger", __name__)
+
+
+def prepare(app: Flask, books: Books) -> None:
+    """Give `app` the pages of these books."""
+    app.extensions["books"] = books
+    app.register_blueprint(ledger)
+
+
+@ledger.get("/ledger")
+def show() -> str:
+    """Show the books, each line green or red."""
+    return render_template("ledger.html", ledger=_books().ledger())
+
+
+@ledger.get("/ledger/lines")
+def lines() -> Response:
+    """The lines as they stand now."""
+    return fragment("_ledger.html", ledger=_books().ledger())
+
+
+@ledger.get("/ledger.json")
+def as_json() -> dict[str, Any]:
+    """The books for a program."""
+    found = _books().ledger()
+    return {
+        "balanced": found.balanced,
+        "lines": [{"name": line.name, "figures": line.figures, "ok": line.ok} for line in found.lines],
+    }
+
+
+def _books() -> Books:
+    return cast(Books, current_app.extensions["books"])

@@ -1,0 +1,272 @@
+"""Owns the storm: a crowd of shoppers against a shop whose server is killed again and again.
+
+Imports `config`, `crowd`, `database`, `supervisor` and `vocabulary`. It is what the shop
+claims, tried from outside: real requests, real SIGKILLs, and afterwards the books, and for
+each order whether it is the one that its shopper was shown.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any
+
+import sqlalchemy as sa
+
+from store import database
+from store.config import Settings
+from store.crowd import Notes, Shopper
+from store.supervisor import Supervisor
+from store.vocabulary import LIVE
+
+_WINDOW_SECONDS = 6.0
+_TICK_SECONDS = 0.2
+_OPEN_SECONDS = 60.0
+_REST_SECONDS = 120.0
+"""The shop must have come to rest this long after the last kill."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How hard it blows. The same seed makes the same choices; what they meet is up to the machine."""
+
+    shoppers: int
+    seconds: float
+    kills: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far it is."""
+
+    phase: str
+    seconds: float
+    kills: int
+    orders: int
+    longest_pause_seconds: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of it."""
+
+    plan: Plan
+    database: str
+    endings: dict[str, int]
+    """Orders by what became of them."""
+    kills: int
+    requests: int
+    sent_again: int
+    """Requests that the dead server did not answer, and the next one did."""
+    refused: int
+    """Connections that nobody took."""
+    usual_pause_seconds: float
+    """The median of what shoppers waited for an answer that a death had cost them."""
+    longest_pause_seconds: float
+    """The longest that any shopper waited for any answer, several deaths in a row included."""
+    ledger: dict[str, Any]
+    """`/ledger.json` once the shop had come to rest."""
+    complaints: list[str]
+    """What shoppers were shown that was not so."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the books balance and nobody complains."""
+        return bool(self.ledger["balanced"]) and not self.complaints and not self.refused
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for a program."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def run(plan: Plan, settings: Settings, tell: Callable[[Progress], None]) -> Verdict:
+    """Let it blow over a shop on the database of `settings`; see `refuse_the_database_of_others`.
+
+    Raises:
+        DatabaseRefused: no server could open on it.
+    """
+    settings = replace(
+        settings,
+        host="127.0.0.1",
+        port=0,
+        payment_window_seconds=_WINDOW_SECONDS,
+        dispatch_tick_seconds=_TICK_SECONDS,
+        presenter_password="",
+        trusted_proxies=0,
+    )
+    with tempfile.TemporaryFile() as log:
+        is_open = threading.Event()
+        supervisor = Supervisor(settings, news=lambda _: is_open.set(), log=log)
+        parent = threading.Thread(target=supervisor.run, args=[str], name="supervisor", daemon=True)
+        parent.start()
+        try:
+            while not is_open.wait(0.1):
+                if not parent.is_alive():
+                    raise database.DatabaseRefused(_last_line(log))
+            return _Storm(plan, settings, supervisor, parent, tell).blow()
+        finally:
+            supervisor.stop()
+            parent.join()
+            supervisor.close()
+
+
+class _Storm:
+    """One storm over one open shop."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: Settings,
+        supervisor: Supervisor,
+        parent: threading.Thread,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self._plan, self._settings, self._supervisor, self._tell = plan, settings, supervisor, tell
+        self._parent = parent
+        self._notes = Notes()
+        self._kills = 0
+        self._began_at = time.monotonic()
+        self._is_over = threading.Event()
+
+    def blow(self) -> Verdict:
+        """All of it, from the first shopper to the verdict."""
+        crowd = [
+            threading.Thread(target=self._shopper(number).shop_and_tell, args=[self._is_over.is_set])
+            for number in range(self._plan.shoppers)
+        ]
+        killer = threading.Thread(target=self._kill)
+        others = [killer, threading.Thread(target=self._keep_the_shelf_filled)]
+        for thread in [*crowd, *others]:
+            thread.daemon = True
+            thread.start()
+        while self._seconds() < self._plan.seconds or killer.is_alive():
+            self._report("storm")
+            time.sleep(0.1)
+        self._is_over.set()
+        for thread in [*crowd, *others]:
+            while thread.is_alive():
+                thread.join(0.1)
+                self._report("the last shoppers leave")
+        ledger = self._come_to_rest()
+        self._report("looking at every order")
+        self._look_at_every_order(ledger)
+        return self._verdict(ledger)
+
+    def _shopper(self, number: int) -> Shopper:
+        return Shopper(self._supervisor.address, f"{self._plan.seed}-{number}", self._notes, _WINDOW_SECONDS)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began_at
+
+    def _report(self, phase: str) -> None:
+        notes = self._notes
+        self._tell(
+            Progress(phase, self._seconds(), self._kills, len(notes.purchases), notes.longest_pause_seconds)
+        )
+
+    def _kill(self) -> None:
+        """SIGKILL at moments that chance picks: between two requests, within one, or while it starts."""
+        chance = random.Random(self._plan.seed)  # noqa: S311 - it keeps no secret
+        usual_seconds = self._plan.seconds / max(1, self._plan.kills)
+        while self._kills < self._plan.kills and self._parent.is_alive():
+            time.sleep(chance.uniform(0, 2 * usual_seconds))
+            while not self._supervisor.kill_server() and self._parent.is_alive():
+                # The last one is dead, and the next not yet born. It gets some time to live.
+                time.sleep(chance.random())
+            self._kills += 1
+        if not self._parent.is_alive():
+            self._notes.complain("the parent gave up")
+
+    def _keep_the_shelf_filled(self) -> None:
+        """A presenter who lets it run empty now and then."""
+        chance = random.Random(~self._plan.seed)  # noqa: S311 - it keeps no secret
+        presenter = self._shopper(-1)
+        while not self._is_over.wait(chance.uniform(0.5, 4)):
+            presenter.post("/restock")
+
+    def _come_to_rest(self) -> dict[str, Any]:
+        """Wait until no order moves any more; the books then."""
+        observer = self._shopper(-2)
+        deadline = time.monotonic() + _REST_SECONDS
+        while True:
+            self._report("coming to rest")
+            answer = observer.get("/ledger.json")
+            ledger: dict[str, Any] = (
+                json.loads(answer.text) if answer.status == 200 else {"balanced": False, "lines": []}
+            )
+            if figure(ledger, "under_way") == 0:
+                return ledger
+            if time.monotonic() > deadline:
+                self._notes.complain(f"the shop had not come to rest after {_REST_SECONDS:g} s")
+                return ledger
+            time.sleep(0.25)  # between two looks
+
+    def _look_at_every_order(self, ledger: dict[str, Any]) -> None:
+        """Every purchase is one order, with one number, that ended as its shopper was shown."""
+        observer, notes = self._shopper(-3), self._notes
+        for purchase in notes.purchases:
+            ending = observer.look(purchase)
+            if ending is None or ending in LIVE:
+                notes.complain(f"order No. {purchase.number} has not ended")
+            elif ending not in purchase.may_end_as:
+                notes.complain(f"order No. {purchase.number} ended as {ending}, which its shopper did not do")
+        numbers = Counter(purchase.number for purchase in notes.purchases)
+        for number, purchases in numbers.items():
+            if purchases > 1:
+                notes.complain(f"order No. {number} was shown to {purchases} shoppers")
+        if figure(ledger, "orders") != len(notes.purchases):
+            notes.complain(f"{len(notes.purchases)} clicks on Buy Now made {figure(ledger, 'orders')} orders")
+
+    def _verdict(self, ledger: dict[str, Any]) -> Verdict:
+        notes = self._notes
+        return Verdict(
+            plan=self._plan,
+            database="SQLite" if self._settings.database_url.startswith("sqlite") else "Postgres",
+            endings=dict(Counter(str(each.seen[-1]) for each in notes.purchases if each.seen).most_common()),
+            kills=self._kills,
+            requests=notes.requests,
+            sent_again=notes.unanswered,
+            refused=notes.refused,
+            usual_pause_seconds=round(median(notes.pauses or [0.0]), 2),
+            longest_pause_seconds=round(notes.longest_pause_seconds, 2),
+            ledger=ledger,
+            complaints=notes.complaints,
+        )
+
+
+def figure(ledger: dict[str, Any], name: str) -> int | None:
+    """The last figure of this name in the books, if they could be read."""
+    found = [line["figures"][name] for line in ledger["lines"] if name in line["figures"]]
+    return int(found[-1]) if found else None
+
+
+def refuse_the_database_of_others(settings: Settings) -> None:
+    """Look whether a storm may use this database, which is created if need be.
+
+    Raises:
+        DatabaseRefused: it cannot be used, or has orders in it.
+    """
+    databases = database.connect(settings)
+    try:
+        with databases.reader.connect() as connection:
+            orders = connection.execute(sa.text("SELECT count(*) FROM orders")).scalar_one()
+    finally:
+        databases.close()
+    if orders:
+        raise database.DatabaseRefused(
+            f"A storm needs a database of its own, and this one has {orders} orders: name a new one."
+        )
+
+
+def _last_line(log: Any) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").splitlines()
+    return lines[-1].removeprefix("widget store: ") if lines else "The server did not start."
