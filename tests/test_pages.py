@@ -18,8 +18,8 @@ from tests.support.standstill import workflows_held
 
 # The heading of each state, what it offers, and which of its parts poll.
 _STATES: dict[str, tuple[str, set[str], set[str]]] = {
-    "store": ("The Widget", {"POST /buy", "POST /restock"}, {"shelf", "recent"}),
-    "store, sold out": ("The Widget", {"POST /restock"}, {"shelf", "recent"}),
+    "store": ("The Widget", {"POST /buy"}, {"shelf", "recent"}),
+    "store, sold out": ("The Widget", set(), {"shelf", "recent"}),
     "payment, reserving": ("Reserving your widget…", set(), {"payment"}),
     "payment, held": (
         "Your widget is held",

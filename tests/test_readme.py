@@ -1,13 +1,17 @@
-"""What the README tells an API client to send, sent."""
+"""What the README says, held against the shop: what to send, what to type, what to look for."""
 
 from __future__ import annotations
 
+import re
 import shlex
+import subprocess
+import sys
 from urllib.parse import urlsplit
 
 from tests.conftest import Shop
 from tests.support.server import ROOT
 from tests.support.shopper import Shopper
+from tests.test_supervisor import DEATH
 
 
 def test_the_requests_in_the_readme_buy_a_widget(shop: Shop, shopper: Shopper) -> None:
@@ -23,3 +27,26 @@ def test_the_requests_in_the_readme_buy_a_widget(shop: Shop, shopper: Shopper) -
     assert [answer.status for answer in answers] == [200, 200, 200]
     assert shop.books.orders()[answers[0].text] in {"paid", "dispatched"}
     assert not shop.books.faults()
+
+
+def test_the_storm_in_the_readme_is_the_one_that_there_is() -> None:
+    """Its command is understood, and every option that is named exists."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"^\.venv/bin/python (app\.py storm .*)$", readme, re.MULTILINE)
+    assert command
+    told = subprocess.run(
+        [sys.executable, *shlex.split(command[1]), "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    paragraph = readme[command.start() : readme.index("## For developers")]
+    options = set(re.findall(r"--\w+", paragraph))
+    assert options == {"--shoppers", "--seconds", "--kills", "--seed", "--json", "--database"}
+    assert options <= set(re.findall(r"--\w+", told.stdout))
+
+
+def test_the_line_of_a_death_in_the_readme_is_what_the_parent_says() -> None:
+    """Operators look for it in their logs."""
+    assert re.search(DEATH.pattern, (ROOT / "README.md").read_text(encoding="utf-8"))
