@@ -34,7 +34,7 @@ class Answer(Enum):
     TOO_SOON = auto()
     """A try from the same address has just failed."""
     CLOSED = auto()
-    """There are no tools here, for nobody who comes from there."""
+    """See `Gate.is_closed_to`."""
 
 
 class Gate:
@@ -47,10 +47,16 @@ class Gate:
         # Of each address whose last try failed: how long it must wait, and since when.
         self._failed: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
+    def is_closed_to(self, request: Request) -> bool:
+        """Whether there are no tools for anybody who comes from there."""
+        return not self._password and not (self._is_private and _is_local(request))
+
     def ask(self, request: Request) -> Answer:
         """Whether whoever makes this request may use the tools."""
+        if self.is_closed_to(request):
+            return Answer.CLOSED
         if not self._password:
-            return Answer.WELCOME if self._is_private and _is_local(request) else Answer.CLOSED
+            return Answer.WELCOME
         if request.authorization is None or request.authorization.password is None:
             return Answer.UNKNOWN
         return self._try(_who(request), request.authorization.password.encode())

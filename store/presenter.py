@@ -7,7 +7,9 @@ where somebody may use it, so that elsewhere its routes are not found and no pag
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from flask import Blueprint, Flask, Response, abort, current_app, jsonify, redirect, request, url_for
@@ -33,6 +35,8 @@ def prepare(app: Flask, settings: Settings) -> None:
     if settings.offers_presenter_tools:
         app.extensions["gate"] = Gate(settings)
         app.register_blueprint(presenter)
+        paths = {rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("presenter.")}
+        app.before_request(partial(_hide, paths))
 
 
 def is_welcome() -> bool:
@@ -54,12 +58,16 @@ def running() -> Running:
     return Running(newest, queries().crashes())
 
 
+def _hide(paths: Set[str]) -> None:
+    """Where there are no tools, nothing is found, whatever the method: a 405 would tell of them."""
+    if request.path in paths and _gate().is_closed_to(request):
+        abort(404)
+
+
 @presenter.before_request
 def refuse_others() -> None:
-    """Ask for the password where there is one; elsewhere there are no tools."""
+    """Ask for the password where there is one."""
     answer = _gate().ask(request)
-    if answer is Answer.CLOSED:
-        abort(404)
     if answer is Answer.TOO_SOON:
         seconds = _gate().seconds_to_wait(request)
         raise TooManyRequests(

@@ -130,7 +130,7 @@ def _refuse_other_sites() -> None:
     if site is not None:
         is_ours = site in {"same-origin", "none"}
     else:
-        is_ours = origin is None or origin.partition("://")[2] == request.host
+        is_ours = origin in {None, f"{request.scheme}://{request.host}"}
     if not is_ours:
         abort(403, "Only the shop's own pages may do that: open the store itself and try again.")
 

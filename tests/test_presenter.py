@@ -75,7 +75,8 @@ def test_a_proxy_that_nobody_told_of_gets_no_tools(shop: Shop, header: str) -> N
     assert page.status == 200
     assert "Crash" not in page.text
     for path in _ACTIONS:
-        assert as_html(shop, path, method="POST", **{header: "192.0.2.7"}).status == 404
+        for method in ("GET", "POST", "DELETE"):
+            assert as_html(shop, path, method=method, **{header: "192.0.2.7"}).status == 404
     assert shop.shopper.is_open()
 
 

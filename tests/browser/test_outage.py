@@ -74,6 +74,7 @@ def die_at_the_first_form(shopper: Visitor, shop: KeptShop, *, after_its_work: b
     shopper.page.route("**", die_once)
     return died
 
+
 def test_a_purchase_goes_through_a_kill_between_each_pair_of_clicks(
     kept_shop: KeptShop, visit: Visit
 ) -> None:
