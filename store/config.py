@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -17,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 _SHORTEST_PASSWORD = 8
+_SHORTEST_WEBHOOK_KEY, _LONGEST_WEBHOOK_KEY = 24, 64
+"""Bytes, as Standard Webhooks has them."""
 REFUSED = 2
 """Exit code for a setting that makes no sense."""
 
@@ -25,10 +30,16 @@ class BadSetting(ValueError):
     """A setting that makes no sense; the message is one sentence that names it."""
 
 
+def refuse(sentence: str) -> NoReturn:
+    """End the process with one sentence that says what to change."""
+    print(f"widget store: {sentence}", file=sys.stderr)
+    raise SystemExit(REFUSED)
+
+
 def _setting(variable: str, default: Any, meaning: str) -> Any:
     """A field of `Settings`, with the variable it is read from and its line in the README."""
     # Passwords, and database URLs, which may hold one, stay out of tracebacks and logs.
-    shown = not variable.endswith(("DATABASE_URL", "PASSWORD"))
+    shown = not variable.endswith(("DATABASE_URL", "PASSWORD", "SECRET"))
     return field(default=default, repr=shown, metadata={"variable": variable, "meaning": meaning})
 
 
@@ -52,6 +63,23 @@ class Settings:
     )
     trusted_proxies: int = _setting(
         "STORE_TRUSTED_PROXIES", 0, "reverse proxies in front whose `X-Forwarded-*` headers are believed"
+    )
+    trusted_hosts: str = _setting(
+        "STORE_TRUSTED_HOSTS",
+        "",
+        "names that the shop goes by, with commas between them, `.example.com` for a name and all below it; "
+        "loopback and `STORE_HOST` always are",
+    )
+    webhook_secret: str = _setting(
+        "STORE_WEBHOOK_SECRET",
+        "",
+        "what payment webhooks must be signed with: base64, as in `whsec_…`; two with a space between "
+        "while one replaces the other",
+    )
+    unpaid_per_client: int = _setting(
+        "STORE_UNPAID_PER_CLIENT",
+        50,
+        "unpaid orders that one address may hold units with; 0 for no limit",
     )
     database_url: str = _setting(
         "DBOS_DATABASE_URL",
@@ -99,6 +127,16 @@ class Settings:
     def is_for_this_machine_only(self) -> bool:
         """Whether nobody but this machine can reach the shop, as far as the settings tell."""
         return self.host in LOOPBACK_HOSTS and self.trusted_proxies == 0
+
+    @property
+    def listens_on_every_address(self) -> bool:
+        """Whether STORE_HOST is a wildcard, so that any address of the machine reaches the shop."""
+        return self.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+
+    @property
+    def webhook_keys(self) -> tuple[bytes, ...]:
+        """What webhooks may be signed with; none if they need not be signed."""
+        return tuple(_webhook_key(secret) for secret in self.webhook_secret.split())
 
     @property
     def offers_presenter_tools(self) -> bool:
@@ -187,6 +225,35 @@ def _password(variable: str, text: str) -> str:
     return text
 
 
+def _webhook_key(secret: str) -> bytes:
+    return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+
+
+def _webhook_secrets(variable: str, text: str) -> str:
+    for secret in text.split():
+        try:
+            size = len(_webhook_key(secret))
+        except ValueError:
+            size = 0
+        if not _SHORTEST_WEBHOOK_KEY <= size <= _LONGEST_WEBHOOK_KEY:
+            raise BadSetting(
+                f"{variable} must be {_SHORTEST_WEBHOOK_KEY} to {_LONGEST_WEBHOOK_KEY} random bytes "
+                "in base64, with or without whsec_ before them."
+            )
+    return text
+
+
+def _host_names(variable: str, text: str) -> str:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not re.fullmatch(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]+", name, re.ASCII):
+            raise BadSetting(
+                f"{variable} must be host names with commas between them, such as widgets.example, "
+                f"without ports, not {name[:80]!r}."
+            )
+    return ",".join(names)
+
+
 def _database(variable: str, text: str) -> str:
     # The text may hold a password, so no message repeats it.
     try:
@@ -219,6 +286,9 @@ _READERS: dict[str, Any] = {
     "STORE_DISPATCH_TICK_SECONDS": _seconds(0, 3600),
     "STORE_PRESENTER_PASSWORD": _password,
     "STORE_TRUSTED_PROXIES": _whole_number(0, 10),
+    "STORE_TRUSTED_HOSTS": _host_names,
+    "STORE_WEBHOOK_SECRET": _webhook_secrets,
+    "STORE_UNPAID_PER_CLIENT": _whole_number(0, 1_000_000),
     "DBOS_DATABASE_URL": _database,
     "DBOS_SYSTEM_DATABASE_URL": _database,
 }

@@ -1,0 +1,170 @@
+"""Owns the command line: `python app.py` and what it can be told to do.
+
+Imports `config` and `supervisor`, and where they are used `database`, `durability`, `server`,
+`signatures`, `storm` and `terminal`: the parent that starts the servers needs none of these, and one
+that cannot be imported ends a server, and not the parent that waits for it to be mended.
+"""
+# ruff: noqa: PLC0415 - see above
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from store import supervisor
+from store.config import BadSetting, Settings, is_sqlite, refuse
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+def obey(create_app: Callable[[Settings], Flask]) -> None:
+    """Do what the command line says; `create_app` makes the shop, in a process that is to serve it."""
+    parser = argparse.ArgumentParser(prog="python app.py", description="The Widget Store.")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("serve", help="keep the shop open until Ctrl+C; what it does without a command")
+    server = commands.add_parser("server", help="one server, without the parent that starts it again")
+    server.add_argument("--socket", type=int, help=argparse.SUPPRESS)  # for servers that have a parent
+    server.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    commands.add_parser("migrate", help="create the database, or bring it up to date")
+    signer = commands.add_parser("sign", help="sign a webhook, for curl: see the README")
+    signer.add_argument("--body", default="", help="what it will send (nothing)")
+    signer.add_argument("--id", help="of the message (a new one)")
+    signer.add_argument("--timestamp", type=_whole_number(0, 10**12), help="in seconds since 1970 (now)")
+    storm = commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own")
+    storm.add_argument("--shoppers", type=_whole_number(1), default=30, help="how many (%(default)s)")
+    storm.add_argument(
+        "--seconds", type=_whole_number(1), default=60, help="how long they shop (%(default)s)"
+    )
+    storm.add_argument(
+        "--kills", type=_whole_number(0), default=20, help="of the server meanwhile (%(default)s)"
+    )
+    storm.add_argument("--seed", type=_whole_number(0), help="repeats the choices of an earlier storm")
+    storm.add_argument("--database", metavar="URL", help="of a new one; otherwise a SQLite file, thrown away")
+    storm.add_argument("--json", action="store_true", help="the verdict as JSON")
+    said = parser.parse_args()
+    try:
+        settings = Settings.from_env()
+        if said.command == "migrate":
+            migrate(settings)
+        elif said.command == "sign":
+            sign(settings, said)
+        elif said.command == "storm":
+            raise SystemExit(run_storm(said))
+        elif said.command == "server":
+            serve(create_app, settings, inherited=said.socket, port=said.port)
+        else:
+            raise SystemExit(supervise(settings))
+    except BadSetting as refusal:
+        refuse(str(refusal))
+
+
+def supervise(settings: Settings) -> int:
+    """Keep a server up until told to stop; the exit code."""
+    parent = supervisor.Supervisor(settings, news=_say)
+    parent.stop_on_signals()
+    return parent.run(lambda pid: _opening(settings, parent.address, pid))
+
+
+def serve(
+    create_app: Callable[[Settings], Flask],
+    settings: Settings,
+    *,
+    inherited: int | None = None,
+    port: int | None = None,
+) -> None:
+    """Be one server: on the socket or port that a parent gives, or else alone and on our own."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    has_parent = inherited is not None or port is not None
+    if has_parent:
+        supervisor.die_with_parent()
+    # Before the shop is made: if another one has the port, this one must not touch its orders.
+    listener = (
+        supervisor.listen(settings.host, settings.port if port is None else port)
+        if inherited is None
+        else socket.socket(fileno=inherited)
+    )
+    from store import durability, server
+
+    server.stop_on_signals(durability.say_goodbye)
+    app = create_app(settings)
+    if not has_parent:
+        _say(_opening(settings, supervisor.address_of(settings.host, listener), os.getpid()))
+    server.serve(app, settings, listener)
+
+
+def run_storm(said: argparse.Namespace) -> int:
+    """Let the storm blow that the command line describes; the exit code."""
+    from store.database import DatabaseRefused
+    from store.storm import Plan
+    from store.terminal import run_storm
+
+    seed = secrets.randbelow(1_000_000) if said.seed is None else said.seed
+    plan = Plan(shoppers=said.shoppers, seconds=said.seconds, kills=said.kills, seed=seed)
+    settings = Settings.from_env({"DBOS_DATABASE_URL": said.database}) if said.database else None
+    try:
+        return run_storm(plan, settings, as_json=said.json)
+    except DatabaseRefused as refusal:
+        refuse(str(refusal))
+
+
+def migrate(settings: Settings) -> None:
+    """Create the database, or bring it up to date."""
+    from store import database
+
+    try:
+        database.connect(settings).close()
+    except database.DatabaseRefused as refusal:
+        refuse(str(refusal))
+
+
+def sign(settings: Settings, said: argparse.Namespace) -> None:
+    """Print the three headers of a signed webhook, one on a line, as `curl -H @-` reads them."""
+    from store import signatures
+
+    if not settings.webhook_keys:
+        raise BadSetting(
+            "STORE_WEBHOOK_SECRET is not set: set it to the secret that the shop was started with."
+        )
+    message_id = said.id or f"msg_{secrets.token_hex(12)}"
+    timestamp = int(time.time()) if said.timestamp is None else said.timestamp
+    key, *_ = settings.webhook_keys
+    _say(f"webhook-id: {message_id}")
+    _say(f"webhook-timestamp: {timestamp}")
+    _say(f"webhook-signature: {signatures.sign(key, message_id, timestamp, said.body.encode())}")
+
+
+def _opening(settings: Settings, address: str, pid: int) -> str:
+    """What whoever starts the shop is told: where it is, and who may crash it."""
+    kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
+    if settings.presenter_password:
+        tools = f"are at {address}/presenter, behind STORE_PRESENTER_PASSWORD"
+    elif settings.offers_presenter_tools:
+        tools = "are on, for this machine only; with STORE_PRESENTER_PASSWORD they are for whoever knows it"
+    else:
+        tools = "are off; set STORE_PRESENTER_PASSWORD to have them"
+    return (
+        f"The Widget Store is open at {address} (process {pid}, on {kept}); Ctrl+C closes it.\n"
+        f"The presenter's tools {tools}."
+    )
+
+
+def _whole_number(least: int, most: int = 1_000_000) -> Callable[[str], int]:
+    """Reads a whole number from the command line."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, not {text!r}")
+        return int(text)
+
+    return read
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
