@@ -1,4 +1,6 @@
-"""Owns the JSON routes. Imports `actions`, `patience`, `queries`, `vocabulary` and `web`.
+"""Owns the JSON routes.
+
+Imports `actions`, `config`, `origin`, `patience`, `queries`, `signatures`, `vocabulary` and `web`.
 
 They are a contract that other front ends already speak: names, types and statuses do not
 change. Every route may be repeated safely. An error is `{"error": "<one sentence>"}`.
@@ -6,11 +8,14 @@ change. Every route may be repeated safely. An error is `{"error": "<one sentenc
 
 from __future__ import annotations
 
+import time
 from typing import NoReturn, TypedDict
 
-from flask import Blueprint, Response, abort, request
+from flask import Blueprint, Flask, Response, abort, current_app, request
 
-from store import actions
+from store import actions, signatures
+from store.config import Settings
+from store.origin import client_of
 from store.patience import TooSlow
 from store.queries import LIST_LIMIT, Order, is_known_checkout
 from store.vocabulary import KEY_MIN_LENGTH_OVER_JSON, WIRE_STATUS, Outcome, Status, is_key
@@ -20,6 +25,12 @@ api = Blueprint("api", __name__)
 
 _MAX_NUMBER = 2**31 - 1
 """The largest order number that the schema holds."""
+
+
+def prepare(app: Flask, settings: Settings) -> None:
+    """Give `app` the JSON routes."""
+    app.extensions["webhook_keys"] = settings.webhook_keys
+    app.register_blueprint(api)
 
 
 class ProductJson(TypedDict):
@@ -87,9 +98,11 @@ def checkout(key: str) -> Response:
     if len(key) < KEY_MIN_LENGTH_OVER_JSON:
         abort(400, f"The key is too easy to guess: use at least {KEY_MIN_LENGTH_OVER_JSON} characters.")
     try:
-        status = actions.buy(key)
+        status = actions.buy(key, client_of(request))
     except actions.KeyTaken:
         abort(409, "That key belongs to something else: use a new one.")
+    except actions.TooManyUnpaid:
+        abort(429, "You hold too many unpaid units: pay for one or let it expire, and then use a new key.")
     if status is None:
         abort(504, "The shop is still reserving your unit: repeat this request with the same key.")
     if status is Status.CANCELLED:
@@ -103,24 +116,44 @@ def payment_webhook(payment_id: str, status: str) -> Response:
 
     Money that comes too late is given back, exactly once however often it is announced.
     """
+    message_id = _signed_message()
     if status not in set(Outcome):
         abort(400, "The status must be paid or failed.")
-    if not is_key(payment_id):
-        _no_such_payment()
-    found = queries().find(payment_id)
-    if found is None and not is_known_checkout(payment_id):
-        _no_such_payment()
-    if found is not None and not found.can_be_changed_by(Outcome(status)):
-        return _plain_text(str(found.order_id))
-    try:
-        order_id = actions.settle(payment_id, Outcome(status))
-    except actions.UnknownPayment:
-        _no_such_payment()
-    except TooSlow:
-        order_id = None
+    order_id = _settle(payment_id, Outcome(status), message_id)
     if order_id is None:
         abort(504, "The shop is still settling this payment: repeat this request.")
     return _plain_text(str(order_id))
+
+
+def _settle(payment_id: str, outcome: Outcome, message_id: str | None) -> int | None:
+    """Settle a payment; its order number, or None if that takes longer."""
+    if not is_key(payment_id):
+        _no_such_payment()
+    found = queries().find(payment_id)
+    if found is None and (not is_known_checkout(payment_id) or actions.was_refused(payment_id)):
+        _no_such_payment()
+    # A signed message is written down even if it changes nothing, so that it can be about nothing else.
+    if found is not None and message_id is None and not found.can_be_changed_by(outcome):
+        return found.order_id
+    try:
+        return actions.settle(payment_id, outcome, message_id)
+    except actions.UnknownPayment:
+        _no_such_payment()
+    except actions.MessageReused:
+        abort(401, "That webhook-id was about another payment: sign this one as a message of its own.")
+    except TooSlow:
+        return None
+
+
+def _signed_message() -> str | None:
+    """The id of the signed message that this request is; None where nothing need be signed."""
+    keys: tuple[bytes, ...] = current_app.extensions["webhook_keys"]
+    if not keys:
+        return None
+    try:
+        return signatures.verify(keys, request.headers, request.get_data(), time.time())
+    except signatures.BadSignature as error:
+        abort(401, str(error))
 
 
 def _no_such_payment() -> NoReturn:
