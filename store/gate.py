@@ -1,4 +1,4 @@
-"""Owns who may use the presenter's tools. Imports `config`.
+"""Owns who may use the presenter's tools. Imports `config` and `origin`.
 
 Without a password: whoever is on this machine, if the shop listens to nobody else. With one:
 whoever knows it, by HTTP Basic (RFC 7617), from anywhere.
@@ -11,12 +11,11 @@ import threading
 import time
 from collections import OrderedDict
 from enum import Enum, auto
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from urllib.parse import urlsplit
 
 from flask import Request
 
 from store.config import LOOPBACK_HOSTS, Settings
+from store.origin import address_of, client_of, name_asked_for
 
 _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 10.0
@@ -59,11 +58,11 @@ class Gate:
             return Answer.WELCOME
         if request.authorization is None or request.authorization.password is None:
             return Answer.UNKNOWN
-        return self._try(_who(request), request.authorization.password.encode())
+        return self._try(client_of(request), request.authorization.password.encode())
 
     def seconds_to_wait(self, request: Request) -> int:
         """How long until another try is listened to, in whole seconds, 1 or more."""
-        return max(1, -int(-self._left(_who(request)) // 1))
+        return max(1, -int(-self._left(client_of(request)) // 1))
 
     def _try(self, who: str, password: bytes) -> Answer:
         # One at a time, so that a thousand tries at once are not a thousand first tries.
@@ -92,28 +91,11 @@ def _is_local(request: Request) -> bool:
     made to mean this machine, does not. `waitress-serve` takes away what a proxy says of
     itself, so there nobody can be sure.
     """
-    address = _address(request)
+    address = address_of(request)
     return (
         address is not None
         and address.is_loopback
-        and urlsplit(f"//{request.host}").hostname in LOOPBACK_HOSTS
+        and name_asked_for(request) in LOOPBACK_HOSTS
         and not any(header in request.headers for header in _PROXY_HEADERS)
         and not str(request.environ.get("SERVER_SOFTWARE")).startswith("waitress")
     )
-
-
-def _who(request: Request) -> str:
-    """The address that tries; of IPv6 the network, because one machine has a whole one of them."""
-    address = _address(request)
-    if isinstance(address, IPv6Address):
-        return address.exploded[:19]
-    return str(address)
-
-
-def _address(request: Request) -> IPv4Address | IPv6Address | None:
-    """Where a request comes from; None if that is no address, as of a Unix socket."""
-    try:
-        address = ip_address(request.remote_addr or "")
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address

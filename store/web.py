@@ -1,6 +1,6 @@
 """Owns what every request shares: errors in two sizes, headers, limits, health.
 
-Imports `database`, `durability`, `patience`, `queries` and `vocabulary`.
+Imports `config`, `database`, `durability`, `origin`, `patience`, `queries` and `vocabulary`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from store import durability, patience, vocabulary
+from store import durability, origin, patience, vocabulary
+from store.config import Settings
 from store.database import Databases, answers
 from store.patience import TooSlow, promptly
 from store.queries import Queries
@@ -26,6 +27,19 @@ from store.queries import Queries
 MAX_BODY_BYTES = 64 * 1024
 RETRY_AFTER_SECONDS = 2
 _A_YEAR_SECONDS = 365 * 24 * 3600
+
+_STRICT = {
+    # No inline script or style, no eval, nothing from elsewhere, no page of ours inside another's.
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'; object-src 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+    # An order's address is its shopper's alone.
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+"""What a browser is told with every answer; htmx is configured in base.html to live under it."""
 
 htmx = HTMX()
 _log = logging.getLogger("store")
@@ -42,7 +56,7 @@ def queries() -> Queries:
     return cast(Queries, current_app.extensions["queries"])
 
 
-def prepare(app: Flask, databases: Databases) -> None:
+def prepare(app: Flask, settings: Settings, databases: Databases) -> None:
     """Give `app` everything in this room."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = _A_YEAR_SECONDS  # safe: see static_url()
@@ -55,7 +69,7 @@ def prepare(app: Flask, databases: Databases) -> None:
     htmx.init_app(app)
 
     app.before_request(_set_deadline)
-    app.before_request(_refuse_other_sites)
+    origin.prepare(app, settings)
     app.before_request(_refuse_large_bodies)
     app.after_request(_finish)
     app.register_error_handler(HTTPException, _explain)
@@ -114,27 +128,6 @@ def _set_deadline() -> None:
         patience.begin(patience.PAGE_SECONDS, patience.PAGE_EVENT_SECONDS)
 
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-def _refuse_other_sites() -> None:
-    """Let no page of another site change anything here, with the password that its reader's browser knows.
-
-    A browser says where a request comes from: in Sec-Fetch-Site, or, over plain HTTP and if it
-    is old, in Origin alone. Whatever sends neither is no browser, and has no such reader.
-    """
-    if request.method in _SAFE_METHODS:
-        return
-    site = request.headers.get("Sec-Fetch-Site")
-    origin = request.headers.get("Origin")
-    if site is not None:
-        is_ours = site in {"same-origin", "none"}
-    else:
-        is_ours = origin in {None, f"{request.scheme}://{request.host}"}
-    if not is_ours:
-        abort(403, "Only the shop's own pages may do that: open the store itself and try again.")
-
-
 def _refuse_large_bodies() -> None:
     # Flask looks at the limit when a body is read, and some routes read none.
     if (request.content_length or 0) > MAX_BODY_BYTES:
@@ -147,8 +140,9 @@ def _finish(response: Response) -> Response:
     if request.endpoint != "static":
         # Orders move; and going back must fetch the store anew, with a new key.
         response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers.update(_STRICT)
+    if request.is_secure:
+        response.headers["Strict-Transport-Security"] = f"max-age={_A_YEAR_SECONDS}"
     return response
 
 

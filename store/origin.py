@@ -1,0 +1,96 @@
+"""Owns where a request comes from: its client, the name it asks for, and the page that sent it.
+
+Imports `config`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+from flask import Flask, Request, abort, request
+
+from store.config import LOOPBACK_HOSTS, Settings
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def prepare(app: Flask, settings: Settings) -> None:
+    """Have `app` refuse what nobody who belongs here would send."""
+    app.before_request(partial(_refuse_unknown_names, settings))
+    app.before_request(_refuse_other_sites)
+
+
+def address_of(request: Request) -> IPv4Address | IPv6Address | None:
+    """Where a request comes from; None if that is no address, as of a Unix socket."""
+    try:
+        address = ip_address(request.remote_addr or "")
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def client_of(request: Request) -> str:
+    """The client that a request counts for: an address; of IPv6 the network, because one has a whole /64."""
+    address = address_of(request)
+    if isinstance(address, IPv6Address):
+        return address.exploded[:19]
+    return str(address)
+
+
+def name_asked_for(request: Request) -> str:
+    """The host name in the address that the visitor asked for, in lower case; "" if it is none."""
+    try:
+        return urlsplit(f"//{request.host}").hostname or ""
+    except ValueError:  # [ without ]
+        return ""
+
+
+def _refuse_unknown_names(settings: Settings) -> None:
+    """Answer only to names of ours.
+
+    Whoever makes a name of theirs mean our address has a page in a visitor's browser that may
+    read ours (DNS rebinding). A bare address cannot be made to mean another, so a shop that
+    listens on every address of its machine answers to all of them.
+    """
+    if "Host" not in request.headers:  # HTTP/1.0: no browser of today
+        return
+    name = name_asked_for(request)
+    if name in LOOPBACK_HOSTS or name == settings.host.lower():
+        return
+    if settings.listens_on_every_address and _is_address(name):
+        return
+    for trusted in settings.trusted_hosts.lower().split(","):
+        if name == trusted.removeprefix(".") or (trusted.startswith(".") and name.endswith(trusted)):
+            return
+    abort(
+        400,
+        "The shop does not go by the name in that address: use its own, "
+        "or have its operator add the name to STORE_TRUSTED_HOSTS.",
+    )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_other_sites() -> None:
+    """Let no page of another site change anything here, with the password that its reader's browser knows.
+
+    A browser says where a request comes from: in Sec-Fetch-Site, or, over plain HTTP and if it
+    is old, in Origin alone. Whatever sends neither is no browser, and has no such reader.
+    """
+    if request.method in _SAFE_METHODS:
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        is_ours = site in {"same-origin", "none"}
+    else:
+        is_ours = request.headers.get("Origin") in {None, f"{request.scheme}://{request.host}"}
+    if not is_ours:
+        abort(403, "Only the shop's own pages may do that: open the store itself and try again.")
