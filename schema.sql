@@ -93,6 +93,24 @@ CREATE TABLE IF NOT EXISTS payment_notices (
     PRIMARY KEY (payment_id, outcome)
 );
 
+-- Which client each unpaid order holds its unit for: a digest of an address, kept no longer than
+-- the order is unpaid. It is there to be counted, so that nobody holds the whole shelf.
+CREATE TABLE IF NOT EXISTS holds (
+    payment_id  TEXT  NOT NULL PRIMARY KEY REFERENCES orders (payment_id),
+    client      TEXT  NOT NULL
+);
+
+CREATE INDEX IF NOT EXISTS holds_by_client ON holds (client);
+
+-- What each signed message of a payment provider was about: the same message, sent again, is
+-- about nothing else.
+CREATE TABLE IF NOT EXISTS webhook_messages (
+    message_id      TEXT    NOT NULL PRIMARY KEY CHECK (length(message_id) BETWEEN 1 AND 255),
+    payment_id      TEXT    NOT NULL,
+    outcome         TEXT    NOT NULL CHECK (outcome IN ('paid', 'failed')),
+    received_at_ms  BIGINT  NOT NULL
+);
+
 -- What the ledger counts by: each is all that its line of the books has to read.
 CREATE INDEX IF NOT EXISTS orders_by_ending ON orders (status, reason, price_cents, payment_id);
 CREATE INDEX IF NOT EXISTS stock_movements_by_kind ON stock_movements (kind, units);

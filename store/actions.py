@@ -6,6 +6,8 @@ workflow goes on either way.
 
 from __future__ import annotations
 
+import hashlib
+
 from dbos import DBOS, SetWorkflowID, error
 
 from store import workflows
@@ -18,21 +20,32 @@ class KeyTaken(Exception):
 
 
 class UnknownPayment(Exception):
-    """No checkout has this payment id."""
+    """No checkout that made an order has this payment id."""
 
 
-def buy(key: str) -> Status | None:
-    """Start the checkout that this key names, or find it started.
+class MessageReused(Exception):
+    """A signed message was about something else when it first came."""
+
+
+class TooManyUnpaid(Exception):
+    """The client holds as many unpaid units as one may, so this checkout has made no order."""
+
+
+def buy(key: str, client: str) -> Status | None:
+    """Start the checkout that this key names, for that client, or find it started.
 
     Returns the status that its order was created with, or None if that takes longer.
 
     Raises:
         KeyTaken: the key names a workflow of another kind.
+        TooManyUnpaid: there is no order; another key may have one later.
     """
+    # Checkpoints outlive the visit: a digest is enough to tell clients apart.
+    digest = hashlib.blake2b(client.encode(), digest_size=8).hexdigest()
 
     def start_and_wait() -> str | None:
         with SetWorkflowID(key):
-            DBOS.start_workflow(workflows.checkout)
+            DBOS.start_workflow(workflows.checkout, digest)
         status: str | None = DBOS.get_event(key, workflows.HELD, timeout_seconds=seconds)
         return status
 
@@ -41,20 +54,31 @@ def buy(key: str) -> Status | None:
         status = promptly(start_and_wait)
     except error.DBOSConflictingWorkflowError as conflict:
         raise KeyTaken(key) from conflict
+    if status == workflows.REFUSED:
+        raise TooManyUnpaid(key)
     return Status(status) if status else None
 
 
-def settle(payment_id: str, outcome: Outcome) -> int | None:
-    """Tell the shop of a payment. The first outcome counts; money that comes too late is given back.
+def was_refused(key: str) -> bool:
+    """Whether the checkout of this key ended in TooManyUnpaid."""
+    event = promptly(lambda: DBOS.get_event(key, workflows.HELD, timeout_seconds=0))
+    return bool(event == workflows.REFUSED)
+
+
+def settle(payment_id: str, outcome: Outcome, message_id: str | None = None) -> int | None:
+    """Tell the shop of a payment, and of the signed message that says so, if one does.
+
+    The first outcome counts; money that comes too late is given back.
 
     Returns the order number once the checkout is paid or cancelled, or None if that takes longer.
 
     Raises:
         UnknownPayment: there is no such checkout.
+        MessageReused: the same signed message has said something else before.
     """
 
     def send_and_wait() -> int | None:
-        order = workflows.hear(payment_id, outcome)
+        order = workflows.hear(payment_id, outcome, message_id)
         if order is not None and order[1] is not Status.PENDING:
             return order[0]
         # One idempotency key for each checkout: the database stores one message at most,
@@ -68,6 +92,8 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
         return promptly(send_and_wait)
     except error.DBOSNonExistentWorkflowError as unknown:
         raise UnknownPayment(payment_id) from unknown
+    except workflows.MessageReused as reused:
+        raise MessageReused(message_id) from reused
 
 
 def restock() -> int:

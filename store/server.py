@@ -8,16 +8,20 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from flask import Flask
+from waitress.channel import HTTPChannel
 from waitress.server import create_server
 
 from store.config import Settings
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 _CONNECTIONS = 2000
 _IDLE_SECONDS = 30
-"""A connection that says nothing for this long is closed; browsers open another when they need it."""
+"""A connection that says nothing for this long is closed; browsers open another when they need it.
+So is one whose request is not whole this long after its first byte."""
+_MAX_HEADER_BYTES = 32 * 1024
 _STOP_SECONDS = 1.5
 """After this long, requests that are still being answered are left, and their shoppers ask again."""
 _MAX_BODY_BYTES = 1024 * 1024
@@ -44,7 +48,26 @@ def stop_on_signals(goodbye: Callable[[], None]) -> None:
         signal.signal(number, stop)
 
 
-def serve(app: Flask, settings: Settings, listener: socket.socket) -> None:
+class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+    """A connection that is idle from the first byte of a request on, until the request is whole.
+
+    Waitress reads without a thread, so that slow clients cost no answers; but it counts each byte as a
+    sign of life, and whoever sent one now and then would keep their connection for ever.
+    """
+
+    request: object
+    last_activity: float
+
+    def handle_read(self) -> None:
+        half, since = self.request, self.last_activity
+        super().handle_read()
+        if half is not None and self.request is half:
+            self.last_activity = since
+
+
+def serve(
+    app: WSGIApplication, settings: Settings, listener: socket.socket, idle_seconds: int = _IDLE_SECONDS
+) -> None:
     """Answer requests until the process ends."""
     # It says each time that somebody waits for a thread, which after a crash everybody does.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -55,11 +78,14 @@ def serve(app: Flask, settings: Settings, listener: socket.socket) -> None:
         # A hall full of phones keeps a connection each; waitress would stop at a hundred.
         connection_limit=_CONNECTIONS,
         asyncore_use_poll=True,  # select() knows only the first 1024 files
-        channel_timeout=_IDLE_SECONDS,
+        channel_timeout=idle_seconds,
+        cleanup_interval=idle_seconds,  # how often it looks
+        max_request_header_size=_MAX_HEADER_BYTES,
         ident=None,
         max_request_body_size=_MAX_BODY_BYTES,
         **_behind_proxies(settings.trusted_proxies),
     )
+    server.channel_class = _Channel
     server.run()
 
 

@@ -1,4 +1,6 @@
-"""Owns the shopper's pages and fragments. Imports `actions`, `queries`, `web` and `vocabulary`.
+"""Owns the shopper's pages and fragments.
+
+Imports `actions`, `origin`, `queries`, `web` and `vocabulary`.
 
 A page and the fragment that polls below it render the same template, so what a shopper sees
 is the same with JavaScript and without.
@@ -15,6 +17,7 @@ from flask_htmx import make_response
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import actions
+from store.origin import client_of
 from store.queries import Order, Refund, is_known_checkout
 from store.vocabulary import Outcome, Reason, Status, is_key
 from store.web import fragment, queries
@@ -49,9 +52,11 @@ def buy() -> AnyResponse:
     """Start the checkout that the key names, or come back to the one it has started."""
     key = _key(request.form)
     try:
-        actions.buy(key)
+        actions.buy(key, client_of(request))
     except actions.KeyTaken:
         abort(409, "That key belongs to something else: go back to the store for a new Buy Now.")
+    except actions.TooManyUnpaid:
+        pass  # the payment page says so, and is a way back in
     return redirect(url_for(".pay", payment_id=key), 303)
 
 
@@ -61,7 +66,7 @@ def pay(payment_id: str) -> str | AnyResponse:
     order = _find(payment_id)
     if order is not None and _is_settled(order):
         return redirect(url_for(".order", payment_id=payment_id), 303)
-    return render_template("pay.html", order=order, payment_id=payment_id, **_way_back_in(order))
+    return render_template("pay.html", order=order, payment_id=payment_id, **_way_back_in(payment_id, order))
 
 
 @storefront.get("/pay/<payment_id:payment_id>/status")
@@ -74,7 +79,7 @@ def payment_status(payment_id: str) -> Response:
         return onward
     if order is None:
         _find(payment_id)
-    return fragment("_payment.html", order=order, payment_id=payment_id, **_way_back_in(order))
+    return fragment("_payment.html", order=order, payment_id=payment_id, **_way_back_in(payment_id, order))
 
 
 @storefront.post("/pay/<payment_id:payment_id>")
@@ -84,6 +89,8 @@ def settle(payment_id: str) -> AnyResponse:
     if outcome not in set(Outcome):
         abort(400, "A payment is either paid or failed: go back and choose one of the two.")
     order = _find(payment_id)
+    if order is None and actions.was_refused(payment_id):
+        _no_such_order()
     is_settled = order is not None and not order.can_be_changed_by(Outcome(outcome))
     if not is_settled:
         try:
@@ -153,11 +160,12 @@ def _is_settled(order: Order) -> bool:
     return order.status is not Status.PENDING and order.reason is not Reason.SOLD_OUT
 
 
-def _way_back_in(order: Order | None) -> dict[str, Any]:
-    """What a sold-out page needs to sell again once the shelf is filled."""
-    if order is None or order.reason is not Reason.SOLD_OUT:
-        return {}
-    return {"board": queries().board(), "key": new_key()}
+def _way_back_in(payment_id: str, order: Order | None) -> dict[str, Any]:
+    """What a page needs to sell again, once the shelf is filled or the client has paid for something."""
+    is_refused = order is None and actions.was_refused(payment_id)
+    if is_refused or (order is not None and order.reason is Reason.SOLD_OUT):
+        return {"board": queries().board(), "key": new_key(), "is_refused": is_refused}
+    return {}
 
 
 def _no_such_order() -> NoReturn:

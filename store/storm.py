@@ -101,6 +101,7 @@ def run(plan: Plan, settings: Settings, tell: Callable[[Progress], None]) -> Ver
         dispatch_tick_seconds=_TICK_SECONDS,
         presenter_password="",
         trusted_proxies=0,
+        unpaid_per_client=0,  # all its shoppers have one address
     )
     with tempfile.TemporaryFile() as log:
         is_open = threading.Event()

@@ -33,7 +33,9 @@ from store.vocabulary import (
 )
 
 HELD = "held"
-"""Event of a checkout: its order exists, holding a unit or sold out. The value is the status."""
+"""Event of a checkout: its order exists, holding a unit or sold out. The value is the status, or REFUSED."""
+REFUSED = "refused"
+"""No order was made, because the client holds too many units that it has not paid."""
 SETTLED = "settled"
 """Event of a checkout: paid or cancelled. The value is the order number."""
 PAYMENT = "payment"
@@ -41,29 +43,33 @@ PAYMENT = "payment"
 
 
 class Reserved(TypedDict):
-    """What `reserve` leaves behind. A plain mapping, because checkpoints are JSON."""
+    """What `reserve` leaves behind; all zero if it refused. A plain mapping, because checkpoints are JSON."""
 
     order_id: int
     status: str
     pay_by_ms: int
 
 
-class Durations:
-    """How long things take, in milliseconds. Set once, before DBOS is launched."""
+class Terms:
+    """On what terms the shop sells. Set once, before DBOS is launched."""
 
     payment_window_ms = 120_000
     tick_ms = 1_000
+    unpaid_per_client = 50
+    """Orders that may hold units for one client; 0 for any number."""
 
 
 # --- the business ---------------------------------------------------------------------
 
 
 @DBOS.workflow(name=CHECKOUT, max_recovery_attempts=None)
-def checkout() -> None:
-    """One click on Buy Now, from reserving a unit to paid or cancelled."""
+def checkout(client: str | None = None) -> None:
+    """One click on Buy Now by `client`, from reserving a unit to paid or cancelled."""
     payment_id = str(DBOS.workflow_id)
-    order = reserve(payment_id)
+    order = reserve(payment_id, client)
     DBOS.set_event(HELD, order["status"])
+    if order["status"] == REFUSED:
+        return
     if order["status"] == Status.PENDING:
         # recv() checkpoints its own deadline the first time round, so a crash does not
         # lengthen the window, and reading the clock here does no harm to a replay.
@@ -97,8 +103,11 @@ def restock_shelf() -> int:
 
 
 @transaction("reserve")
-def reserve(session: Session, payment_id: str) -> Reserved:
-    """Take a unit off the shelf and create the order that holds it, or one that is sold out."""
+def reserve(session: Session, payment_id: str, client: str | None) -> Reserved:
+    """Take a unit off the shelf and create the order that holds it, or one that is sold out.
+
+    Makes neither for a client that holds as many unpaid units as it may.
+    """
     found = row(
         session,
         "SELECT order_id, status, pay_by_ms FROM orders WHERE payment_id = :payment_id",
@@ -114,11 +123,14 @@ def reserve(session: Session, payment_id: str) -> Reserved:
         " WHERE product_id = :product_id AND on_hand > 0 RETURNING price_cents",
         product_id=PRODUCT_ID,
     )
+    if took_a_unit and client is not None and _holds_enough(session, client):
+        _put_back(session)
+        return Reserved(order_id=0, status=REFUSED, pay_by_ms=0)
     counter = row(session, "UPDATE counters SET value = value + 1 WHERE counter = 'orders' RETURNING value")
     order = Reserved(
         order_id=counter.value,
         status=Status.PENDING if took_a_unit else Status.CANCELLED,
-        pay_by_ms=at_ms + Durations.payment_window_ms,
+        pay_by_ms=at_ms + Terms.payment_window_ms,
     )
     run(
         session,
@@ -134,6 +146,13 @@ def reserve(session: Session, payment_id: str) -> Reserved:
     )
     if took_a_unit:
         _move(session, Movement.RESERVE, cause=payment_id, units=-1)
+        if client is not None:
+            run(
+                session,
+                "INSERT INTO holds (payment_id, client) VALUES (:payment_id, :client)",
+                payment_id=payment_id,
+                client=client,
+            )
     elif _was_heard_to_be_paid(session, payment_id):
         _take_and_give_back(session, payment_id)
     return order
@@ -155,6 +174,7 @@ def _charge(session: Session, payment_id: str) -> int:
     )
     if paid:
         _record_payment(session, Payment.CHARGE, payment_id)
+        _hold_no_longer(session, payment_id)
     order = row(session, "SELECT updated_at_ms FROM orders WHERE payment_id = :id", id=payment_id)
     return int(order.updated_at_ms)
 
@@ -181,12 +201,9 @@ def cancel(session: Session, payment_id: str, reason: Reason) -> int | None:
         at_ms=now_ms(),
     )
     if cancelled:
-        run(
-            session,
-            "UPDATE products SET on_hand = on_hand + 1 WHERE product_id = :product_id",
-            product_id=PRODUCT_ID,
-        )
+        _put_back(session)
         _move(session, Movement.RELEASE, cause=payment_id, units=1)
+        _hold_no_longer(session, payment_id)
     if is_paid:
         _take_and_give_back(session, payment_id)
     return None
@@ -229,9 +246,9 @@ def advance(payment_id: str, tick: int, previous_at_ms: int) -> int:
     """
 
     def wait_and_record() -> int:
-        due_in_ms = previous_at_ms + Durations.tick_ms - now_ms()
+        due_in_ms = previous_at_ms + Terms.tick_ms - now_ms()
         # One tick at most, should the machine's clock have been set back meanwhile.
-        time.sleep(min(max(due_in_ms, 0), Durations.tick_ms) / 1000)
+        time.sleep(min(max(due_in_ms, 0), Terms.tick_ms) / 1000)
         return commit(_record_tick, payment_id, tick)
 
     return step(f"tick {tick}", wait_and_record)
@@ -251,16 +268,27 @@ def _record_tick(session: Session, payment_id: str, tick: int) -> int:
     return at_ms
 
 
-def hear(payment_id: str, outcome: Outcome) -> tuple[int, Status] | None:
+class MessageReused(Exception):
+    """A signed message was about another payment, or the other outcome, when it first came."""
+
+
+def hear(payment_id: str, outcome: Outcome, message_id: str | None = None) -> tuple[int, Status] | None:
     """Write down what was heard of a payment; the number and status of its order, if there is one yet.
 
     One plain transaction, before any workflow is told: from then on nothing can lose the news.
     Money for an order that is cancelled by now is given back in the same moment.
+
+    Raises:
+        MessageReused: `message_id`, of the signed message that said so, has said something else before.
     """
-    return commit_at_once(_hear, payment_id, outcome)
+    return commit_at_once(_hear, payment_id, outcome, message_id)
 
 
-def _hear(session: Session, payment_id: str, outcome: Outcome) -> tuple[int, Status] | None:
+def _hear(
+    session: Session, payment_id: str, outcome: Outcome, message_id: str | None
+) -> tuple[int, Status] | None:
+    if message_id is not None:
+        _bind(session, message_id, payment_id, outcome)
     held = "UPDATE orders SET progress = progress WHERE payment_id = :id RETURNING order_id, status"
     order = row(session, held, id=payment_id)
     if order is None:  # `reserve` holds this row while it makes an order
@@ -279,6 +307,24 @@ def _hear(session: Session, payment_id: str, outcome: Outcome) -> tuple[int, Sta
     if outcome is Outcome.PAID and order.status == Status.CANCELLED:
         _take_and_give_back(session, payment_id)
     return int(order.order_id), Status(order.status)
+
+
+def _bind(session: Session, message_id: str, payment_id: str, outcome: Outcome) -> None:
+    """Let a signed message be about this and nothing else: what it signs says neither."""
+    run(
+        session,
+        "INSERT INTO webhook_messages (message_id, payment_id, outcome, received_at_ms)"
+        " VALUES (:message_id, :payment_id, :outcome, :at_ms) ON CONFLICT DO NOTHING",
+        message_id=message_id,
+        payment_id=payment_id,
+        outcome=outcome,
+        at_ms=now_ms(),
+    )
+    bound = row(
+        session, "SELECT payment_id, outcome FROM webhook_messages WHERE message_id = :id", id=message_id
+    )
+    if (bound.payment_id, bound.outcome) != (payment_id, outcome):
+        raise MessageReused(message_id)
 
 
 def _was_heard_to_be_paid(session: Session, payment_id: str) -> bool:
@@ -306,6 +352,24 @@ def _record_payment(session: Session, kind: Payment, payment_id: str) -> None:
         kind=kind,
         payment_id=payment_id,
         at_ms=now_ms(),
+    )
+
+
+def _holds_enough(session: Session, client: str) -> bool:
+    """Whether a client may hold no more. Asked while the product's row is held, so never by two at once."""
+    held = row(session, "SELECT count(*) AS units FROM holds WHERE client = :client", client=client)
+    return 0 < Terms.unpaid_per_client <= int(held.units)
+
+
+def _hold_no_longer(session: Session, payment_id: str) -> None:
+    run(session, "DELETE FROM holds WHERE payment_id = :payment_id", payment_id=payment_id)
+
+
+def _put_back(session: Session) -> None:
+    run(
+        session,
+        "UPDATE products SET on_hand = on_hand + 1 WHERE product_id = :product_id",
+        product_id=PRODUCT_ID,
     )
 
 

@@ -24,6 +24,7 @@ VIEWS = (
     "pay",
     "pay-reserving",
     "pay-sold-out",
+    "pay-refused",
     "pay-time-is-up",
     "order-pending",
     "order-paid",
@@ -41,8 +42,8 @@ VIEWS = (
 class Gallery:
     """Shops where nothing moves by itself, with an order in every state."""
 
-    def __init__(self, open_still: Callable[[], Shop]) -> None:
-        self._shop, self._empty, self._new = open_still(), open_still(), open_still()
+    def __init__(self, open_still: Callable[..., Shop]) -> None:
+        self._shop, self._empty, self._new = open_still(STORE_UNPAID_PER_CLIENT=3), open_still(), open_still()
         self._empty.books.stock(0)
         pending, late = self._shop.shopper.buy(), self._shop.shopper.buy()
         self._change(late, "UPDATE orders SET pay_by_ms = created_at_ms + 1 WHERE payment_id = :id")
@@ -73,6 +74,10 @@ class Gallery:
             "books-broken": View(self._shop, "/ledger", "The books"),
             "not-found": View(self._shop, "/nowhere", "There is nothing at this address"),
         }
+        # The two above hold a unit each, and after this one there is none left for whoever has them.
+        self._shop.shopper.buy()
+        refused = self._shop.shopper.buy()
+        self._views["pay-refused"] = View(self._shop, f"/pay/{refused}", "You have enough for now")
         assert set(self._views) == set(VIEWS)
 
     def __getitem__(self, name: str) -> View:

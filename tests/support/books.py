@@ -35,6 +35,8 @@ _FAULTS = {
         p.on_hand + (SELECT count(*) FROM orders WHERE status IN ('pending', 'paid', 'dispatched'))""",
     "a shelf that the movements do not add up to": """
         SELECT 'shelf' FROM products p WHERE p.on_hand <> (SELECT sum(units) FROM stock_movements)""",
+    "a unit counted as held for a client, by an order that holds none": """
+        SELECT h.payment_id FROM holds h JOIN orders o USING (payment_id) WHERE o.status <> 'pending'""",
     "order numbers with a gap": """
         SELECT count(*) FROM orders HAVING count(*) <> coalesce(max(order_id), 0)
         OR count(*) <> (SELECT value FROM counters WHERE counter = 'orders')""",

@@ -35,6 +35,8 @@ class Server:
             # Nothing of the developer's own settings comes in.
             **{k: v for k, v in os.environ.items() if not k.startswith(("STORE_", "DBOS_", "FLASK_"))},
             "STORE_PORT": "0",
+            # All the shoppers of the tests have one address.
+            "STORE_UNPAID_PER_CLIENT": "0",
             "DBOS_DATABASE_URL": database_url,
             "PYTHONUNBUFFERED": "1",
             # `dbos start` runs `python app.py`, as in an activated virtual environment.

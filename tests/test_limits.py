@@ -1,0 +1,221 @@
+"""What one visitor may take: units without paying, headers, connections, and other people's time."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import pytest
+
+from store import supervisor
+from store.config import Settings
+from store.server import serve
+from tests.conftest import Shop
+from tests.support.refusal import refuses
+from tests.support.shopper import Answer, eventually, key
+
+OpenShop = Callable[..., Shop]
+_ENOUGH = "You have enough for now"
+
+
+def buy_from(shop: Shop, address: str, one_key: str | None = None) -> Answer:
+    """Buy as a program does, through the proxy that says that this is the address."""
+    one_key = one_key or key()
+    return shop.shopper.request("POST", f"/checkout/{one_key}", headers={"X-Forwarded-For": address})
+
+
+def unpaid(shop: Shop) -> int:
+    """Orders that hold a unit and await their payment."""
+    return list(shop.books.orders().values()).count("pending")
+
+
+# --- units --------------------------------------------------------------------------------------
+
+
+def test_one_client_holds_so_many_units_and_no_more(open_shop: OpenShop) -> None:
+    """429 for a program, a page for a browser, and nothing taken, until something is paid or given up."""
+    shop = open_shop(STORE_UNPAID_PER_CLIENT=3)
+    held = [shop.shopper.buy() for _ in range(3)]
+    refused = shop.shopper.buy()
+    page = shop.shopper.page(f"/pay/{refused}")
+    assert (page.status, page.heading) == (200, _ENOUGH)
+    assert refuses(shop.shopper.post(f"/checkout/{key()}"), 429)
+    # What was refused stays refused, wherever it is looked for, and nobody can pay for it.
+    assert refuses(shop.shopper.post(f"/checkout/{refused}"), 429)
+    assert shop.shopper.submit("/buy", key=refused).location == f"/pay/{refused}"
+    assert shop.shopper.page(f"/orders/{refused}").location == f"/pay/{refused}"
+    assert shop.shopper.page(f"/pay/{refused}/status").heading == _ENOUGH
+    assert refuses(shop.shopper.confirm(refused), 404)
+    assert refuses(shop.shopper.post(f"/payment_webhook/{refused}/paid"), 404)
+    assert shop.shopper.get("/product").json["inventory"] == 97
+    assert set(shop.books.orders()) == set(held)
+
+    shop.shopper.confirm(held[0])
+    shop.shopper.cancel(held[1])
+    shop.shopper.wait_for(held[1], "Payment cancelled")
+    offered = shop.shopper.page(f"/pay/{refused}").key
+    assert offered != refused
+    shop.shopper.buy(offered)
+    assert shop.shopper.post(f"/checkout/{key()}").status == 200
+    assert shop.shopper.post(f"/checkout/{key()}").status == 429
+    assert not shop.books.faults()
+
+
+def test_what_expires_is_held_no_longer(open_shop: OpenShop) -> None:
+    """Walking away costs nobody their place for longer than the payment window."""
+    shop = open_shop(STORE_UNPAID_PER_CLIENT=1, STORE_PAYMENT_WINDOW_SECONDS=1)
+    forgotten = shop.shopper.buy()
+    assert shop.shopper.post(f"/checkout/{key()}").status == 429
+    shop.shopper.wait_for(forgotten, "The payment window closed")
+    assert shop.shopper.post(f"/checkout/{key()}").status == 200
+    assert not shop.books.faults()
+
+
+def test_many_clicks_at_once_take_no_more(open_shop: OpenShop) -> None:
+    """The limit is counted where the unit is taken, so there is no moment between."""
+    shop = open_shop(STORE_UNPAID_PER_CLIENT=5)
+    with ThreadPoolExecutor(16) as pool:
+        statuses = list(pool.map(lambda _: shop.shopper.post(f"/checkout/{key()}").status, range(32)))
+    assert sorted(statuses) == [200] * 5 + [429] * 27
+    assert unpaid(shop) == 5
+    assert shop.shopper.get("/product").json["inventory"] == 95
+    assert not shop.books.faults()
+
+
+def test_a_limit_outlives_a_crash(open_shop: OpenShop) -> None:
+    """It is counted in the database."""
+    shop = open_shop(STORE_UNPAID_PER_CLIENT=2)
+    for _ in range(2):
+        shop.shopper.buy()
+    shop.server.kill()
+    shop.server.restart()
+    assert shop.shopper.post(f"/checkout/{key()}").status == 429
+
+
+def test_each_address_has_a_limit_of_its_own(open_shop: OpenShop) -> None:
+    """Behind a proxy the visitor's; of IPv6 the network, because a visitor has a whole one."""
+    shop = open_shop(
+        STORE_UNPAID_PER_CLIENT=1, STORE_TRUSTED_PROXIES=1, STORE_TRUSTED_HOSTS="widgets.example"
+    )
+    for address, status in [
+        ("192.0.2.1", 200),
+        ("192.0.2.1", 429),
+        ("192.0.2.2", 200),
+        ("2001:db8:1:2::1", 200),
+        ("2001:db8:1:2::ffff", 429),
+        ("2001:db8:1:3::1", 200),
+    ]:
+        assert buy_from(shop, address).status == status, address
+    # No table and no checkpoint keeps an address.
+    assert {len(client) for (client,) in shop.books.rows("SELECT client FROM holds")} == {16}
+
+
+def test_without_a_limit_one_client_may_hold_them_all(open_shop: OpenShop) -> None:
+    """0, for an audience that shares one address."""
+    shop = open_shop(STORE_UNPAID_PER_CLIENT=0, units=60)
+    assert [shop.shopper.post(f"/checkout/{key()}").status for _ in range(61)] == [200] * 60 + [409]
+
+
+def test_fifty_is_the_usual_limit(open_shop: OpenShop) -> None:
+    """As the settings say: half a shelf."""
+    shop = open_shop(STORE_UNPAID_PER_CLIENT="")
+    statuses = [shop.shopper.post(f"/checkout/{key()}").status for _ in range(51)]
+    assert statuses == [200] * 50 + [429]
+
+
+# --- connections --------------------------------------------------------------------------------
+
+
+def connect(url: str) -> socket.socket:
+    """A connection to whoever listens there."""
+    where = urlsplit(url)
+    return socket.create_connection((str(where.hostname), where.port or 0), timeout=20)
+
+
+def test_headers_without_end_are_refused(shop: Shop) -> None:
+    """431, and the connection is closed."""
+    with connect(shop.server.url) as connection:
+        with contextlib.suppress(ConnectionError):  # it may have heard enough
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+            for _ in range(40):
+                connection.sendall(b"X-More: " + b"x" * 1000 + b"\r\n")
+        assert connection.makefile("rb").readline().split()[1] == b"431"
+    assert shop.shopper.is_open()
+
+
+_DRIBBLES = {
+    "headers": b"GET / HTTP/1.1\r\nHost: localhost\r\nX-More: ",
+    "a body": b"POST /buy HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\nkey=",
+    "chunks": b"POST /buy HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n",
+}
+
+
+@contextlib.contextmanager
+def dribblers(url: str, count: int) -> Iterator[Callable[[], int]]:
+    """Connections that each send a byte now and then and never finish; gives how many bytes came through."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(url)) for _ in range(count)]
+        for connection, began in zip(connections, itertools.cycle(_DRIBBLES.values()), strict=False):
+            connection.sendall(began)
+        is_over = threading.Event()
+        sent = itertools.count()
+        so_far = [0]
+
+        def dribble() -> None:
+            while not is_over.wait(0.02):
+                for connection in connections:
+                    connection.sendall(b"x")
+                    so_far[0] = next(sent)
+
+        thread = threading.Thread(target=dribble)
+        thread.start()
+        try:
+            yield lambda: so_far[0]
+        finally:
+            is_over.set()
+            thread.join()
+
+
+def test_slow_clients_starve_nobody(shop: Shop) -> None:
+    """A hundred connections dribble bytes, and each Buy Now is answered within a second."""
+    with dribblers(shop.server.url, 100) as bytes_sent:
+        eventually(bytes_sent, lambda count: count > 200)
+        for _ in range(5):
+            asked_at = time.monotonic()
+            payment_id = shop.shopper.buy(key())
+            assert shop.shopper.page(f"/pay/{payment_id}").heading == "Your widget is held"
+            assert time.monotonic() - asked_at < 1.0
+    assert not shop.books.faults()
+
+
+@pytest.mark.parametrize("began", _DRIBBLES.values(), ids=_DRIBBLES)
+def test_a_request_that_never_ends_is_hung_up_on(began: bytes) -> None:
+    """However often another byte of it comes; a whole request on the same server is answered meanwhile."""
+
+    def app(_: object, start_response: Callable[..., object]) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [b"here"]
+
+    listener = supervisor.listen("127.0.0.1", 0)
+    url = supervisor.address_of("127.0.0.1", listener)
+    threading.Thread(target=serve, args=[app, Settings(), listener, 1], daemon=True).start()
+    with connect(url) as slow:
+        slow.sendall(began)
+
+        def is_hung_up() -> bool:
+            try:
+                slow.sendall(b"1")
+            except OSError:
+                return True
+            return False
+
+        eventually(is_hung_up, bool)
+        with connect(url) as other:
+            other.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert other.makefile("rb").read().endswith(b"here")
