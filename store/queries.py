@@ -6,7 +6,7 @@ Nothing here is a workflow step, so a page that polls writes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -64,10 +64,9 @@ class Order:
         """Whether news of this outcome has to be acted on: it settles the order, or is late money."""
         return self.status is Status.PENDING or (self.status is Status.CANCELLED and outcome is Outcome.PAID)
 
-    def seconds_to_pay(self) -> int:
-        """Whole seconds left of the payment window, rounded up; 0 once it has closed."""
-        left = (self.pay_by - datetime.now(UTC)).total_seconds()
-        return max(0, -int(-left // 1))
+    def ms_to_pay(self) -> int:
+        """Milliseconds left of the payment window; 0 once it has closed."""
+        return max(0, (self.pay_by - datetime.now(UTC)) // timedelta(milliseconds=1))
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def browser() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
     if path is None:
         missing = f"no Chromium on this machine: looked for {', '.join(_CHROMIUMS)}"
-        if os.environ.get("WIDGET_STORE_REQUIRE_BROWSER") == "1":
+        if os.environ.get("WIDGET_STORE_REQUIRE_ALL") == "1":
             pytest.fail(missing)
         pytest.skip(missing)
     expect.set_options(timeout=PATIENCE_MS)
@@ -138,7 +138,8 @@ def open_shop(sqlite_url: Callable[[], str]) -> Iterator[OpenShop]:
 @pytest.fixture(scope="session")
 def gallery(sqlite_url: Callable[[], str]) -> Iterator[Gallery]:
     """Every page in every state that it has."""
-    gallery = Gallery(lambda: _open(sqlite_url(), STORE_DISPATCH_TICK_SECONDS=_STILL_TICK_SECONDS))
+    still = {"STORE_DISPATCH_TICK_SECONDS": _STILL_TICK_SECONDS}
+    gallery = Gallery(lambda **settings: _open(sqlite_url(), **still, **settings))
     yield gallery
     gallery.close()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
+from store.steps import now_ms
 from tests.browser.conftest import HoldWrites, OpenShop, Visit
 from tests.browser.gallery import move, row
-from tests.browser.visitor import has_focus, is_marked, mark
+from tests.browser.visitor import NO_ANSWER, has_focus, is_marked, mark
 from tests.conftest import Shop
-from tests.support.shopper import key
+from tests.support.shopper import eventually, key
 
 
 def test_the_last_unit_goes_to_one_and_a_restock_brings_the_other_back(
@@ -157,6 +158,55 @@ def test_an_open_page_shows_that_its_payment_window_has_closed(open_shop: OpenSh
     assert shopper.loads() == 1
     assert row(shop, payment_id).reason == "expired"
     assert not shop.books.faults()
+
+
+def test_the_countdown_counts_while_the_server_is_away(open_shop: OpenShop, visit: Visit) -> None:
+    """To the deadline that the database has; at zero nothing can be pressed, and then it says why."""
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=5)
+    shopper = visit(shop, patient=True, tolerated=NO_ANSWER)
+    payment_id = shopper.buy()
+    started = shopper.seconds_to_pay
+    assert started == 5
+    shopper.page.route("**", lambda route: route.abort("connectionrefused"))
+    shopper.wait_until(lambda: shopper.seconds_to_pay == 2)
+    deadline = row(shop, payment_id).pay_by_ms
+    before, shown, after = now_ms(), shopper.seconds_to_pay, now_ms()
+    lag_ms = 400  # it looks at its clock five times a second
+    assert deadline - after <= shown * 1000 < deadline - before + 1000 + lag_ms
+    expect(shopper.confirm).to_be_enabled()
+    shopper.wait_until(lambda: shopper.seconds_to_pay == 0)
+    assert now_ms() >= deadline
+    expect(shopper.confirm).to_be_disabled()
+    expect(shopper.cancel).to_be_disabled()
+    shopper.page.unroute("**")
+    shopper.sees("The payment window closed")
+    assert shopper.loads() == 1
+
+
+def test_a_tab_that_slept_through_the_deadline_shows_what_happened(open_shop: OpenShop, visit: Visit) -> None:
+    """Frozen as a browser freezes a tab, in which no clock ticks; it wakes up with nothing left to press."""
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=3)
+    shopper = visit(shop, tolerated=NO_ANSWER)
+    payment_id = shopper.buy()
+    assert shopper.seconds_to_pay > 0
+    browser = shopper.page.context.new_cdp_session(shopper.page)
+    browser.send("Page.setWebLifecycleState", {"state": "frozen"})
+    eventually(lambda: row(shop, payment_id).status, lambda status: status == "cancelled")
+    assert shopper.asked("/status") < 3
+    browser.send("Page.setWebLifecycleState", {"state": "active"})
+    shopper.sees("The payment window closed")
+    assert shopper.path == f"/orders/{payment_id}"
+    assert shopper.loads() == 1
+
+
+def test_a_clock_that_is_wrong_does_not_change_the_countdown(still_shop: Shop, visit: Visit) -> None:
+    """A shopper's computer may think that it is last week; what counts is what the server says is left."""
+    shopper = visit(still_shop)
+    shopper.page.clock.set_system_time("2020-02-02T02:02:02")
+    shopper.open()
+    shopper.buy()
+    assert 590 < shopper.seconds_to_pay <= 600
+    expect(shopper.confirm).to_be_enabled()
 
 
 def test_an_open_order_page_shows_what_became_of_its_payment(still_shop: Shop, visit: Visit) -> None:

@@ -11,16 +11,10 @@ from playwright.sync_api import Locator, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.gallery import row
-from tests.browser.visitor import Visitor, is_marked, mark
+from tests.browser.visitor import NO_ANSWER, Visitor, is_marked, mark
 from tests.conftest import Shop
 from tests.support.server import SUPERVISED
 from tests.support.shopper import eventually
-
-# What Chromium itself writes to the console when a request is not answered.
-_NO_ANSWER = (
-    r"ERR_(EMPTY_RESPONSE|CONTENT_LENGTH_|CONNECTION_|SOCKET_|INCOMPLETE_)|Failed to fetch"
-    r"|NetworkError|50[234]"
-)
 
 
 class KeptShop(Shop):
@@ -79,7 +73,7 @@ def test_a_purchase_goes_through_a_kill_between_each_pair_of_clicks(
     kept_shop: KeptShop, visit: Visit
 ) -> None:
     """One order, one charge, one page load."""
-    shopper = visit(kept_shop, tolerated=_NO_ANSWER)
+    shopper = visit(kept_shop, tolerated=NO_ANSWER)
     kept_shop.kill()
     payment_id = shopper.buy()
     kept_shop.kill()
@@ -99,7 +93,7 @@ def test_a_purchase_goes_through_a_kill_during_each_request(
     kept_shop: KeptShop, visit: Visit, moment: str
 ) -> None:
     """Before the server has it, or after, with the answer lost: each click is sent again by itself."""
-    shopper = visit(kept_shop, tolerated=_NO_ANSWER)
+    shopper = visit(kept_shop, tolerated=NO_ANSWER)
     deaths: list[str] = []
 
     def die_over_it(route: Route) -> None:
@@ -127,7 +121,7 @@ def test_a_purchase_goes_through_a_kill_during_each_request(
 
 def test_cancelling_goes_through_a_kill(kept_shop: KeptShop, visit: Visit) -> None:
     """The button that was pressed is the one that is sent again."""
-    shopper = visit(kept_shop, tolerated=_NO_ANSWER)
+    shopper = visit(kept_shop, tolerated=NO_ANSWER)
     payment_id = shopper.buy()
     died = die_at_the_first_form(shopper, kept_shop, after_its_work=False)
     shopper.cancel.click()
@@ -138,7 +132,7 @@ def test_cancelling_goes_through_a_kill(kept_shop: KeptShop, visit: Visit) -> No
 
 def test_a_long_outage_is_said_and_everything_stays_where_it_is(kept_shop: KeptShop, visit: Visit) -> None:
     """Within two seconds, as a status; the click is kept; and it goes away by itself."""
-    shopper = visit(kept_shop, patient=True, tolerated=_NO_ANSWER)
+    shopper = visit(kept_shop, patient=True, tolerated=NO_ANSWER)
     expect(banner(shopper)).to_be_hidden()
     expect(banner(shopper)).to_have_attribute("role", "status")
     mark(shopper.buy_now)
@@ -166,7 +160,7 @@ def test_what_a_proxy_says_of_a_dead_server_is_an_outage_too(
     kept_shop: KeptShop, visit: Visit, status: int
 ) -> None:
     """A link that is followed meanwhile arrives as soon as there is somebody to answer."""
-    shopper = visit(kept_shop, tolerated=_NO_ANSWER)
+    shopper = visit(kept_shop, tolerated=NO_ANSWER)
     shopper.page.route("**", lambda route: route.fulfill(status=status, body="<h1>Bad Gateway</h1>"))
     expect(banner(shopper)).to_contain_text("catching its breath")
     shopper.page.get_by_role("link", name="The books", exact=True).click()
@@ -180,7 +174,7 @@ def test_what_a_proxy_says_of_a_dead_server_is_an_outage_too(
 
 def test_a_late_answer_is_said_before_it_comes(kept_shop: KeptShop, visit: Visit) -> None:
     """A server that takes its time is as worrying as one that is dead, and gets the same word."""
-    shopper = visit(kept_shop, tolerated=_NO_ANSWER)
+    shopper = visit(kept_shop, tolerated=NO_ANSWER)
     held = shopper.hold_forms_back()
     shopper.buy_now.click()
     expect(banner(shopper)).to_contain_text("Nothing is lost", timeout=2000)
@@ -191,7 +185,7 @@ def test_a_late_answer_is_said_before_it_comes(kept_shop: KeptShop, visit: Visit
 
 def test_one_press_of_the_crash_button_is_one_crash(kept_shop: KeptShop, visit: Visit) -> None:
     """A browser sends a form that was not answered again; the next server knows that it was not meant."""
-    presenter = visit(kept_shop, tolerated=_NO_ANSWER)
+    presenter = visit(kept_shop, tolerated=NO_ANSWER)
     payment_id = presenter.buy()
     presenter.pay()
     tools = presenter.page.locator("#presenter")
@@ -213,7 +207,7 @@ def test_one_press_of_the_crash_button_is_one_crash(kept_shop: KeptShop, visit: 
 
 def test_without_javascript_the_same_form_reaches_the_same_order(kept_shop: KeptShop, visit: Visit) -> None:
     """The browser shows its own error page; going back and pressing again is the same order."""
-    shopper = visit(kept_shop, java_script_enabled=False, tolerated=_NO_ANSWER)
+    shopper = visit(kept_shop, java_script_enabled=False, tolerated=NO_ANSWER)
     key = shopper.key
     died = die_at_the_first_form(shopper, kept_shop, after_its_work=True)
     shopper.buy_now.click()
