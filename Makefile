@@ -9,9 +9,12 @@ venv := .venv
 python := $(venv)/bin/python
 pip := $(python) -m pip --quiet --disable-pip-version-check
 uv := 0.13.8
+# What may be shipped with a program under the MIT licence, as it is and without more ado.
+licences := Apache-2.0;BSD;LGPL-3.0;MIT;PSF-2.0;Zope Public License
+AUDIT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: run test lock clean help
+.PHONY: run test audit lock clean help
 .NOTPARALLEL:
 
 run: $(venv)/run.installed ## open the shop; Ctrl+C closes it
@@ -26,6 +29,18 @@ test: $(venv)/test.installed ## check style and types and run the tests; ARGS="-
 	@echo "Running the tests ..."
 	@exec $(python) -m pytest -n auto --maxprocesses 4 $(ARGS)
 
+# pip-audit asks a database on the internet. Where there is none to be had, that is said, and is no fault.
+audit: $(venv)/audit.installed ## known vulnerabilities, and the licences, of every package that is locked
+	@echo "Asking the OSV database about what is locked ..."
+	@if $(python) -m pip_audit --vulnerability-service osv --disable-pip --require-hashes $(AUDIT) \
+	  -r requirements/run.txt -r requirements/test.txt 2>$(venv)/audit.log; then cat $(venv)/audit.log; \
+	elif grep -qE 'ConnectionError|ConnectTimeout|ReadTimeout' $(venv)/audit.log; then \
+	  echo "NOT CHECKED for vulnerabilities: the OSV database cannot be reached from here."; \
+	else cat $(venv)/audit.log; exit 1; fi
+	@echo "Licences of what the store needs to run:"
+	@$(python) -m piplicenses --from=mixed --order=license --partial-match --allow-only="$(licences)" \
+	  --packages $$(sed -n "s/==.*//p" requirements/run.txt)
+
 # Versions already locked are kept while they fit; ARGS=--upgrade takes the newest. Constraining
 # the second file by the first is what lets one .venv serve both `make run` and `make test`.
 lock: ## bring the lock files in line with pyproject.toml; ARGS=--upgrade takes the newest versions
@@ -34,6 +49,7 @@ lock: ## bring the lock files in line with pyproject.toml; ARGS=--upgrade takes 
 	@echo "Locking ..."
 	@$(compile) -o requirements/run.txt $(ARGS)
 	@$(compile) -o requirements/test.txt --group test -c requirements/run.txt $(ARGS)
+	@$(compile) -o requirements/audit.txt --group audit -c requirements/run.txt -c requirements/test.txt $(ARGS)
 
 clean: ## remove .venv and the caches, but never var/, where the orders are
 	@rm -rf $(venv) .pytest_cache .mypy_cache .ruff_cache
@@ -52,6 +68,10 @@ $(venv)/test.installed: requirements/test.txt requirements/run.txt
 	@$(make_venv)
 	@$(call install,$<)
 	@touch $(venv)/run.installed $@
+
+$(venv)/audit.installed: requirements/audit.txt $(venv)/test.installed
+	@$(call install,$<)
+	@touch $@
 
 # While pip is at work there is no .venv/whole. If it is stopped half way, the next make therefore
 # begins with a new .venv. If pip gives up by itself, as it does when it cannot download, it has
