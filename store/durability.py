@@ -11,6 +11,7 @@ import os
 import threading
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from dbos._sys_db import SystemDatabase
 from flask import Flask
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -33,6 +34,10 @@ EXECUTOR_ID = "local"
 _SQLITE_POLL_SECONDS = 0.02
 # On Postgres it is told, and gathers what it is told for this long: 1 ms halves Buy Now.
 _POSTGRES_GATHER_SECONDS = 0.001
+
+# Whoever waits for a message on Postgres looks for it themselves this often, too: what was sent while DBOS's
+# listener was without a connection, as in the second after Postgres came back, wakes nobody. DBOS has 60.
+_POSTGRES_LOOK_SECONDS = 5.0
 
 _LAUNCH_SECONDS = 60.0
 _RECOVERY_POLL_SECONDS = 0.05
@@ -69,12 +74,15 @@ def launch(settings: Settings, databases: Databases) -> None:
             settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
         )
     )
-    workflows.Durations.payment_window_ms = round(settings.payment_window_seconds * 1000)
-    workflows.Durations.tick_ms = round(settings.dispatch_tick_seconds * 1000)
+    workflows.Terms.payment_window_ms = round(settings.payment_window_seconds * 1000)
+    workflows.Terms.tick_ms = round(settings.dispatch_tick_seconds * 1000)
+    workflows.Terms.unpaid_per_client = settings.unpaid_per_client
     _Launched.settings = settings
     _Launched.generation = workflows.record_start(EXECUTOR_ID, os.getpid())
-    # In a daemon thread, because the threads that run workflows inherit that from it.
+    # A private name: DBOS has no setting for it.
+    SystemDatabase._notification_fallback_polling_interval = _POSTGRES_LOOK_SECONDS  # noqa: SLF001
     _hurry_recovery(dbos)
+    # In a daemon thread, because the threads that run workflows inherit that from it.
     promptly(DBOS.launch, _LAUNCH_SECONDS)
     _Launched.is_complete = True
 

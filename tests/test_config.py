@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from store.config import ROOT, BadSetting, Settings
 from tests.support.refusal import is_one_sentence, refusal
 
+_KEY = base64.b64encode(b"twenty-four bytes of key").decode()
+_OTHER_KEY = base64.b64encode(b"another twenty-four bytes").decode()
 _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_HOST", "localhost", "localhost"),
     ("STORE_HOST", "::1", "::1"),
@@ -23,6 +26,12 @@ _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_DISPATCH_TICK_SECONDS", "0", 0.0),
     ("STORE_PRESENTER_PASSWORD", "correct horse: battery", "correct horse: battery"),
     ("STORE_TRUSTED_PROXIES", "1", 1),
+    ("STORE_TRUSTED_HOSTS", "widgets.example", "widgets.example"),
+    ("STORE_TRUSTED_HOSTS", "a.example, .b.example,192.0.2.7,::1", "a.example,.b.example,192.0.2.7,::1"),
+    ("STORE_WEBHOOK_SECRET", f"whsec_{_KEY}", f"whsec_{_KEY}"),
+    ("STORE_WEBHOOK_SECRET", f"{_KEY} whsec_{_OTHER_KEY}", f"{_KEY} whsec_{_OTHER_KEY}"),
+    ("STORE_UNPAID_PER_CLIENT", "0", 0),
+    ("STORE_UNPAID_PER_CLIENT", "1000", 1000),
     ("DBOS_DATABASE_URL", "sqlite:////srv/shop.db", "sqlite:////srv/shop.db"),
     ("DBOS_DATABASE_URL", "sqlite:///shop.db", f"sqlite:///{Path.cwd() / 'shop.db'}"),
     ("DBOS_DATABASE_URL", "postgresql://u:p@h:5433/widgets", "postgresql+psycopg://u:p@h:5433/widgets"),
@@ -43,6 +52,15 @@ _BAD: list[tuple[str, str]] = [
     *[("STORE_DISPATCH_TICK_SECONDS", text) for text in ("slow", "-0.1", "nan", "-inf", "3601")],
     *[("STORE_PRESENTER_PASSWORD", text) for text in ("x", "hunter2")],
     *[("STORE_TRUSTED_PROXIES", text) for text in ("yes", "-1", "11", "*")],
+    *[
+        ("STORE_TRUSTED_HOSTS", text)
+        for text in ("*", "a.example:80", "http://a.example", "two words", "a.example,", ",", "..a", "приве́т")
+    ],
+    *[
+        ("STORE_WEBHOOK_SECRET", text)
+        for text in ("hunter2", "whsec_", "aHVudGVyMg==", f"{_KEY}hunter2", f"{_KEY} hunter2", "x" * 200)
+    ],
+    *[("STORE_UNPAID_PER_CLIENT", text) for text in ("some", "-1", "1.5", "1000001")],
     *[
         (variable, text)
         for variable in ("DBOS_DATABASE_URL", "DBOS_SYSTEM_DATABASE_URL")

@@ -1,0 +1,153 @@
+"""Thousands of requests that nobody should send, each different, to the running shop.
+
+A request is put together from parts, of which each is sound or one of those below; what comes
+out is sent as bytes. The seed is fixed, so a failure comes again. How often each status was
+answered is logged: `make test ARGS="-n 0 --log-cli-level=INFO tests/test_fuzz.py"`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import random
+import socket
+from collections import Counter
+from collections.abc import Callable
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from store.config import is_sqlite
+from tests.conftest import Shop
+from tests.support.refusal import secrets_told
+from tests.support.shopper import Answer, key
+from tests.test_presenter import PASSWORD
+
+_log = logging.getLogger(__name__)
+
+_METHODS = (
+    "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "get",
+    "PoSt", "BREW", "", "GET\0", "Ä", "A" * 3000, "GET /shelf",
+)  # fmt: skip
+_NASTY = (
+    "", "0", "-1", "1", "007", "1e9", "9" * 30, "2147483648", "NaN", "true", "null", "[]", "{}", "%", "%zz",
+    "%00", "\0", "%0d%0aX-Injected:1", "\r\nX-Injected: 1", "..", "../../etc/passwd", "%2e%2e%2f", "//",
+    "\\", "'", '"', "' OR '1'='1", "1;DROP TABLE orders", "<script>alert(1)</script>", "{{7*7}}", "${7*7}",
+    "%s%n", "ключ", "١٢٣٤٥", "\ud800", "\ufeff", "\u202e", "%ff%fe", "%c0%ae", "é", "\t", " ", "a b", "+",
+    "#", "?", "&", "=", ";", ",", "k" * 64, "k" * 65, "k" * 9000, "a.dispatch", "some-order", "paid",
+    "failed", "PAID", "soon", "_", "-" * 8,
+)  # fmt: skip
+_PATHS = (
+    "/", "/shelf?key={}", "/recent", "/buy", "/pay/{}", "/pay/{}/status", "/pay/{}?outcome={}",
+    "/orders/{}", "/orders/{}/progress?settling={}", "/orders/{}/checkpoints", "/product", "/orders",
+    "/orders?limit={}", "/orders?before={}&limit={}", "/order/{}", "/checkout/{}", "/checkout/{}/{}",
+    "/payment_webhook/{}/{}", "/payment_webhook/{}", "/restock", "/crash_application", "/presenter",
+    "/presenter/tools", "/ledger", "/ledger/lines", "/ledger.json?{}={}", "/health", "/static/{}",
+    "/static/../app.py", "/{}", "{}", "*", "http://evil.example/{}", "//{}//{}",
+)  # fmt: skip
+_VERSIONS = (
+    "HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/9", "http/1.1", "", "HTTP/1.1 more",
+)  # fmt: skip
+_HEADERS = (
+    "Host", "Accept", "Accept-Encoding", "Authorization", "Connection", "Content-Encoding",
+    "Content-Length", "Content-Type", "Cookie", "Expect", "Forwarded", "HX-Boosted", "HX-Current-URL",
+    "HX-History-Restore-Request", "HX-PTag", "HX-Request", "HX-Request-Type", "HX-Target",
+    "If-Modified-Since", "If-None-Match", "Origin", "Range", "Sec-Fetch-Site", "Transfer-Encoding",
+    "Upgrade", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-HTTP-Method-Override",
+    "webhook-id", "webhook-signature", "webhook-timestamp", "", "Bad Name", "Ä", "N\0L",
+)  # fmt: skip
+_SENSIBLE = (
+    "text/html", "application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+    "application/x-www-form-urlencoded; charset=utf-16", "gzip", "chunked", "identity", "close",
+    "keep-alive", "100-continue", "Basic OmFkbWlu", "Basic %%%", "Bearer x", "localhost", "127.0.0.1:8000",
+    "bytes=0-", "bytes=5-1", "same-origin", "cross-site", "https://evil.example", "full", "partial",
+    "websocket", "W/\"x\"", "Thu, 01 Jan 1970 00:00:00 GMT", "5", "0",
+)  # fmt: skip
+_BODIES = (
+    b"", b"", b"key={}", b"key={}&key={}", b"outcome={}", b"outcome=paid&outcome=failed", b"generation={}",
+    b"{}", b'{"key": "{}"}', b"--x\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\n{}\r\n--x--\r\n",
+    b"\x1f\x8b\x08", b"\xff\xfe\x00", b"k" * 70_000, b"&" * 5000, b"key=%", b"=" * 2000,
+    b"5\r\nhello\r\n0\r\n\r\n", b"-1\r\nx\r\n",
+)  # fmt: skip
+
+
+def nasty(chance: random.Random, template: str) -> bytes:
+    """The template with something nasty in each of its places, quoted as a client would or not."""
+    while "{}" in template:
+        part = chance.choice(_NASTY)
+        quoted = quote(part, safe="", errors="surrogatepass") if chance.random() < 0.5 else part
+        template = template.replace("{}", quoted, 1)
+    return template.encode("utf-8", "surrogatepass")
+
+
+def malformed(chance: random.Random) -> bytes:
+    """One request."""
+    body = nasty(chance, chance.choice(_BODIES).decode("latin-1")) if chance.random() < 0.5 else b""
+    lines = [
+        b" ".join(
+            [
+                chance.choice(_METHODS).encode(),
+                nasty(chance, chance.choice(_PATHS)),
+                chance.choice(_VERSIONS).encode(),
+            ]
+        )
+    ]
+    if chance.random() < 0.9:
+        lines.append(b"Host: localhost")
+    if chance.random() < 0.9:
+        size = len(body) if chance.random() < 0.8 else chance.choice([0, len(body) + 5, 10**9, -1])
+        lines.append(f"Content-Length: {size}".encode())
+    for _ in range(chance.choice([0, 1, 1, 2, 3, 8, 60])):
+        value = chance.choice(_SENSIBLE) if chance.random() < 0.6 else "{}"
+        lines.append(
+            chance.choice(_HEADERS).encode()
+            + chance.choice([b": ", b":", b" : ", b""])
+            + nasty(chance, value)
+        )
+    return chance.choice([b"\r\n", b"\r\n", b"\r\n", b"\n"]).join([*lines, b"", body])
+
+
+def send(shop: Shop, request: bytes) -> Answer | None:
+    """Send it and hear the first answer to it; None where the shop hangs up without one."""
+    where = urlsplit(shop.server.url)
+    with socket.create_connection((str(where.hostname), where.port or 0), timeout=15) as connection:
+        with contextlib.suppress(ConnectionError):  # it may have heard enough
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)  # what was said to follow does not
+        response = http.client.HTTPResponse(connection)
+        try:
+            response.begin()
+            return Answer(
+                response.status, dict(response.getheaders()), response.read().decode("utf-8", "replace")
+            )
+        except (ConnectionError, http.client.BadStatusLine):
+            return None
+
+
+@pytest.mark.timeout(600)  # there are many
+def test_whatever_is_sent_breaks_nothing(open_shop: Callable[..., Shop]) -> None:
+    """An answer or a closed connection, never a 500 or a traceback; and then an ordinary purchase."""
+    shop = open_shop(STORE_PRESENTER_PASSWORD=PASSWORD, STORE_PAYMENT_WINDOW_SECONDS=2)
+    count = 10_000 if is_sqlite(shop.database_url) else 5_000
+    chance = random.Random(2026)
+    counts: Counter[int] = Counter()
+    for _ in range(count):
+        request = malformed(chance)
+        answer = send(shop, request)
+        counts[answer.status if answer else 0] += 1
+        if answer is not None:
+            assert not secrets_told(answer), (request[:2000], answer)
+            assert "X-Injected" not in answer.headers, request[:2000]
+            # 501: a transfer coding that waitress has not got.
+            assert answer.status < 500 or answer.status == 501, (request[:2000], answer)
+    _log.info("%d malformed requests, by status (0: hung up): %s", count, dict(sorted(counts.items())))
+    assert {200, 303, 304, 400, 401, 403, 404, 405, 413} - set(counts) <= {304}, counts
+
+    payment_id = shop.shopper.buy(key())
+    shop.shopper.confirm(payment_id)
+    shop.shopper.wait_for(payment_id, "Dispatched")
+    assert shop.shopper.get("/health").status == 200
+    assert shop.shopper.get("/ledger.json").json["balanced"]
+    assert not shop.books.faults()
+    assert "Traceback" not in shop.server.output, shop.server.output[-3000:]

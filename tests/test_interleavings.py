@@ -1,0 +1,207 @@
+"""Whatever shoppers, banks, deadlines and crashes do in whatever order, the books stay right.
+
+Hypothesis makes up the sequences and, where one fails, finds the shortest that still does. All run
+against one shop with a parent, whose orders, books and crashes add up from sequence to sequence.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from store.config import is_sqlite
+from store.vocabulary import Outcome
+from tests.conftest import NewUrl
+from tests.support.shopper import Answer, eventually, key
+from tests.test_supervisor import Kept
+
+_WINDOW_SECONDS = 0.4
+_UNITS = 12
+"""On the shelf at first: few enough that some sequences find it empty."""
+_SEQUENCES = {"sqlite": 500, "postgres": 100}
+_STEPS = 8
+_CRASHES_OF_EIGHT = 1
+_OUTCOMES = st.sampled_from(list(Outcome))
+
+
+@dataclass
+class Told:
+    """What the shop has been told of one order, and has answered for."""
+
+    payment_id: str
+    outcomes: set[Outcome] = field(default_factory=set)
+
+    @property
+    def may_end_as(self) -> set[tuple[str, tuple[str, ...]]]:
+        """The endings that are honest, each with what the books must have of its money."""
+        if not self.outcomes:
+            return {("expired", ()), ("sold_out", ())}
+        if self.outcomes == {Outcome.FAILED}:
+            return {("declined", ()), ("expired", ()), ("sold_out", ())}
+        given_back = ("charge", "refund")
+        endings = {("dispatched", ("charge",)), ("expired", given_back), ("sold_out", given_back)}
+        if Outcome.FAILED in self.outcomes:
+            endings.add(("declined", given_back))
+        return endings
+
+
+class Interleavings(RuleBasedStateMachine):
+    """One sequence. Every request is repeated until it is answered, as a page and a bank do."""
+
+    shop: Kept
+    everything: dict[str, Told]
+
+    orders: Bundle[Told] = Bundle("orders")
+
+    @rule(target=orders)
+    def buy(self) -> Told:
+        """A click on Buy Now."""
+        told = Told(key())
+        self.everything[told.payment_id] = told
+        assert self._ask("POST", "/buy", f"key={told.payment_id}").status == 303
+        return told
+
+    @rule(told=orders)
+    def buy_again(self, told: Told) -> None:
+        """The same click, from a page that was kept open."""
+        assert self._ask("POST", "/buy", f"key={told.payment_id}").status == 303
+
+    @rule(told=orders, outcome=_OUTCOMES)
+    def press(self, told: Told, outcome: Outcome) -> None:
+        """Confirm or Cancel, in time or late."""
+        assert self._ask("POST", f"/pay/{told.payment_id}", f"outcome={outcome}").status == 303
+        told.outcomes.add(outcome)
+
+    @rule(told=orders, outcome=_OUTCOMES)
+    def announce(self, told: Told, outcome: Outcome) -> None:
+        """The bank's word."""
+        assert self._ask("POST", f"/payment_webhook/{told.payment_id}/{outcome}").status == 200
+        told.outcomes.add(outcome)
+
+    @rule(told=orders, outcomes=st.lists(_OUTCOMES, min_size=2, max_size=3))
+    def announce_at_once(self, told: Told, outcomes: list[Outcome]) -> None:
+        """Words that race each other."""
+        with ThreadPoolExecutor(len(outcomes)) as pool:
+            answers = pool.map(
+                lambda outcome: self._ask("POST", f"/payment_webhook/{told.payment_id}/{outcome}"), outcomes
+            )
+            assert {answer.status for answer in answers} == {200}
+        told.outcomes |= set(outcomes)
+
+    @rule(told=orders)
+    def wait_out_the_window(self, told: Told) -> None:
+        """Until the order is no longer waiting for its payment."""
+        eventually(lambda: self._status_of(told), lambda status: status not in {None, "pending"})
+
+    @rule(told=orders, when=st.sampled_from(["before", "after"]))
+    def pay_at_the_last_moment(self, told: Told, when: str) -> None:
+        """A payment as near to the deadline as one can be."""
+        if when == "after":
+            self.wait_out_the_window(told)
+        else:
+            eventually(
+                lambda: self.shop.books.rows(
+                    "SELECT pay_by_ms FROM orders WHERE payment_id = :id", id=told.payment_id
+                ),
+                bool,
+            )
+        self.announce(told, Outcome.PAID)
+
+    @rule(chance=st.integers(1, 8))
+    def crash(self, chance: int) -> None:
+        """The server is killed, once in a while."""
+        if chance <= _CRASHES_OF_EIGHT:
+            os.kill(self.shop.server_pid, signal.SIGKILL)
+
+    @rule(told=orders, chance=st.integers(1, 8))
+    def crash_over_a_payment(self, told: Told, chance: int) -> None:
+        """The server is killed while the bank's word is on its way."""
+        if chance <= _CRASHES_OF_EIGHT:
+            with ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(self._ask, "POST", f"/payment_webhook/{told.payment_id}/paid")
+                os.kill(self.shop.server_pid, signal.SIGKILL)
+                assert answer.result().status == 200
+            told.outcomes.add(Outcome.PAID)
+
+    @rule()
+    def restock(self) -> None:
+        """Fill the shelf."""
+        assert self._ask("POST", "/restock").status in {200, 303}
+
+    def teardown(self) -> None:
+        """What holds at any moment holds now."""
+        answer = self._ask("GET", "/ledger.json")
+        assert answer.json["balanced"], answer.text
+
+    def _status_of(self, told: Told) -> str | None:
+        rows = self.shop.books.rows("SELECT status FROM orders WHERE payment_id = :id", id=told.payment_id)
+        return rows[0].status if rows else None
+
+    def _ask(self, method: str, path: str, form: str | None = None) -> Answer:
+        headers = {"Accept": "*/*", "Content-Type": "application/x-www-form-urlencoded"}
+
+        def once() -> Answer | None:
+            try:
+                return self.shop.shopper.request(method, path, form, headers)
+            except (OSError, http.client.HTTPException):
+                return None
+
+        answered = eventually(once, lambda answer: answer is not None and answer.status not in {503, 504})
+        assert answered is not None
+        return answered
+
+
+@pytest.fixture
+def stormy(new_url: NewUrl) -> Iterator[Kept]:
+    """A shop with a parent, a short payment window, and few units."""
+    shop = Kept(new_url(), STORE_PAYMENT_WINDOW_SECONDS=_WINDOW_SECONDS, STORE_DISPATCH_TICK_SECONDS=0)
+    shop.books.stock(_UNITS)
+    yield shop
+    shop.parent.close()
+
+
+@pytest.mark.timeout(1200)  # there are many
+def test_any_sequence_leaves_the_books_right(stormy: Kept) -> None:
+    """Each order ends in one of the ways that are honest, with its money, and every invariant holds."""
+    kind = "sqlite" if is_sqlite(stormy.parent.database_url) else "postgres"
+
+    class OfThisShop(Interleavings):
+        shop = stormy
+        everything: dict[str, Told] = {}  # noqa: RUF012 - shared by all sequences, on purpose
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        OfThisShop,
+        settings=settings(
+            max_examples=_SEQUENCES[kind],
+            stateful_step_count=_STEPS,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    eventually(
+        lambda: stormy.books.rows("SELECT 1 FROM orders WHERE status IN ('pending', 'paid')"),
+        lambda live: not live,
+    )
+    ended = stormy.books.orders()
+    assert set(ended) == set(OfThisShop.everything)
+    for payment_id, told in OfThisShop.everything.items():
+        money = tuple(
+            row.kind
+            for row in stormy.books.rows(
+                "SELECT kind FROM payments WHERE payment_id = :id ORDER BY kind", id=payment_id
+            )
+        )
+        assert (ended[payment_id], money) in told.may_end_as, told
+    assert not stormy.books.faults()
+    assert stormy.deaths
