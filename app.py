@@ -25,8 +25,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     from flask import Flask
 
-    from store import api, database, durability, ledger, presenter, web
+    from store import api, database, durability, guestbook, ledger, presenter, web
     from store.books import Books
+    from store.greetings import Greetings
     from store.storefront import storefront
 
     try:
@@ -40,6 +41,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(storefront)
     api.prepare(app, settings)
     ledger.prepare(app, Books(databases.reader, settings.dispatch_tick_seconds))
+    guestbook.prepare(app, Greetings(databases.reader, settings.guestbook_url))
     presenter.prepare(app, settings)
 
     if _serves(Process.from_env()):

@@ -111,6 +111,18 @@ CREATE TABLE IF NOT EXISTS webhook_messages (
     received_at_ms  BIGINT  NOT NULL
 );
 
+-- Visitors who have signed the online guestbook, which is somebody else's system, and are written
+-- down here too: once each, because the workflow that does both is the key.
+CREATE TABLE IF NOT EXISTS greetings (
+    greeting_id     TEXT    NOT NULL PRIMARY KEY,
+    name            TEXT    NOT NULL CHECK (length(name) BETWEEN 1 AND 80),
+    -- The number of the signature over there.
+    signature       INTEGER NOT NULL,
+    recorded_at_ms  BIGINT  NOT NULL
+);
+
+CREATE INDEX IF NOT EXISTS greetings_by_time ON greetings (recorded_at_ms);
+
 -- What the ledger counts by: each is all that its line of the books has to read.
 CREATE INDEX IF NOT EXISTS orders_by_ending ON orders (status, reason, price_cents, payment_id);
 CREATE INDEX IF NOT EXISTS stock_movements_by_kind ON stock_movements (kind, units);

@@ -1,4 +1,6 @@
-"""Owns what a request may ask for: buy, settle, restock. Imports `workflows`, `patience` and `vocabulary`.
+"""Owns what a request may ask for: buy, settle, greet, restock.
+
+Imports `workflows`, `patience` and `vocabulary`.
 
 Each starts or tells a workflow and returns within the request's time, or raises TooSlow. The
 workflow goes on either way.
@@ -12,11 +14,15 @@ from dbos import DBOS, SetWorkflowID, error
 
 from store import workflows
 from store.patience import promptly, seconds_for_an_event
-from store.vocabulary import Outcome, Status
+from store.vocabulary import Outcome, Status, fault_of_name, greeting_id
 
 
 class KeyTaken(Exception):
-    """The key names a workflow that is not a checkout."""
+    """The key names something else."""
+
+
+class BadName(Exception):
+    """Nobody is called that; the text is one sentence."""
 
 
 class UnknownPayment(Exception):
@@ -94,6 +100,33 @@ def settle(payment_id: str, outcome: Outcome, message_id: str | None = None) -> 
         raise UnknownPayment(payment_id) from unknown
     except workflows.MessageReused as reused:
         raise MessageReused(message_id) from reused
+
+
+def greet(key: str, name: str) -> str | None:
+    """Start the greeting that this key names, or find it started.
+
+    Returns nothing once both books are signed, the reason once it cannot succeed, or None if either
+    takes longer.
+
+    Raises:
+        BadName: it is none.
+        KeyTaken: the key has greeted by another name.
+    """
+    if fault := fault_of_name(name):
+        raise BadName(fault)
+    greeting = greeting_id(key)
+
+    def start_and_wait() -> str | None:
+        with SetWorkflowID(greeting):
+            DBOS.start_workflow(workflows.greet, name)
+        status = DBOS.get_workflow_status(greeting)
+        if status is None or status.input is None or tuple(status.input["args"]) != (name,):
+            raise KeyTaken(key)
+        ended: str | None = DBOS.get_event(greeting, workflows.GREETED, timeout_seconds=seconds)
+        return ended
+
+    seconds = seconds_for_an_event()
+    return promptly(start_and_wait)
 
 
 def restock() -> int:

@@ -18,7 +18,7 @@ from store.config import Settings
 from store.origin import client_of
 from store.patience import TooSlow
 from store.queries import LIST_LIMIT, Order, is_known_checkout
-from store.vocabulary import KEY_MIN_LENGTH_OVER_JSON, WIRE_STATUS, Outcome, Status, is_key
+from store.vocabulary import KEY_MIN_LENGTH_OVER_JSON, WIRE_STATUS, Outcome, Status, is_key, new_key
 from store.web import queries
 
 api = Blueprint("api", __name__)
@@ -143,6 +143,31 @@ def _settle(payment_id: str, outcome: Outcome, message_id: str | None) -> int | 
         abort(401, "That webhook-id was about another payment: sign this one as a message of its own.")
     except TooSlow:
         return None
+
+
+@api.get("/greeting/", defaults={"name": ""}, strict_slashes=False)
+@api.get("/greeting/<path:name>")
+def greeting(name: str) -> Response:
+    """Greet, and say so once both books are signed, as tutorials of durable execution do.
+
+    The one GET that acts. With an Idempotency-Key, asking again is the same greeting.
+    """
+    key = request.headers.get("Idempotency-Key", new_key())
+    if not is_key(key):
+        abort(400, "The Idempotency-Key must be 1 to 64 letters, digits, _ or -.")
+    try:
+        trouble = actions.greet(key, name)
+    except actions.BadName as fault:
+        abort(400, str(fault))
+    except actions.KeyTaken:
+        abort(409, "That Idempotency-Key has greeted by another name: use a new one.")
+    except TooSlow:
+        trouble = None
+    if trouble is None:
+        abort(504, "The greeting is on its way: repeat this request with the same Idempotency-Key.")
+    if trouble:
+        abort(502, trouble)
+    return _plain_text(f"Thank you for being awesome, {name}!")
 
 
 def _signed_message() -> str | None:

@@ -13,8 +13,11 @@ import logging
 import os
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from store import supervisor
@@ -67,9 +70,37 @@ def obey(create_app: Callable[[Settings], Flask]) -> None:
 
 def supervise(settings: Settings) -> int:
     """Keep a server up until told to stop; the exit code."""
-    parent = supervisor.Supervisor(settings, news=_say)
-    parent.stop_on_signals()
-    return parent.run(lambda pid: _opening(settings, parent.address, pid))
+    with _guestbook_of_our_own(settings) as guestbook_url:
+        parent = supervisor.Supervisor(replace(settings, guestbook_url=guestbook_url), news=_say)
+        parent.stop_on_signals()
+        return parent.run(lambda pid: _opening(settings, parent.address, pid))
+
+
+@contextmanager
+def _guestbook_of_our_own(settings: Settings) -> Iterator[str]:
+    """Keep an online guestbook up beside the store, unless there is another one; gives where it is."""
+    if settings.guestbook_url:
+        yield settings.guestbook_url
+        return
+    keeper = supervisor.Supervisor(
+        replace(settings, host="127.0.0.1", port=0),
+        news=_say,
+        program=replace(
+            supervisor.GUESTBOOK,
+            command=(*supervisor.GUESTBOOK.command, "--database", str(settings.guestbook_file)),
+        ),
+    )
+    opening = f"An online guestbook, which stands for somebody else's system, is at {keeper.address}"
+    thread = threading.Thread(
+        target=keeper.run, args=[lambda pid: f"{opening} (process {pid})."], daemon=True
+    )
+    thread.start()
+    try:
+        yield keeper.address
+    finally:
+        keeper.stop()
+        thread.join()
+        keeper.close()
 
 
 def serve(
@@ -81,6 +112,7 @@ def serve(
 ) -> None:
     """Be one server: on the socket or port that a parent gives, or else alone and on our own."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("store").setLevel(logging.INFO)
     has_parent = inherited is not None or port is not None
     if has_parent:
         supervisor.die_with_parent()

@@ -1,27 +1,22 @@
-"""Owns the settings, and is the only reader of the environment. Imports nothing of ours."""
+"""Owns the settings, and is the only reader of the environment. Imports `readers`."""
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+
+from store import readers
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: where `app.py`, `schema.sql`, `templates/` and `static/` stand."""
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-_SHORTEST_PASSWORD = 8
-_SHORTEST_WEBHOOK_KEY, _LONGEST_WEBHOOK_KEY = 24, 64
-"""Bytes, as Standard Webhooks has them."""
 REFUSED = 2
 """Exit code for a setting that makes no sense."""
 
@@ -81,6 +76,11 @@ class Settings:
         50,
         "unpaid orders that one address may hold units with; 0 for no limit",
     )
+    guestbook_url: str = _setting(
+        "STORE_GUESTBOOK_URL",
+        "",
+        "the online guestbook, somebody else's system; without it, `python app.py` runs one of its own",
+    )
     database_url: str = _setting(
         "DBOS_DATABASE_URL",
         f"sqlite:///{ROOT / 'var' / 'store.sqlite3'}",
@@ -107,7 +107,10 @@ class Settings:
         for each in fields(cls):
             variable = each.metadata["variable"]
             if text := environ.get(variable, "").strip():
-                given[each.name] = _READERS[variable](variable, text)
+                try:
+                    given[each.name] = _READERS[variable](variable, text)
+                except ValueError as refusal:
+                    raise BadSetting(str(refusal)) from None
         settings = cls(**given)
         if is_sqlite(settings.database_url) and _file(settings.database_url) == _file(
             settings.system_database_url
@@ -134,9 +137,16 @@ class Settings:
         return self.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 
     @property
+    def guestbook_file(self) -> Path:
+        """Where the guestbook that `python app.py` runs has its book: beside the store's file, or in var/."""
+        if is_sqlite(self.database_url):
+            return _beside(self.database_url, "guestbook")
+        return ROOT / "var" / "guestbook.sqlite3"
+
+    @property
     def webhook_keys(self) -> tuple[bytes, ...]:
         """What webhooks may be signed with; none if they need not be signed."""
-        return tuple(_webhook_key(secret) for secret in self.webhook_secret.split())
+        return tuple(readers.webhook_key(secret) for secret in self.webhook_secret.split())
 
     @property
     def offers_presenter_tools(self) -> bool:
@@ -174,121 +184,31 @@ def _checkpoints_beside(database_url: str) -> str:
     """The default system database: another file in the same folder, or the same Postgres."""
     if not is_sqlite(database_url):
         return database_url
+    return f"sqlite:///{_beside(database_url, 'checkpoints')}"
+
+
+def _beside(database_url: str, name: str) -> Path:
+    """Another file in the folder of a SQLite file, with this name behind its own."""
     store = Path(make_url(database_url).database or "")
-    return f"sqlite:///{store.with_name(f'{store.stem}-checkpoints{store.suffix}')}"
+    return store.with_name(f"{store.stem}-{name}{store.suffix}")
 
 
 def _file(url: str) -> Path | None:
     return Path(make_url(url).database or "").resolve() if is_sqlite(url) else None
 
 
-def _address(variable: str, text: str) -> str:
-    try:
-        text.encode("idna")
-    except UnicodeError:
-        raise BadSetting(f"{variable} must be a host name or an address such as 127.0.0.1.") from None
-    if any(ch.isspace() or ch in "/?#" for ch in text):
-        raise BadSetting(f"{variable} must be a host name or an address such as 127.0.0.1, not {text!r}.")
-    return text
-
-
-def _whole_number(low: int, high: int) -> Any:
-    def read(variable: str, text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
-            raise BadSetting(f"{variable} must be a whole number from {low} to {high}, not {text[:40]!r}.")
-        return int(text)
-
-    return read
-
-
-def _seconds(low: float, high: float) -> Any:
-    def read(variable: str, text: str) -> float:
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = float("nan")
-        if not (isfinite(seconds) and low <= seconds <= high):
-            raise BadSetting(
-                f"{variable} must be a number of seconds from {low:g} to {high:g}, not {text!r}."
-            )
-        return seconds
-
-    return read
-
-
-def _password(variable: str, text: str) -> str:
-    if len(text) < _SHORTEST_PASSWORD:
-        raise BadSetting(
-            f"{variable} must have at least {_SHORTEST_PASSWORD} characters, "
-            "because whoever can reach the shop may try."
-        )
-    return text
-
-
-def _webhook_key(secret: str) -> bytes:
-    return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-
-
-def _webhook_secrets(variable: str, text: str) -> str:
-    for secret in text.split():
-        try:
-            size = len(_webhook_key(secret))
-        except ValueError:
-            size = 0
-        if not _SHORTEST_WEBHOOK_KEY <= size <= _LONGEST_WEBHOOK_KEY:
-            raise BadSetting(
-                f"{variable} must be {_SHORTEST_WEBHOOK_KEY} to {_LONGEST_WEBHOOK_KEY} random bytes "
-                "in base64, with or without whsec_ before them."
-            )
-    return text
-
-
-def _host_names(variable: str, text: str) -> str:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if not re.fullmatch(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]+", name, re.ASCII):
-            raise BadSetting(
-                f"{variable} must be host names with commas between them, such as widgets.example, "
-                f"without ports, not {name[:80]!r}."
-            )
-    return ",".join(names)
-
-
-def _database(variable: str, text: str) -> str:
-    # The text may hold a password, so no message repeats it.
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):  # ValueError: of the port
-        raise BadSetting(
-            f"{variable} must be a database URL such as sqlite:///var/store.sqlite3 "
-            "or postgresql://user:password@localhost:5432/widgets."
-        ) from None
-    if url.drivername in {"sqlite", "sqlite+pysqlite"}:
-        if not url.database or url.database == ":memory:":
-            raise BadSetting(
-                f"{variable} must name a file, because a shop in memory would forget its orders."
-            )
-        return f"sqlite:///{Path(url.database).absolute()}"
-    if url.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
-        if "@" in (url.host or ""):
-            raise BadSetting(f"{variable} must have an @ in its user name or password written as %40.")
-        if not url.database:
-            raise BadSetting(f"{variable} must end in the name of a Postgres database, as in …/widgets.")
-        return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
-    raise BadSetting(f"{variable} must start with sqlite:/// or postgresql://, not {url.drivername}.")
-
-
 _READERS: dict[str, Any] = {
-    "STORE_HOST": _address,
-    "STORE_PORT": _whole_number(0, 65535),
-    "STORE_THREADS": _whole_number(2, 512),
-    "STORE_PAYMENT_WINDOW_SECONDS": _seconds(0.1, 86_400),
-    "STORE_DISPATCH_TICK_SECONDS": _seconds(0, 3600),
-    "STORE_PRESENTER_PASSWORD": _password,
-    "STORE_TRUSTED_PROXIES": _whole_number(0, 10),
-    "STORE_TRUSTED_HOSTS": _host_names,
-    "STORE_WEBHOOK_SECRET": _webhook_secrets,
-    "STORE_UNPAID_PER_CLIENT": _whole_number(0, 1_000_000),
-    "DBOS_DATABASE_URL": _database,
-    "DBOS_SYSTEM_DATABASE_URL": _database,
+    "STORE_HOST": readers.address,
+    "STORE_PORT": readers.whole_number(0, 65535),
+    "STORE_THREADS": readers.whole_number(2, 512),
+    "STORE_PAYMENT_WINDOW_SECONDS": readers.seconds(0.1, 86_400),
+    "STORE_DISPATCH_TICK_SECONDS": readers.seconds(0, 3600),
+    "STORE_PRESENTER_PASSWORD": readers.password,
+    "STORE_TRUSTED_PROXIES": readers.whole_number(0, 10),
+    "STORE_TRUSTED_HOSTS": readers.host_names,
+    "STORE_WEBHOOK_SECRET": readers.webhook_secrets,
+    "STORE_UNPAID_PER_CLIENT": readers.whole_number(0, 1_000_000),
+    "STORE_GUESTBOOK_URL": readers.web_address,
+    "DBOS_DATABASE_URL": readers.database,
+    "DBOS_SYSTEM_DATABASE_URL": readers.database,
 }

@@ -77,6 +77,7 @@ def launch(settings: Settings, databases: Databases) -> None:
     workflows.Terms.payment_window_ms = round(settings.payment_window_seconds * 1000)
     workflows.Terms.tick_ms = round(settings.dispatch_tick_seconds * 1000)
     workflows.Terms.unpaid_per_client = settings.unpaid_per_client
+    workflows.Terms.guestbook_url = settings.guestbook_url
     _Launched.settings = settings
     _Launched.generation = workflows.record_start(EXECUTOR_ID, os.getpid())
     # A private name: DBOS has no setting for it.

@@ -41,8 +41,9 @@ def client_of(request: Request) -> str:
 
 def name_asked_for(request: Request) -> str:
     """The host name in the address that the visitor asked for, in lower case; "" if it is none."""
+    # Not `request.host` alone: where the header makes no sense, that is the name of the server.
     try:
-        return urlsplit(f"//{request.host}").hostname or ""
+        return urlsplit(f"//{request.headers.get('Host', request.host)}").hostname or ""
     except ValueError:  # [ without ]
         return ""
 
@@ -61,14 +62,17 @@ def _refuse_unknown_names(settings: Settings) -> None:
         return
     if settings.listens_on_every_address and _is_address(name):
         return
-    for trusted in settings.trusted_hosts.lower().split(","):
-        if name == trusted.removeprefix(".") or (trusted.startswith(".") and name.endswith(trusted)):
-            return
+    if name and any(_goes_by(name, trusted) for trusted in settings.trusted_hosts.lower().split(",")):
+        return
     abort(
         400,
         "The shop does not go by the name in that address: use its own, "
         "or have its operator add the name to STORE_TRUSTED_HOSTS.",
     )
+
+
+def _goes_by(name: str, trusted: str) -> bool:
+    return name == trusted.removeprefix(".") or (trusted.startswith(".") and name.endswith(trusted))
 
 
 def _is_address(name: str) -> bool:

@@ -5,6 +5,7 @@ Nothing here is a workflow step, so a page that polls writes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -272,13 +273,18 @@ def list_checkpoints(payment_id: str) -> list[Checkpoint]:
             for workflow_id in (payment_id, dispatch_id(payment_id))
             for step in DBOS.list_workflow_steps(workflow_id, load_output=False)
         ]
-        return [
-            Checkpoint(step["function_name"], _time(step["completed_at_epoch_ms"]))
-            for step in steps
-            if step["completed_at_epoch_ms"] is not None
-        ]
+        return checkpoints_of(steps)
 
     return promptly(read)
+
+
+def checkpoints_of(steps: Iterable[Mapping[str, Any]]) -> list[Checkpoint]:
+    """The steps that DBOS has recorded, as a page shows them."""
+    return [
+        Checkpoint(step["function_name"], _time(step["completed_at_epoch_ms"]))
+        for step in steps
+        if step["completed_at_epoch_ms"] is not None
+    ]
 
 
 def _order(row: Any) -> Order:

@@ -8,7 +8,6 @@ is the same with JavaScript and without.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -19,7 +18,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from store import actions
 from store.origin import client_of
 from store.queries import Order, Refund, is_known_checkout
-from store.vocabulary import Outcome, Reason, Status, is_key
+from store.vocabulary import Outcome, Reason, Status, is_key, new_key
 from store.web import fragment, queries
 
 storefront = Blueprint("storefront", __name__)
@@ -124,11 +123,6 @@ def order_checkpoints(payment_id: str) -> Response:
     """What DBOS has recorded of the order so far."""
     _find(payment_id)
     return fragment("_checkpoints.html", history=queries().history(payment_id), payment_id=payment_id)
-
-
-def new_key() -> str:
-    """A key that nobody can guess: 128 bits."""
-    return secrets.token_urlsafe(16)
 
 
 def _key(values: Mapping[str, str]) -> str:

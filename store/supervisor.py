@@ -1,4 +1,4 @@
-"""Owns the listening socket and the life of the server: starts it, and starts it again when it dies.
+"""Owns a listening socket and the life of the server on it: starts it, and starts it again when it dies.
 
 Imports `config` alone, so that nothing that is wrong with the rest of the store can end it.
 
@@ -20,13 +20,28 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import IO
+from urllib.parse import urlsplit
 
 from store.config import REFUSED, ROOT, BadSetting, Settings
 
-SERVER = (sys.executable, str(ROOT / "app.py"), "server")
-"""The command of a server; where it listens is added to it."""
+
+@dataclass(frozen=True)
+class Program:
+    """What is kept up."""
+
+    name: str
+    """What the news call it."""
+    command: Sequence[str]
+    """What starts it; where it listens is added."""
+    knock: str
+    """A path that it answers without its database: one whose database is away is up."""
+
+
+SERVER = Program("Server", (sys.executable, str(ROOT / "app.py"), "server"), "/static/favicon.svg")
+GUESTBOOK = Program("Guestbook", (sys.executable, str(ROOT / "guestbook_service.py")), "/health")
 
 _CAN_INHERIT_SOCKETS = os.name == "posix"
 """Elsewhere each server binds the address anew, and connections are refused in between."""
@@ -79,11 +94,11 @@ class Supervisor:
         settings: Settings,
         news: Say,
         *,
-        command: Sequence[str] = SERVER,
+        program: Program = SERVER,
         log: IO[bytes] | None = None,
     ) -> None:
         self._news = news
-        self._command = command
+        self._program = program
         self._environment = settings.environment()
         self._log = log
         self._listener = listen(settings.host, settings.port)
@@ -113,23 +128,25 @@ class Supervisor:
                 pause_seconds = next_pause(pause_seconds)
                 self._tell(f"No server could be started ({error}); the next try is in {pause_seconds:g} s.")
                 continue
-            first_answer = _FirstAnswer(server, self.address, partial(self._tell_of, said))
+            first_answer = _FirstAnswer(
+                server, self.address + self._program.knock, partial(self._tell_of, said)
+            )
             code = self._wait_for_the_end_of(server)
             if self._is_stopping:
                 break
             if code == 0:
-                self._tell(f"Server {server.pid} was stopped, and so the shop is closed.")
+                self._tell(f"{self._program.name} {server.pid} was stopped, and is not started again.")
                 break
             has_opened = has_opened or first_answer.came
             if code == REFUSED and not has_opened:
                 return REFUSED
             if first_answer.came:
-                said = _announce_successor(server.pid, code)
+                said = self._announce_successor(server.pid, code)
                 pause_seconds = 0.0
             else:
                 pause_seconds = next_pause(pause_seconds)
                 self._tell(
-                    f"Server {server.pid} died ({_cause(code)}) before it answered anybody; "
+                    f"{self._program.name} {server.pid} died ({_cause(code)}) before it answered anybody; "
                     f"the next one starts in {pause_seconds:g} s."
                 )
         return 0
@@ -156,6 +173,13 @@ class Supervisor:
         """Let the address go."""
         for end in (self._listener, self._awake, self._alarm):
             end.close()
+
+    def _announce_successor(self, pid: int, code: int) -> Callable[[int], str]:
+        died_at = time.monotonic()
+        return lambda successor: (
+            f"{self._program.name} {pid} died ({_cause(code)}); "
+            f"{self._program.name.lower()} {successor} answered {time.monotonic() - died_at:.2f} s later."
+        )
 
     def _tell_of(self, said: Callable[[int], str], pid: int) -> None:
         self._tell(said(pid))
@@ -187,7 +211,7 @@ class Supervisor:
         inherited = (self._listener.fileno(),) if _CAN_INHERIT_SOCKETS else ()
         where = ["--socket", str(*inherited)] if inherited else ["--port", str(self._port)]
         self._server = subprocess.Popen(  # noqa: S603 - our own program
-            [*self._command, *where],
+            [*self._program.command, *where],
             cwd=ROOT,
             env=self._environment,
             stdout=self._log,
@@ -222,8 +246,8 @@ class Supervisor:
 class _FirstAnswer:
     """Knocks until a server answers, and tells of it then."""
 
-    def __init__(self, server: subprocess.Popen[bytes], address: str, tell: Callable[[int], None]) -> None:
-        self._server, self._address, self._tell = server, address, tell
+    def __init__(self, server: subprocess.Popen[bytes], url: str, tell: Callable[[int], None]) -> None:
+        self._server, self._url, self._tell = server, urlsplit(url), tell
         self.came = False
         threading.Thread(target=self._knock, name="first answer", daemon=True).start()
 
@@ -238,10 +262,9 @@ class _FirstAnswer:
             self._tell(self._server.pid)
 
     def _is_answered(self) -> bool:
-        connection = http.client.HTTPConnection(self._address.removeprefix("http://"), timeout=_KNOCK_SECONDS)
+        connection = http.client.HTTPConnection(self._url.netloc, timeout=_KNOCK_SECONDS)
         try:
-            # Something that needs no database: a server whose database is away is up.
-            connection.request("GET", "/static/favicon.svg")
+            connection.request("GET", self._url.path)
             connection.getresponse()
         except (OSError, http.client.HTTPException):
             return False
@@ -253,14 +276,6 @@ class _FirstAnswer:
 def next_pause(pause_seconds: float) -> float:
     """How long to wait after a server that died young, if the wait before it was so long."""
     return min(max(_SHORTEST_PAUSE_SECONDS, 2 * pause_seconds), _LONGEST_PAUSE_SECONDS)
-
-
-def _announce_successor(pid: int, code: int) -> Callable[[int], str]:
-    died_at = time.monotonic()
-    return lambda successor: (
-        f"Server {pid} died ({_cause(code)}); "
-        f"server {successor} answered {time.monotonic() - died_at:.2f} s later."
-    )
 
 
 def _cause(code: int) -> str:

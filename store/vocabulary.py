@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import re
+import secrets
+import unicodedata
 from enum import StrEnum
 
 PRODUCT_ID = 1
@@ -86,6 +88,11 @@ def is_key(text: str) -> bool:
     return _KEY.fullmatch(text) is not None
 
 
+def new_key() -> str:
+    """A key that nobody can guess: 128 bits."""
+    return secrets.token_urlsafe(16)
+
+
 CHECKOUT = "checkout"
 """Name of the workflow whose id is a payment id."""
 
@@ -93,6 +100,38 @@ CHECKOUT = "checkout"
 def dispatch_id(payment_id: str) -> str:
     """The id of an order's dispatch workflow. No key contains a dot, so none can name one."""
     return f"{payment_id}.dispatch"
+
+
+GREETING = "greeting"
+"""Name of the workflow of one greeting."""
+
+SIGN_STEP = "sign the online guestbook"
+WAIT_STEP = "wait"
+"""Names of its checkpoints; the second with a number behind it."""
+GREETING_BEATS = 5
+"""How long a greeting waits between its two systems, in ticks: long enough to press crash."""
+NAME_MAX_LENGTH = 80
+# Left-to-right and right-to-left overrides and isolates: they turn round what stands after them.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def greeting_id(key: str) -> str:
+    """The id of the greeting that a key has started."""
+    return f"{key}.{GREETING}"
+
+
+def fault_of_name(name: str) -> str | None:
+    """What is wrong with a visitor's name, as one sentence; None if nothing is."""
+    if not name.strip():
+        return "A greeting needs a name: write yours."
+    if len(name) > NAME_MAX_LENGTH:
+        return f"That name is too long: use at most {NAME_MAX_LENGTH} characters."
+    # Cc: control characters. Zl, Zp: ends of lines. Cs: halves of characters.
+    if any(unicodedata.category(ch) in {"Cc", "Cs", "Zl", "Zp"} or ch in _TURNING for ch in name):
+        return "That name has characters that cannot be shown: leave them out."
+    if "<" in name or ">" in name:
+        return "A name has no markup in it: leave out < and >."
+    return None
 
 
 def price(cents: int) -> str:

@@ -1,4 +1,4 @@
-"""Owns every change: the only module that writes. Imports `steps` and `vocabulary`.
+"""Owns every change: the only module that writes. Imports `online`, `steps` and `vocabulary`.
 
 Read `checkout` first: it is the business of the shop on one screen. Each line of it that
 touches the world is a step, whose result DBOS checkpoints; after a crash DBOS runs the
@@ -12,18 +12,24 @@ Order, stock and books change in that one transaction or not at all.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TypedDict
 
 from dbos import DBOS, SetWorkflowID
 from sqlalchemy.orm import Session
 
+from store import online
 from store.steps import commit, commit_at_once, now_ms, row, run, step, transaction
 from store.vocabulary import (
     CHECKOUT,
     DISPATCH_TICKS,
+    GREETING,
+    GREETING_BEATS,
     PRODUCT_ID,
     SHELF_SIZE,
+    SIGN_STEP,
+    WAIT_STEP,
     Movement,
     Outcome,
     Payment,
@@ -40,6 +46,12 @@ SETTLED = "settled"
 """Event of a checkout: paid or cancelled. The value is the order number."""
 PAYMENT = "payment"
 """Topic on which a checkout hears of its payment."""
+TROUBLE = "trouble"
+"""Event of a greeting: why the online guestbook has not signed yet, one sentence."""
+GREETED = "greeted"
+"""Event of a greeting: it has ended. The value is why it could not succeed, or nothing."""
+_LONGEST_PAUSE_TICKS = 30
+_log = logging.getLogger("store")
 
 
 class Reserved(TypedDict):
@@ -50,6 +62,15 @@ class Reserved(TypedDict):
     pay_by_ms: int
 
 
+class Signing(TypedDict):
+    """What came of asking the online guestbook: the number of the signature, or else the trouble."""
+
+    signature: int
+    at_ms: int
+    trouble: str
+    may_pass: bool
+
+
 class Terms:
     """On what terms the shop sells. Set once, before DBOS is launched."""
 
@@ -57,6 +78,8 @@ class Terms:
     tick_ms = 1_000
     unpaid_per_client = 50
     """Orders that may hold units for one client; 0 for any number."""
+    guestbook_url = ""
+    """Where the online guestbook is; it may be elsewhere after a restart."""
 
 
 # --- the business ---------------------------------------------------------------------
@@ -97,6 +120,30 @@ def dispatch(payment_id: str, paid_at_ms: int) -> None:
 def restock_shelf() -> int:
     """Fill the shelf; returns the units that were added."""
     return fill_shelf(str(DBOS.workflow_id))
+
+
+@DBOS.workflow(name=GREETING, max_recovery_attempts=None)
+def greet(name: str) -> None:
+    """Sign the online guestbook, wait a little, and write it down here: both once, or neither.
+
+    What crashes in between, on either side, is asked again with the same key, or not asked again at all.
+    """
+    greeting_id = str(DBOS.workflow_id)
+    signing = sign_online_guestbook(greeting_id, name)
+    tries = 1
+    while signing["trouble"] and signing["may_pass"]:
+        DBOS.set_event(TROUBLE, signing["trouble"])
+        DBOS.sleep(min(2 ** (tries - 1), _LONGEST_PAUSE_TICKS) * Terms.tick_ms / 1000)
+        signing = sign_online_guestbook(greeting_id, name)
+        tries += 1
+    if signing["trouble"]:
+        DBOS.set_event(GREETED, signing["trouble"])
+        return
+    at_ms = signing["at_ms"]
+    for beat in range(1, GREETING_BEATS + 1):
+        at_ms = wait_a_beat(beat, at_ms)
+    record_greeting(greeting_id, name, signing["signature"])
+    DBOS.set_event(GREETED, "")
 
 
 # --- its transactions -----------------------------------------------------------------
@@ -246,12 +293,27 @@ def advance(payment_id: str, tick: int, previous_at_ms: int) -> int:
     """
 
     def wait_and_record() -> int:
-        due_in_ms = previous_at_ms + Terms.tick_ms - now_ms()
-        # One tick at most, should the machine's clock have been set back meanwhile.
-        time.sleep(min(max(due_in_ms, 0), Terms.tick_ms) / 1000)
+        _wait_for_a_tick_since(previous_at_ms)
         return commit(_record_tick, payment_id, tick)
 
     return step(f"tick {tick}", wait_and_record)
+
+
+def wait_a_beat(beat: int, previous_at_ms: int) -> int:
+    """Wait for one tick, as one step, and say so in the log; returns when, in ms since 1970."""
+
+    def wait_and_say() -> int:
+        _wait_for_a_tick_since(previous_at_ms)
+        _log.info("a greeting has signed over there, and waits: %s of %s", beat, GREETING_BEATS)
+        return now_ms()
+
+    return step(f"{WAIT_STEP} {beat}", wait_and_say)
+
+
+def _wait_for_a_tick_since(at_ms: int) -> None:
+    due_in_ms = at_ms + Terms.tick_ms - now_ms()
+    # One tick at most, should the machine's clock have been set back meanwhile.
+    time.sleep(min(max(due_in_ms, 0), Terms.tick_ms) / 1000)
 
 
 def _record_tick(session: Session, payment_id: str, tick: int) -> int:
@@ -266,6 +328,38 @@ def _record_tick(session: Session, payment_id: str, tick: int) -> int:
         at_ms=at_ms,
     )
     return at_ms
+
+
+def sign_online_guestbook(greeting_id: str, name: str) -> Signing:
+    """Ask the online guestbook for one signature, as one step.
+
+    A crash after it has signed, here or there, makes this step ask again, with the same key.
+    """
+
+    def ask() -> Signing:
+        try:
+            signature = online.sign(Terms.guestbook_url, name, key=greeting_id)
+        except online.Unavailable as trouble:
+            return Signing(signature=0, at_ms=now_ms(), trouble=str(trouble), may_pass=True)
+        except online.Refused as trouble:
+            return Signing(signature=0, at_ms=now_ms(), trouble=str(trouble), may_pass=False)
+        return Signing(signature=signature.number, at_ms=now_ms(), trouble="", may_pass=False)
+
+    return step(SIGN_STEP, ask)
+
+
+@transaction("record the greeting")
+def record_greeting(session: Session, greeting_id: str, name: str, signature: int) -> None:
+    """Write down a visitor who has signed over there. Once, however often this step runs."""
+    run(
+        session,
+        "INSERT INTO greetings (greeting_id, name, signature, recorded_at_ms)"
+        " VALUES (:greeting_id, :name, :signature, :at_ms) ON CONFLICT DO NOTHING",
+        greeting_id=greeting_id,
+        name=name,
+        signature=signature,
+        at_ms=now_ms(),
+    )
 
 
 class MessageReused(Exception):

@@ -30,6 +30,8 @@ _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_TRUSTED_HOSTS", "a.example, .b.example,192.0.2.7,::1", "a.example,.b.example,192.0.2.7,::1"),
     ("STORE_WEBHOOK_SECRET", f"whsec_{_KEY}", f"whsec_{_KEY}"),
     ("STORE_WEBHOOK_SECRET", f"{_KEY} whsec_{_OTHER_KEY}", f"{_KEY} whsec_{_OTHER_KEY}"),
+    ("STORE_GUESTBOOK_URL", "http://127.0.0.1:8001/", "http://127.0.0.1:8001"),
+    ("STORE_GUESTBOOK_URL", "https://books.example/guests", "https://books.example/guests"),
     ("STORE_UNPAID_PER_CLIENT", "0", 0),
     ("STORE_UNPAID_PER_CLIENT", "1000", 1000),
     ("DBOS_DATABASE_URL", "sqlite:////srv/shop.db", "sqlite:////srv/shop.db"),
@@ -59,6 +61,10 @@ _BAD: list[tuple[str, str]] = [
     *[
         ("STORE_WEBHOOK_SECRET", text)
         for text in ("hunter2", "whsec_", "aHVudGVyMg==", f"{_KEY}hunter2", f"{_KEY} hunter2", "x" * 200)
+    ],
+    *[
+        ("STORE_GUESTBOOK_URL", text)
+        for text in ("here", "127.0.0.1:8001", "ftp://a.example", "http://", "http://a:b", "http://u:hunter2@h/")
     ],
     *[("STORE_UNPAID_PER_CLIENT", text) for text in ("some", "-1", "1.5", "1000001")],
     *[

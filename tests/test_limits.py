@@ -152,7 +152,7 @@ def test_headers_without_end_are_refused(shop: Shop) -> None:
 _DRIBBLES = {
     "headers": b"GET / HTTP/1.1\r\nHost: localhost\r\nX-More: ",
     "a body": b"POST /buy HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\nkey=",
-    "chunks": b"POST /buy HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n",
+    "chunks": b"POST /buy HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nFFFF\r\n",
 }
 
 

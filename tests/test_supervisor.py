@@ -10,12 +10,13 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from store.config import REFUSED, ROOT, Settings, is_sqlite
-from store.supervisor import Supervisor
+from store.supervisor import SERVER, Supervisor
 from tests.conftest import NewUrl
 from tests.support.books import Books
 from tests.support.server import SUPERVISED, Server
@@ -215,7 +216,9 @@ class Scripted:
             "    answer.close()\n",
             encoding="utf-8",
         )
-        self.parent = Supervisor(Settings(port=0), self.news.append, command=(sys.executable, str(script)))
+        self.parent = Supervisor(
+            Settings(port=0), self.news.append, program=replace(SERVER, command=(sys.executable, str(script)))
+        )
         self._thread = threading.Thread(target=self.parent.run, args=[lambda pid: f"open, {pid}"])
         self._thread.start()
 
