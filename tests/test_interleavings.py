@@ -6,9 +6,12 @@ against one shop with a parent, whose orders, books and crashes add up from sequ
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import logging
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +27,7 @@ from tests.conftest import NewUrl
 from tests.support.shopper import Answer, eventually, key
 from tests.test_supervisor import Kept
 
+_log = logging.getLogger(__name__)
 _WINDOW_SECONDS = 0.4
 _UNITS = 12
 """On the shelf at first: few enough that some sequences find it empty."""
@@ -59,6 +63,9 @@ class Interleavings(RuleBasedStateMachine):
 
     shop: Kept
     everything: dict[str, Told]
+    """Of all sequences."""
+    sequences: list[int]
+    """How many orders there had been at the end of each."""
 
     orders: Bundle[Told] = Bundle("orders")
 
@@ -120,7 +127,7 @@ class Interleavings(RuleBasedStateMachine):
     def crash(self, chance: int) -> None:
         """The server is killed, once in a while."""
         if chance <= _CRASHES_OF_EIGHT:
-            os.kill(self.shop.server_pid, signal.SIGKILL)
+            self._kill()
 
     @rule(told=orders, chance=st.integers(1, 8))
     def crash_over_a_payment(self, told: Told, chance: int) -> None:
@@ -128,7 +135,7 @@ class Interleavings(RuleBasedStateMachine):
         if chance <= _CRASHES_OF_EIGHT:
             with ThreadPoolExecutor(1) as pool:
                 answer = pool.submit(self._ask, "POST", f"/payment_webhook/{told.payment_id}/paid")
-                os.kill(self.shop.server_pid, signal.SIGKILL)
+                self._kill()
                 assert answer.result().status == 200
             told.outcomes.add(Outcome.PAID)
 
@@ -139,8 +146,13 @@ class Interleavings(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """What holds at any moment holds now."""
+        self.sequences.append(len(self.everything))
         answer = self._ask("GET", "/ledger.json")
         assert answer.json["balanced"], answer.text
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it is dead already, and the next one not yet up
+            os.kill(self.shop.server_pid, signal.SIGKILL)
 
     def _status_of(self, told: Told) -> str | None:
         rows = self.shop.books.rows("SELECT status FROM orders WHERE payment_id = :id", id=told.payment_id)
@@ -177,6 +189,7 @@ def test_any_sequence_leaves_the_books_right(stormy: Kept) -> None:
     class OfThisShop(Interleavings):
         shop = stormy
         everything: dict[str, Told] = {}  # noqa: RUF012 - shared by all sequences, on purpose
+        sequences: list[int] = []  # noqa: RUF012 - likewise
 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         OfThisShop,
@@ -195,6 +208,8 @@ def test_any_sequence_leaves_the_books_right(stormy: Kept) -> None:
     )
     ended = stormy.books.orders()
     assert set(ended) == set(OfThisShop.everything)
+    assert len(OfThisShop.sequences) >= _SEQUENCES[kind]
+    assert {*ended.values()} >= {"dispatched", "declined", "expired"}
     for payment_id, told in OfThisShop.everything.items():
         money = tuple(
             row.kind
@@ -205,3 +220,6 @@ def test_any_sequence_leaves_the_books_right(stormy: Kept) -> None:
         assert (ended[payment_id], money) in told.may_end_as, told
     assert not stormy.books.faults()
     assert stormy.deaths
+    endings = dict(Counter(ended.values()))
+    crashes = len(stormy.deaths)
+    _log.info("%d sequences, %d crashes, orders: %s", len(OfThisShop.sequences), crashes, endings)
