@@ -1,0 +1,397 @@
+"""Two systems, one greeting: signed over there and written down here, once each, whatever crashes."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from store.vocabulary import GREETING_BEATS
+from tests.conftest import NewUrl, Shop
+from tests.support.guestbook import Guestbook
+from tests.support.refusal import refuses, refuses_both
+from tests.support.shopper import Answer, Shopper, eventually, key
+from tests.test_supervisor import Kept
+
+NAMES = (
+    "Ada",
+    "Ада Лавлейс",
+    "李小龍",
+    "O'Brien & Sons",
+    "عمر الخيّام",
+    "👩‍🚀",
+    "x" * 80,
+    " Ada ",
+    "../etc",
+    "a/b?c#d",
+    "50 % off",
+)
+_ITS_OPENING = re.compile(r"An online guestbook, .* is at (http://\S+) \(process (\d+)\)\.")
+_NO_NAMES = {
+    "empty": "",
+    "blank": " \u3000 ",
+    "too long": "x" * 81,
+    "a line": "Ada\nLovelace",
+    "NUL": "Ada\0",
+    "escape": "\x1b[31mAda",
+    "turned round": "Ada\u202e",
+    "markup": "<b>Ada</b>",
+    "half a tag": "Ada>",
+}
+
+
+@pytest.fixture(scope="module")
+def guestbook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guestbook]:
+    """Somebody else's system."""
+    with Guestbook(tmp_path_factory.mktemp("guestbook") / "guestbook.sqlite3") as guestbook:
+        yield guestbook
+
+
+@pytest.fixture(scope="module")
+def quick(new_url: NewUrl, guestbook: Guestbook) -> Iterator[Shop]:
+    """A shop beside it, where a beat is 20 ms."""
+    shop = Shop(new_url(), STORE_GUESTBOOK_URL=guestbook.url)
+    shop.server.start()
+    yield shop
+    shop.server.close()
+
+
+def greetings(shop: Shop | Kept) -> list[tuple[int, str]]:
+    """Our own book: the number of each signature, and who it is."""
+    return [tuple(row) for row in shop.books.rows("SELECT signature, name FROM greetings ORDER BY signature")]
+
+
+def signatures(guestbook: Guestbook) -> list[tuple[int, str]]:
+    """The online one."""
+    listed = guestbook.get("/signatures").json["signatures"]
+    return [(each["signature"], each["name"]) for each in listed][::-1]
+
+
+def greet(client: Shopper, name: str, one_key: str | None = None) -> Answer:
+    """Ask for a greeting as a program does."""
+    headers = {"Idempotency-Key": one_key} if one_key else {}
+    return client.get(f"/greeting/{quote(name, safe='')}", **headers)
+
+
+def sign(client: Shopper, name: str, one_key: str | None = None) -> str:
+    """Send the form of the page; the key of the greeting."""
+    one_key = one_key or client.page("/guestbook").key
+    answer = client.submit("/guestbook", key=one_key, name=name)
+    assert (answer.status, answer.location) == (303, f"/greetings/{one_key}"), answer
+    return one_key
+
+
+def wait_for(client: Shopper, one_key: str, heading: str) -> Answer:
+    """Reload the greeting's page until it says so."""
+    return eventually(
+        lambda: client.page(f"/greetings/{one_key}"),
+        lambda page: page.status == 200 and page.heading.startswith(heading),
+    )
+
+
+# --- one greeting -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_greeting_is_in_both_books_once(quick: Shop, guestbook: Guestbook, name: str) -> None:
+    """As tutorials ask for it; the name is kept as it is, and nothing caches the answer."""
+    before = signatures(guestbook)
+    answer = greet(quick.shopper, name)
+    assert (answer.status, answer.text) == (200, f"Thank you for being awesome, {name}!")
+    assert answer.headers["Cache-Control"] == "no-store"
+    [mine] = set(signatures(guestbook)) - set(before)
+    assert mine[1] == name
+    assert greetings(quick).count(mine) == 1
+
+
+def test_the_same_key_is_the_same_greeting(quick: Shop, guestbook: Guestbook) -> None:
+    """By many at once, over JSON and by the form; with another name it is refused."""
+    one_key, before = key(), len(signatures(guestbook))
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: greet(quick.shopper, "Grace", one_key), range(8)))
+    assert {(answer.status, answer.text) for answer in answers} == {
+        (200, "Thank you for being awesome, Grace!")
+    }
+    assert sign(quick.shopper, "Grace", one_key) == one_key
+    assert refuses(greet(quick.shopper, "Somebody else", one_key), 409)
+    assert refuses(quick.shopper.submit("/guestbook", key=one_key, name="Somebody else"), 409)
+    assert len(signatures(guestbook)) == before + 1
+
+
+def test_the_page_shows_how_far_it_has_come(open_shop: Callable[..., Shop], guestbook: Guestbook) -> None:
+    """Signed over there, waiting, and in both books; with its checkpoints, and its line marked in each."""
+    shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.3)
+    one_key = sign(shop.shopper, "Ada & Grace")
+    waiting = wait_for(shop.shopper, one_key, "Signed over there, not yet here")
+    assert not greetings(shop)
+    assert "Ada &amp; Grace" in waiting.text
+    done = wait_for(shop.shopper, one_key, "Thank you for being awesome, ")
+    for step in ("sign the online guestbook", "wait 1", f"wait {GREETING_BEATS}", "record the greeting"):
+        assert f"<span>{step}</span>" in done.text
+    assert done.text.count('class="mine"') == 2
+    assert "hx-trigger" not in done.text.partition('id="presenter"')[0].partition('id="greeting"')[2]
+    assert shop.shopper.page(f"/greetings/{one_key}/progress").heading.startswith("Thank you")
+    assert [name for _, name in greetings(shop)] == ["Ada & Grace"]
+    assert shop.server.output.count("a greeting has signed over there, and waits: ") == GREETING_BEATS
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", _NO_NAMES.values(), ids=_NO_NAMES)
+def test_what_is_no_name_is_refused(quick: Shop, guestbook: Guestbook, name: str) -> None:
+    """One sentence, in the form and over JSON, and nothing written anywhere."""
+    before = signatures(guestbook), greetings(quick)
+    assert refuses(quick.shopper.submit("/guestbook", key=key(), name=name), 400)
+    # No route holds a newline, so that one is refused before the name is looked at.
+    assert refuses(greet(quick.shopper, name), 404 if "\n" in name else 400)
+    assert (signatures(guestbook), greetings(quick)) == before
+
+
+@pytest.mark.parametrize("bad", ["", "two words", "k" * 65, "a.greeting"])
+def test_a_bad_key_is_refused(quick: Shop, guestbook: Guestbook, bad: str) -> None:
+    """400, and nothing written."""
+    before = len(signatures(guestbook))
+    assert refuses(quick.shopper.submit("/guestbook", key=bad, name="Ada"), 400)
+    assert refuses(quick.shopper.get("/greeting/Ada", **{"Idempotency-Key": bad}), 400)
+    assert len(signatures(guestbook)) == before
+
+
+def test_a_greeting_that_there_is_not_is_not_found(quick: Shop) -> None:
+    """Nor is a checkout one."""
+    order = quick.shopper.buy(key())
+    for path in (f"/greetings/{key()}", f"/greetings/{order}", f"/greetings/{key()}/progress"):
+        assert refuses_both(quick.shopper, "GET", path, 404)
+
+
+# --- a guestbook in trouble ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"kind": "fail", "status": 500, "times": 2},
+        {"kind": "fail", "status": 404, "times": 2},
+        {"kind": "fail", "status": 429},
+        {"kind": "rubbish", "times": 2},
+        {"kind": "slow", "seconds": 5.5},
+    ],
+    ids=str,
+)
+def test_what_passes_is_waited_out(quick: Shop, guestbook: Guestbook, trouble: dict[str, object]) -> None:
+    """The page says what is wrong, and in the end there is one signature and one greeting."""
+    before = len(signatures(guestbook)), len(greetings(quick))
+    guestbook.make_trouble(**trouble)
+    one_key = sign(quick.shopper, "Patience")
+    wait_for(quick.shopper, one_key, "Thank you")
+    assert (len(signatures(guestbook)), len(greetings(quick))) == (before[0] + 1, before[1] + 1)
+
+
+def test_a_guestbook_that_is_down_is_waited_for(open_shop: Callable[..., Shop], tmp_path: Path) -> None:
+    """Both pages say so, /greeting says 504 and may be asked again; then it is up, and all is well."""
+    with Guestbook(tmp_path / "guestbook.sqlite3") as guestbook:
+        guestbook.kill()
+        shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url)
+        one_key = sign(shop.shopper, "Ada")
+        page = wait_for(shop.shopper, one_key, "The guestbook keeps you waiting")
+        assert "The guestbook cannot be reached." in page.text
+        assert "The guestbook cannot be reached." in shop.shopper.page("/guestbook").text
+        assert refuses(greet(shop.shopper, "Ada", one_key), 504)
+        assert not greetings(shop)
+        guestbook.start()
+        wait_for(shop.shopper, one_key, "Thank you")
+        assert signatures(guestbook) == greetings(shop) == [(1, "Ada")]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 422])
+def test_what_cannot_succeed_is_given_up(quick: Shop, guestbook: Guestbook, status: int) -> None:
+    """With the reason, and nothing recorded here."""
+    before = len(signatures(guestbook)), len(greetings(quick))
+    guestbook.make_trouble(kind="fail", status=status)
+    one_key = sign(quick.shopper, "Nobody")
+    page = wait_for(quick.shopper, one_key, "The guestbook will not have it")
+    assert f"The guestbook refuses ({status}): The guestbook was told to fail." in page.text
+    assert refuses(greet(quick.shopper, "Nobody", one_key), 502)
+    assert (len(signatures(guestbook)), len(greetings(quick))) == before
+
+
+class _Odd(BaseHTTPRequestHandler):
+    """Answers as other people's systems do on a bad day."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        answers: list[tuple[int, bytes]] = self.server.answers  # type: ignore[attr-defined]
+        status, body = answers.pop(0)
+        self.send_response(status)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def odd() -> Iterator[ThreadingHTTPServer]:
+    """A service whose answers a test makes up."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Odd)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_rubbish_of_every_kind_is_no_signature(
+    open_shop: Callable[..., Shop], odd: ThreadingHTTPServer
+) -> None:
+    """Nothing that is not one is taken for one."""
+    right = json.dumps({"signature": 7, "name": "Ada"}).encode()
+    odd.answers = [  # type: ignore[attr-defined]
+        *[(200, body) for body in (b"", b"[]", b"null", b"\xff\xfe", b"{" * 200_000, b"[" * 60_000)],
+        (200, b'{"signature": "7", "name": "Ada"}'),
+        (200, b'{"signature": true, "name": "Ada"}'),
+        (200, b'{"signature": 7}'),
+        (200, b'{"signature": 7, "name": "Somebody else"}'),
+        (200, b'{"signature": 99999999999999999999, "name": "Ada"}'),
+        *[(status, right) for status in (201, 302, 404, 500, 200)],
+    ]
+    shop = open_shop(
+        STORE_GUESTBOOK_URL=f"http://127.0.0.1:{odd.server_port}", STORE_DISPATCH_TICK_SECONDS=0.001
+    )
+    one_key = sign(shop.shopper, "Ada")
+    wait_for(shop.shopper, one_key, "Thank you")
+    assert greetings(shop) == [(7, "Ada")]
+    assert not odd.answers  # type: ignore[attr-defined]
+
+
+# --- crashes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beats", range(GREETING_BEATS + 1))
+def test_the_store_is_killed_at_each_second(
+    open_shop: Callable[..., Shop], guestbook: Guestbook, beats: int
+) -> None:
+    """Before the first and after each; one signature, one greeting."""
+    shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.3)
+    before = len(signatures(guestbook))
+    one_key = sign(shop.shopper, "Ada")
+    waited = f"and waits: {beats} of {GREETING_BEATS}" if beats else ""
+    eventually(lambda: shop.server.output, lambda output: waited in output)
+    shop.server.kill()
+    shop.server.restart()
+    wait_for(shop.shopper, one_key, "Thank you")
+    assert len(signatures(guestbook)) == before + 1
+    assert [name for _, name in greetings(shop)] == ["Ada"]
+    assert greetings(shop)[0] == signatures(guestbook)[-1]
+
+
+def test_the_guestbook_dies_after_it_recorded_and_before_it_answers(
+    open_shop: Callable[..., Shop], tmp_path: Path
+) -> None:
+    """The store asks again with the same key, and is told of the signature that there is."""
+    with Guestbook(tmp_path / "guestbook.sqlite3") as guestbook:
+        shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url)
+        guestbook.make_trouble(kind="die")
+        one_key = sign(shop.shopper, "Ada")
+        assert guestbook.wait_for_death() == 1
+        wait_for(shop.shopper, one_key, "The guestbook keeps you waiting")
+        guestbook.start()
+        wait_for(shop.shopper, one_key, "Thank you")
+        assert signatures(guestbook) == greetings(shop) == [(1, "Ada")]
+
+
+def test_the_store_is_killed_while_it_waits_for_the_guestbook(
+    open_shop: Callable[..., Shop], guestbook: Guestbook
+) -> None:
+    """What it had asked for is done over there, and it does not know; it asks again."""
+    shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url)
+    before = len(signatures(guestbook))
+    guestbook.make_trouble(kind="slow", seconds=1)
+    one_key = sign(shop.shopper, "Ada")
+    shop.server.kill()
+    shop.server.restart()
+    wait_for(shop.shopper, one_key, "Thank you")
+    eventually(lambda: len(signatures(guestbook)), lambda count: count == before + 1)
+    assert greetings(shop) == [signatures(guestbook)[-1]]
+
+
+def test_fifty_at_once_with_ten_kills_are_fifty_pairs(new_url: NewUrl, tmp_path: Path) -> None:
+    """Of the store, and of the guestbook between them: nobody is missing, and nobody is there twice."""
+    chance = random.Random(50)
+    with Guestbook(tmp_path / "guestbook.sqlite3") as guestbook:
+        shop = Kept(new_url(), STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.6)
+        try:
+            visitors = {key(): f"Visitor {number}" for number in range(50)}
+
+            def visit(one_key: str) -> None:
+                def once() -> bool:
+                    try:
+                        return greet(shop.shopper, visitors[one_key], one_key).status == 200
+                    except (OSError, http.client.HTTPException):
+                        return False
+
+                eventually(once, bool, patience_seconds=60)
+
+            with ThreadPoolExecutor(50) as pool:
+                answers = [pool.submit(visit, one_key) for one_key in visitors]
+                for count in range(1, 11):
+                    threading.Event().wait(chance.uniform(0, 0.5))  # some moment or other
+                    if count % 5 == 0:
+                        guestbook.kill()
+                        guestbook.start()
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(shop.server_pid, signal.SIGKILL)
+                    shop.wait_for_deaths(count)
+                for answer in answers:
+                    answer.result()
+            assert signatures(guestbook) == greetings(shop)
+            assert sorted(name for _, name in greetings(shop)) == sorted(visitors.values())
+        finally:
+            shop.parent.close()
+
+
+# --- the guestbook of our own -------------------------------------------------------------------
+
+
+def test_the_parent_keeps_a_guestbook_beside_the_store(tmp_path: Path) -> None:
+    """Without an address of another; it survives the crashes of the store, and is started again itself."""
+    shop = Kept(f"sqlite:///{tmp_path}/store.sqlite3", STORE_GUESTBOOK_URL="")
+    try:
+        told = eventually(lambda: _ITS_OPENING.search(shop.parent.output), bool)
+        assert told
+        theirs = Shopper(told[1])
+        one_key = sign(shop.shopper, "Ada")
+        os.kill(shop.server_pid, signal.SIGKILL)
+        shop.wait_for_deaths(1)
+        wait_for(shop.shopper, one_key, "Thank you")
+        os.kill(int(told[2]), signal.SIGKILL)
+        eventually(lambda: shop.parent.output, lambda output: "; guestbook " in output)
+        assert [each["name"] for each in theirs.get("/signatures").json["signatures"]] == ["Ada"]
+        sign(shop.shopper, "Grace")
+        eventually(lambda: [name for _, name in greetings(shop)], lambda names: names == ["Ada", "Grace"])
+        assert (tmp_path / "store-guestbook.sqlite3").exists()
+    finally:
+        assert shop.parent.stop() == 0
+    assert not theirs.is_open()
+
+
+def test_without_any_guestbook_the_page_says_so(open_shop: Callable[..., Shop]) -> None:
+    """A server that runs alone has none; the greeting waits until it is told of one."""
+    shop = open_shop(STORE_GUESTBOOK_URL="")
+    assert "STORE_GUESTBOOK_URL" in shop.shopper.page("/guestbook").text
+    one_key = sign(shop.shopper, "Ada")
+    assert "STORE_GUESTBOOK_URL" in wait_for(shop.shopper, one_key, "The guestbook keeps you waiting").text
