@@ -25,7 +25,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     from flask import Flask
 
-    from store import api, database, durability, guestbook, ledger, presenter, web
+    from store import api, database, durability, guestbook, lanes, ledger, naive, presenter, web
     from store.books import Books
     from store.greetings import Greetings
     from store.storefront import storefront
@@ -41,7 +41,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(storefront)
     api.prepare(app, settings)
     ledger.prepare(app, Books(databases.reader, settings.dispatch_tick_seconds))
-    guestbook.prepare(app, Greetings(databases.reader, settings.guestbook_url))
+    greetings = Greetings(databases.reader, settings.guestbook_url)
+    guestbook.prepare(app, greetings)
+    naive_lane = naive.Lane(databases.store, settings.guestbook_url, settings.dispatch_tick_seconds)
+    lanes.prepare(app, lanes.Lanes(naive_lane, databases.reader, greetings))
     presenter.prepare(app, settings)
 
     if _serves(Process.from_env()):

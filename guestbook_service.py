@@ -16,6 +16,7 @@ by POST /trouble, in every way in which other people's systems do.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 import sqlite3
@@ -245,6 +246,7 @@ def main() -> None:
     else:
         threading.Thread(target=_end_with_parent, daemon=True).start()
         listener = socket.socket(fileno=said.socket)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns whenever somebody waits
     serve(create_app(Guestbook(said.database)), sockets=[listener], threads=8, ident=None)
 
 

@@ -156,6 +156,34 @@ CREATE TABLE IF NOT EXISTS recoveries (
 
 CREATE INDEX IF NOT EXISTS recoveries_by_order ON recoveries (payment_id);
 
+-- The naive lane: the same sale and the same greeting without durable execution, run beside the
+-- shop's own to see what a crash leaves behind. Tables of its own, so that its damage stays there.
+CREATE TABLE IF NOT EXISTS naive_runs (
+    run            INTEGER NOT NULL PRIMARY KEY CHECK (run > 0),
+    -- That of the click; the durable lane's order and greeting have it too.
+    key            TEXT    NOT NULL UNIQUE,
+    -- The server process that runs it. When that is gone, nothing more comes of it.
+    generation     INTEGER NOT NULL REFERENCES generations (generation),
+    started_at_ms  BIGINT  NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS naive_orders (
+    run       INTEGER NOT NULL PRIMARY KEY REFERENCES naive_runs (run),
+    status    TEXT    NOT NULL CHECK (status IN ('pending', 'paid', 'dispatched')),
+    progress  INTEGER NOT NULL CHECK (progress BETWEEN 0 AND 10)
+);
+
+CREATE TABLE IF NOT EXISTS naive_payments (
+    run           INTEGER NOT NULL PRIMARY KEY REFERENCES naive_runs (run),
+    amount_cents  INTEGER NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS naive_greetings (
+    run        INTEGER NOT NULL PRIMARY KEY REFERENCES naive_runs (run),
+    name       TEXT    NOT NULL,
+    signature  INTEGER NOT NULL
+);
+
 -- What a new shop opens with.
 INSERT INTO schema_version (only_row, version) VALUES (1, 1) ON CONFLICT DO NOTHING;
 INSERT INTO counters (counter, value) VALUES ('orders', 0), ('generations', 0) ON CONFLICT DO NOTHING;

@@ -10,7 +10,7 @@ order by order, and so is every refund.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,6 +62,17 @@ cancelled AS MATERIALIZED (
     LEFT JOIN stock_movements release ON release.kind = 'release' AND release.cause = o.payment_id
     WHERE o.status = 'cancelled'
 ),
+damage AS MATERIALIZED (
+    SELECT
+        count(o.run) FILTER (WHERE o.status = 'pending' AND p.run IS NULL) AS units_held_for_ever,
+        count(p.run) FILTER (WHERE o.status <> 'dispatched') AS charged_and_never_shipped,
+        count(*) FILTER (WHERE g.run IS NULL) AS greetings_never_written_down
+    FROM naive_runs r
+    LEFT JOIN naive_orders o ON o.run = r.run
+    LEFT JOIN naive_payments p ON p.run = r.run
+    LEFT JOIN naive_greetings g ON g.run = r.run
+    WHERE r.generation < (SELECT max(generation) FROM generations)
+),
 refunded AS MATERIALIZED (
     SELECT
         count(*) FILTER (WHERE o.status <> 'cancelled') AS of_sold,
@@ -102,8 +113,14 @@ SELECT
     (SELECT value FROM counters WHERE counter = 'orders') AS numbers_given,
     (SELECT max(order_id) FROM orders) AS highest_number,
     (SELECT count(DISTINCT payment_id) FROM recoveries) AS recovered,
-    ({CRASHES}) AS crashes
+    ({CRASHES}) AS crashes,
+    (SELECT count(*) FROM naive_runs) AS naive_runs,
+    damage.*
+FROM damage
 """  # noqa: S608 - constants of ours, no input
+
+
+_DAMAGE = ("naive_runs", "units_held_for_ever", "charged_and_never_shipped", "greetings_never_written_down")
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,8 @@ class Ledger:
     """What must hold, with the figures that show it."""
     record: tuple[Line, ...]
     """What crashes have done to the shop: one figure each."""
+    damage: dict[str, int] = field(default_factory=dict)
+    """What crashes have left behind in the naive lane, by name; nothing if that has never run."""
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -235,4 +254,5 @@ def draw_up(f: dict[str, int]) -> Ledger:
                 charged_twice=max(0, charges_of_sold - f["sold"]), ok=charges_of_sold <= f["sold"],
             ),
         ),
+        damage={each: f[each] for each in _DAMAGE} if f["naive_runs"] else {},
     )  # fmt: skip

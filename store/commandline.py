@@ -15,8 +15,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -69,20 +68,10 @@ def obey(create_app: Callable[[Settings], Flask]) -> None:
 
 
 def supervise(settings: Settings) -> int:
-    """Keep a server up until told to stop; the exit code."""
-    with _guestbook_of_our_own(settings) as guestbook_url:
-        parent = supervisor.Supervisor(replace(settings, guestbook_url=guestbook_url), news=_say)
-        parent.stop_on_signals()
-        return parent.run(lambda pid: _opening(settings, parent.address, pid))
-
-
-@contextmanager
-def _guestbook_of_our_own(settings: Settings) -> Iterator[str]:
-    """Keep an online guestbook up beside the store, unless there is another one; gives where it is."""
+    """Keep a server up until told to stop, with a guestbook unless there is another; the exit code."""
     if settings.guestbook_url:
-        yield settings.guestbook_url
-        return
-    keeper = supervisor.Supervisor(
+        return _keep_up(settings, once_open=lambda: None)
+    guestbook = supervisor.Supervisor(
         replace(settings, host="127.0.0.1", port=0),
         news=_say,
         program=replace(
@@ -90,17 +79,29 @@ def _guestbook_of_our_own(settings: Settings) -> Iterator[str]:
             command=(*supervisor.GUESTBOOK.command, "--database", str(settings.guestbook_file)),
         ),
     )
-    opening = f"An online guestbook, which stands for somebody else's system, is at {keeper.address}"
-    thread = threading.Thread(
-        target=keeper.run, args=[lambda pid: f"{opening} (process {pid})."], daemon=True
+    where = f"An online guestbook, which stands for somebody else's system, is at {guestbook.address}"
+    keeper = threading.Thread(
+        target=guestbook.run, args=[lambda pid: f"{where} (process {pid})."], daemon=True
     )
-    thread.start()
     try:
-        yield keeper.address
+        return _keep_up(replace(settings, guestbook_url=guestbook.address), once_open=keeper.start)
     finally:
-        keeper.stop()
-        thread.join()
-        keeper.close()
+        guestbook.stop()
+        if keeper.ident is not None:
+            keeper.join()
+        guestbook.close()
+
+
+def _keep_up(settings: Settings, *, once_open: Callable[[], None]) -> int:
+    """Keep a server up until told to stop; the exit code."""
+    parent = supervisor.Supervisor(settings, news=_say)
+    parent.stop_on_signals()
+
+    def opening(pid: int) -> str:
+        once_open()
+        return _opening(settings, parent.address, pid)
+
+    return parent.run(opening)
 
 
 def serve(

@@ -15,10 +15,11 @@ from store import online
 from store.patience import promptly
 from store.queries import Checkpoint, checkpoints_of
 from store.shared import Shared
-from store.vocabulary import GREETING, SIGN_STEP, WAIT_STEP, greeting_id
+from store.vocabulary import GREETING, RECORD_STEP, SIGN_STEP, WAIT_STEP, greeting_id
 
-_LINES = 8
+_LINES = 6
 """Of each book on its page."""
+_SIGNATURES = 100
 _BOOKS_SECONDS = 0.5
 """How old what a poll is shown may be: every watcher in that time is served by one look at each book."""
 
@@ -70,10 +71,17 @@ class Greetings:
     def __init__(self, reader: sa.Engine, guestbook_url: str) -> None:
         self._reader, self._url = reader, guestbook_url
         self._books = Shared(self._read_books, _BOOKS_SECONDS)
+        self._signatures = Shared(self._read_signatures, _BOOKS_SECONDS)
 
-    def books(self) -> Books:
-        """Both books."""
+    def books(self, beside: Greeting | None = None) -> Books:
+        """Both books; beside a greeting that is final, as they are since it is."""
+        if beside is not None and beside.is_final:
+            self._books.forget()
         return self._books.get()
+
+    def signature_of(self, name: str) -> int | None:
+        """The number of the newest signature of that name over there, if it is among the newest hundred."""
+        return next((each.number for each in self._signatures.get() if each.name == name), None)
 
     def find(self, key: str) -> Greeting | None:
         """How far the greeting has come that this key has started; None if it has started none."""
@@ -88,7 +96,7 @@ class Greetings:
             name=workflow.input["args"][0],
             signature=last["signature"] or None,
             beats=sum(each["function_name"].startswith(WAIT_STEP) for each in steps),
-            is_recorded=bool(self._rows("SELECT 1 FROM greetings WHERE greeting_id = :id", id=workflow_id)),
+            is_recorded=any(each["function_name"] == RECORD_STEP for each in steps),
             trouble=last["trouble"],
             is_refused=bool(last["trouble"]) and not last["may_pass"],
             history=checkpoints_of(steps),
@@ -108,6 +116,12 @@ class Greetings:
         except online.Unavailable as trouble:
             return Books([], ours, str(trouble))
         return Books(theirs, ours, "")
+
+    def _read_signatures(self) -> list[online.Signature]:
+        try:
+            return online.newest(self._url, _SIGNATURES)
+        except online.Unavailable:
+            return []
 
     def _rows(self, statement: str, **values: object) -> list[sa.Row[tuple[object, ...]]]:
         with self._reader.connect() as connection:

@@ -5,7 +5,7 @@ Imports `actions`, `greetings`, `vocabulary` and `web`.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from flask import Blueprint, Flask, Response, abort, current_app, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
@@ -54,13 +54,18 @@ def sign() -> AnyResponse:
 @guestbook.get("/greetings/<payment_id:key>")
 def greeting(key: str) -> str:
     """Show how far one greeting has come, and both books."""
-    return render_template("guestbook.html", greeting=_find(key), books=_greetings().books(), key=key)
+    return render_template("guestbook.html", **_shown(key))
 
 
 @guestbook.get("/greetings/<payment_id:key>/progress")
 def progress(key: str) -> Response:
     """How far it has come by now."""
-    return fragment("_greeting.html", greeting=_find(key), books=_greetings().books(), key=key)
+    return fragment("_greeting.html", **_shown(key))
+
+
+def _shown(key: str) -> dict[str, Any]:
+    found = _find(key)
+    return {"greeting": found, "books": _greetings().books(beside=found), "key": key}
 
 
 def _find(key: str) -> Greeting:

@@ -37,6 +37,7 @@ def as_json() -> dict[str, Any]:
     return {
         "balanced": found.balanced,
         "lines": [{"name": line.name, "figures": line.figures, "ok": line.ok} for line in found.lines],
+        **({"naive_lane": found.damage} if found.damage else {}),
     }
 
 

@@ -35,8 +35,8 @@ def prepare(app: Flask, settings: Settings) -> None:
     if settings.offers_presenter_tools:
         app.extensions["gate"] = Gate(settings)
         app.register_blueprint(presenter)
-        paths = {rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("presenter.")}
-        app.before_request(partial(_hide, paths))
+        rules = [rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("presenter.")]
+        app.before_request(partial(_hide, {_first_part(rule) for rule in rules}))
 
 
 def is_welcome() -> bool:
@@ -58,10 +58,14 @@ def running() -> Running:
     return Running(newest, queries().crashes())
 
 
-def _hide(paths: Set[str]) -> None:
+def _hide(first_parts: Set[str]) -> None:
     """Where there are no tools, nothing is found, whatever the method: a 405 would tell of them."""
-    if request.path in paths and _gate().is_closed_to(request):
+    if _first_part(request.path) in first_parts and _gate().is_closed_to(request):
         abort(404)
+
+
+def _first_part(path: str) -> str:
+    return path.split("/")[1] if "/" in path else path
 
 
 @presenter.before_request

@@ -107,6 +107,7 @@ GREETING = "greeting"
 
 SIGN_STEP = "sign the online guestbook"
 WAIT_STEP = "wait"
+RECORD_STEP = "record the greeting"
 """Names of its checkpoints; the second with a number behind it."""
 GREETING_BEATS = 5
 """How long a greeting waits between its two systems, in ticks: long enough to press crash."""

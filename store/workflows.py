@@ -27,6 +27,7 @@ from store.vocabulary import (
     GREETING,
     GREETING_BEATS,
     PRODUCT_ID,
+    RECORD_STEP,
     SHELF_SIZE,
     SIGN_STEP,
     WAIT_STEP,
@@ -348,7 +349,7 @@ def sign_online_guestbook(greeting_id: str, name: str) -> Signing:
     return step(SIGN_STEP, ask)
 
 
-@transaction("record the greeting")
+@transaction(RECORD_STEP)
 def record_greeting(session: Session, greeting_id: str, name: str, signature: int) -> None:
     """Write down a visitor who has signed over there. Once, however often this step runs."""
     run(

@@ -186,7 +186,7 @@ def test_a_body_over_64_kb_is_refused(shop: Shop, shopper: Shopper, path: str) -
 def test_a_body_without_a_length_is_measured_all_the_same(shop: Shop, path: str) -> None:
     """413 for chunks that add up to more."""
     before = set(shop.books.orders())
-    head = f"POST {path.format(key())} HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = f"POST {path.format(key())} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
     assert refuses(send(shop, head.encode() + chunk * 5 + b"0\r\n\r\n"), 413)
     assert set(shop.books.orders()) == before
@@ -194,7 +194,7 @@ def test_a_body_without_a_length_is_measured_all_the_same(shop: Shop, path: str)
 
 def test_a_body_that_is_only_announced_is_refused_at_once(shop: Shop) -> None:
     """Nobody waits for a terabyte."""
-    head = b"POST /buy HTTP/1.1\r\nHost: shop\r\nContent-Length: 1099511627776\r\n\r\n"
+    head = b"POST /buy HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1099511627776\r\n\r\n"
     assert send(shop, head).status == 413
 
 
@@ -274,13 +274,13 @@ def test_an_address_that_leads_nowhere_is_not_found(shopper: Shopper, path: str)
 @pytest.mark.parametrize(
     "nonsense",
     [
-        b"GET /" + b"x" * 300_000 + b" HTTP/1.1\r\nHost: shop\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: shop\r\nCookie: " + b"x" * 300_000 + b"\r\n\r\n",
-        b"GET /\xff\xfe HTTP/1.1\r\nHost: shop\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: shop\r\nno colon here\r\n\r\n",
-        b"POST /buy HTTP/1.1\r\nHost: shop\r\nContent-Length: -5\r\n\r\n",
-        b"POST /buy HTTP/1.1\r\nHost: shop\r\nContent-Length: many\r\n\r\n",
-        b"POST /buy HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+        b"GET /" + b"x" * 300_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"x" * 300_000 + b"\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nno colon here\r\n\r\n",
+        b"POST /buy HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /buy HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
+        b"POST /buy HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
         b"nonsense\r\n\r\n",
     ],
     ids=lambda nonsense: repr(nonsense)[2:40],

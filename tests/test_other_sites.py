@@ -70,7 +70,7 @@ def test_another_site_may_link_here(shop: Shop) -> None:
 
 def test_behind_a_proxy_the_public_name_is_the_one_compared(open_shop: Callable[..., Shop]) -> None:
     """The name that visitors ask for, and not the one that the proxy asks for."""
-    shop = open_shop(STORE_TRUSTED_PROXIES=1)
+    shop = open_shop(STORE_TRUSTED_PROXIES=1, STORE_TRUSTED_HOSTS="widgets.example")
     through = {
         "X-Forwarded-For": "192.0.2.7",
         "X-Forwarded-Proto": "https",

@@ -281,4 +281,5 @@ def test_the_parent_needs_nothing_of_the_store_but_its_settings() -> None:
         text=True,
         check=True,
     )
-    assert set(loaded.stdout.split()) == {"store", "store.config", "store.supervisor"}
+    rooms = ("commandline", "config", "readers", "supervisor")
+    assert set(loaded.stdout.split()) == {"store", *(f"store.{room}" for room in rooms)}

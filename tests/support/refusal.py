@@ -50,7 +50,11 @@ def refuses_both(shopper: Shopper, method: str, path: str, status: int) -> bool:
 def refusal(*script: str, **environ: object) -> str:
     """The one sentence with which `python app.py` refuses to start; it must end with exit code 2."""
     others = {k: v for k, v in os.environ.items() if not k.startswith(("STORE_", "DBOS_", "FLASK_"))}
-    given = {"STORE_PORT": "0", **{name: str(value) for name, value in environ.items()}}
+    given = {
+        "STORE_PORT": "0",
+        "STORE_GUESTBOOK_URL": "http://127.0.0.1:9",
+        **{name: str(value) for name, value in environ.items()},
+    }
     shop = subprocess.run(
         [sys.executable, *(script or ("app.py",))],
         cwd=ROOT,

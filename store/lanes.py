@@ -1,0 +1,180 @@
+"""Owns the presenter's page that runs the durable and the naive lane side by side.
+
+Imports `actions`, `durability`, `greetings`, `naive`, `origin`, `presenter`, `queries`, `vocabulary`,
+`web` and `workflows`. Its routes are the presenter's, and so are whoever may use them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+import sqlalchemy as sa
+from flask import Flask, Response, abort, current_app, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from store import actions, durability, naive, workflows
+from store.greetings import Greeting, Greetings
+from store.origin import client_of
+from store.presenter import presenter
+from store.queries import Order
+from store.vocabulary import Outcome, Status, is_key, new_key
+from store.web import fragment, queries
+
+
+@dataclass(frozen=True)
+class NaiveRun:
+    """What the naive lane has made of one click."""
+
+    status: str | None
+    """Of its order; None if it has none."""
+    progress: int
+    is_charged: bool
+    signature: int | None
+    """Its number in the online guestbook, if it has signed there."""
+    is_recorded: bool
+    """Whether our own book has the greeting."""
+    is_dead: bool
+    """Whether the server that ran it is gone, so that nothing more will come of it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One click, in both lanes."""
+
+    order: Order | None
+    greeting: Greeting | None
+    naive: NaiveRun
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more in either lane."""
+        durable = self.order and self.order.is_final and self.greeting and self.greeting.is_final
+        ended = self.naive.status == "dispatched" and self.naive.is_recorded
+        return bool(durable) and (ended or self.naive.is_dead)
+
+
+class Lanes:
+    """Runs both lanes, and reads what came of them."""
+
+    def __init__(self, lane: naive.Lane, reader: sa.Engine, greetings: Greetings) -> None:
+        self._lane, self._reader, self._greetings = lane, reader, greetings
+
+    def start(self, key: str, client: str) -> None:
+        """Run a sale that is paid at once, and a greeting, in each lane; once for each key."""
+        number = self._lane.begin(key, durability.generation())
+        if number is None:
+            return
+        if actions.buy(key, client) is not Status.CANCELLED:
+            actions.settle(key, Outcome.PAID)
+        actions.greet(key, f"Durable visitor {number}")
+        self._lane.run(number, _naive_visitor(number))
+
+    def find(self, key: str) -> Run | None:
+        """What has become of a click; None if there was none with this key."""
+        row = self._one(
+            "SELECT r.run, o.status, o.progress, p.run AS charged, g.run AS recorded,"
+            " r.generation < (SELECT max(generation) FROM generations) AS is_dead"
+            " FROM naive_runs r LEFT JOIN naive_orders o ON o.run = r.run"
+            " LEFT JOIN naive_payments p ON p.run = r.run LEFT JOIN naive_greetings g ON g.run = r.run"
+            " WHERE r.key = :key",
+            key=key,
+        )
+        if row is None:
+            return None
+        run = NaiveRun(
+            status=row.status,
+            progress=row.progress or 0,
+            is_charged=row.charged is not None,
+            signature=self._greetings.signature_of(_naive_visitor(row.run)),
+            is_recorded=row.recorded is not None,
+            is_dead=bool(row.is_dead),
+        )
+        return Run(queries().find(key), self._greetings.find(key), run)
+
+    def _one(self, statement: str, **values: object) -> Any:
+        with self._reader.connect() as connection:
+            return connection.execute(sa.text(statement), values).one_or_none()
+
+
+def prepare(app: Flask, lanes: Lanes) -> None:
+    """Give `app` both lanes; who may run them, `presenter.prepare` decides."""
+    app.extensions["lanes"] = lanes
+
+
+@presenter.get("/lanes")
+def show_lanes() -> str:
+    """Show the button, and the code of both lanes."""
+    return render_template("lanes.html", key=new_key(), code=code())
+
+
+@presenter.post("/lanes")
+def run_lanes() -> AnyResponse:
+    """Run both lanes with one click."""
+    key = request.form.get("key", "")
+    if not is_key(key):
+        abort(400, "That button has no usable key: go back to the lanes for a new one.")
+    try:
+        _lanes().start(key, client_of(request))
+    except (actions.KeyTaken, actions.TooManyUnpaid):
+        abort(409, "That click cannot be run: go back to the lanes for a new one.")
+    return redirect(url_for(".lanes_of", key=key), 303)
+
+
+@presenter.get("/lanes/<payment_id:key>")
+def lanes_of(key: str) -> str:
+    """Show what has become of one click."""
+    return render_template("lanes.html", key=key, run=_find(key), code=code())
+
+
+@presenter.get("/lanes/<payment_id:key>/progress")
+def progress_of_lanes(key: str) -> Response:
+    """What has become of it by now."""
+    return fragment("_lanes.html", key=key, run=_find(key))
+
+
+@dataclass(frozen=True)
+class Code:
+    """The functions of one lane: each line, and whether the other lane has it not."""
+
+    name: str
+    lines: Sequence[tuple[str, bool]]
+
+
+@cache
+def code() -> tuple[Code, Code]:
+    """The business of the durable lane and of the naive one, as they stand in their files."""
+    durable = _source(workflows.checkout, workflows.dispatch, workflows.greet)
+    ordinary = _source(naive.checkout, naive.dispatch, naive.greet)
+    return Code("workflows.py", _marked(durable, ordinary)), Code("naive.py", _marked(ordinary, durable))
+
+
+def _source(*functions: Callable[..., object]) -> list[str]:
+    return "\n\n".join(inspect.getsource(each).rstrip() for each in functions).splitlines()
+
+
+def _marked(lines: list[str], others: list[str]) -> list[tuple[str, bool]]:
+    matcher = difflib.SequenceMatcher(
+        None, [each.strip() for each in lines], [each.strip() for each in others]
+    )
+    same = {block.a + offset for block in matcher.get_matching_blocks() for offset in range(block.size)}
+    return [(line, bool(line.strip()) and number not in same) for number, line in enumerate(lines)]
+
+
+def _naive_visitor(run: int) -> str:
+    return f"Naive visitor {run}"
+
+
+def _find(key: str) -> Run:
+    found = _lanes().find(key)
+    if found is None:
+        abort(404, "There is no such run: go back to the lanes.")
+    return found
+
+
+def _lanes() -> Lanes:
+    return cast(Lanes, current_app.extensions["lanes"])

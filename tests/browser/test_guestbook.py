@@ -1,0 +1,106 @@
+"""The guestbook and the two lanes, with a browser, through a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Visit
+from tests.browser.test_outage import KeptShop
+from tests.browser.visitor import NO_ANSWER
+from tests.support.guestbook import Guestbook
+
+
+@pytest.fixture
+def guestbook(tmp_path: Path) -> Iterator[Guestbook]:
+    """Somebody else's system."""
+    with Guestbook(tmp_path / "guestbook.sqlite3") as guestbook:
+        yield guestbook
+
+
+@pytest.fixture
+def kept_shop(tmp_path: Path, guestbook: Guestbook) -> Iterator[KeptShop]:
+    """A shop with a parent beside it, where a tick takes half a second."""
+    shop = KeptShop(
+        f"sqlite:///{tmp_path}/store.sqlite3",
+        STORE_GUESTBOOK_URL=guestbook.url,
+        STORE_DISPATCH_TICK_SECONDS=0.5,
+    )
+    shop.open()
+    yield shop
+    shop.server.close()
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_a_greeting_goes_through_the_crash_button(
+    kept_shop: KeptShop, guestbook: Guestbook, visit: Visit, javascript: bool
+) -> None:
+    """Sign, crash in between, and be in both books once; with JavaScript and without."""
+    visitor = visit(kept_shop, "/guestbook", java_script_enabled=javascript, tolerated=NO_ANSWER)
+    visitor.page.get_by_label("Your name").fill("Ада")
+    visitor.page.get_by_role("button", name="Sign both books").click()
+    visitor.sees("Signed over there, not yet here")
+    if javascript:
+        visitor.page.get_by_role("button", name="Crash the server").click()
+    else:
+        kept_shop.kill()
+    kept_shop.has_come_back(1)
+    if not javascript:
+        visitor.page.reload()
+    visitor.sees("Thank you for being awesome, Ада!")
+    expect(visitor.page.locator("#books .mine")).to_have_count(2)
+    expect(visitor.page.locator(".checkpoints")).to_contain_text("record the greeting")
+    assert guestbook.names == ["Ада"]
+    assert kept_shop.books.rows("SELECT name FROM greetings") == [("Ада",)]
+    if javascript:
+        assert visitor.loads() == 1
+
+
+def test_a_guestbook_that_is_down_is_said_and_waited_for(
+    kept_shop: KeptShop, guestbook: Guestbook, visit: Visit
+) -> None:
+    """On the page of the books and on that of the greeting, until it is back."""
+    visitor = visit(kept_shop, "/guestbook")
+    guestbook.kill()
+    expect(visitor.page.locator("#books .trouble")).to_have_text("The guestbook cannot be reached.")
+    visitor.page.get_by_label("Your name").fill("Ada")
+    visitor.page.get_by_role("button", name="Sign both books").click()
+    visitor.sees("The guestbook keeps you waiting")
+    guestbook.start()
+    visitor.sees("Thank you for being awesome, Ada!")
+    assert guestbook.names == ["Ada"]
+
+
+def test_a_name_that_is_none_is_refused_where_it_was_written(kept_shop: KeptShop, visit: Visit) -> None:
+    """One sentence, and a way back."""
+    visitor = visit(kept_shop, "/guestbook", tolerated="400")
+    visitor.page.get_by_label("Your name").fill("<b>Ada</b>")
+    visitor.page.get_by_role("button", name="Sign both books").click()
+    visitor.sees("A name has no markup in it: leave out < and >.")
+    assert not kept_shop.books.rows("SELECT * FROM greetings")
+
+
+def test_both_lanes_through_one_crash(kept_shop: KeptShop, guestbook: Guestbook, visit: Visit) -> None:
+    """One click runs both, one crashes both: one lane is whole, and the page says how the other is not."""
+    presenter = visit(kept_shop, "/lanes", tolerated=NO_ANSWER)
+    durable, naive = (presenter.page.locator("#lanes .card").nth(number) for number in (0, 1))
+    presenter.page.get_by_role("button", name="Run both lanes").click()
+    expect(naive).to_contain_text("On its way: 1 of 10.")
+    presenter.page.get_by_role("button", name="Crash the server").click()
+    expect(durable).to_contain_text("Charged once, and dispatched.")
+    expect(durable).to_contain_text("In both books, once in each.")
+    expect(naive).to_contain_text("of 10, and never shipped.")
+    expect(naive).to_contain_text("Signed over there as No. ")
+    expect(naive).to_contain_text("and never written down here.")
+    assert presenter.loads() == 1
+    assert sorted(guestbook.names) == ["Durable visitor 1", "Naive visitor 1"]
+    assert kept_shop.books.rows("SELECT name FROM greetings") == [("Durable visitor 1",)]
+    assert [status for (status,) in kept_shop.books.rows("SELECT status FROM naive_orders")] == ["paid"]
+    presenter.page.get_by_role("link", name="The books", exact=True).click()
+    presenter.sees("The books")
+    expect(presenter.page.locator("#verdict")).to_have_text("The books balance.")
+    expect(presenter.page.get_by_text("Charged and never shipped")).to_be_visible()
+    assert not kept_shop.books.faults()

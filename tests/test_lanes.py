@@ -1,0 +1,125 @@
+"""The durable and the naive lane beside each other: the same crash, and what it leaves behind in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.conftest import Shop
+from tests.support.guestbook import Guestbook
+from tests.support.refusal import refuses
+from tests.support.shopper import HTML, eventually
+from tests.test_presenter import PASSWORD
+
+OpenShop = Callable[..., Shop]
+
+
+@pytest.fixture(scope="module")
+def guestbook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guestbook]:
+    """Somebody else's system."""
+    with Guestbook(tmp_path_factory.mktemp("guestbook") / "guestbook.sqlite3") as guestbook:
+        yield guestbook
+
+
+def run(shop: Shop) -> str:
+    """Press the button; the page of the run."""
+    answer = shop.shopper.submit("/lanes", key=shop.shopper.page("/lanes").key)
+    assert answer.status == 303, answer
+    return answer.location
+
+
+def damage(shop: Shop) -> dict[str, int]:
+    """What the books count of the naive lane; and the shop's own lines all hold."""
+    books = eventually(lambda: shop.shopper.get("/ledger.json").json, lambda books: "naive_lane" in books)
+    assert books["balanced"], books
+    counted: dict[str, int] = books["naive_lane"]
+    return counted
+
+
+def test_without_a_crash_both_lanes_end_well(open_shop: OpenShop, guestbook: Guestbook) -> None:
+    """One click, once in each; the same click again runs nothing."""
+    shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.02)
+    before = len(guestbook.names)
+    key = shop.shopper.page("/lanes").key
+    for _ in range(2):
+        assert shop.shopper.submit("/lanes", key=key).location == f"/lanes/{key}"
+    page = eventually(
+        lambda: shop.shopper.page(f"/lanes/{key}").text, lambda text: text.count("Nothing crashed.") == 2
+    )
+    assert "Charged once, and dispatched." in page
+    assert "In both books, once in each." in page
+    assert 'hx-trigger="every 1s"' not in page.partition('id="lanes"')[2].partition("</section>")[0]
+    assert sorted(guestbook.names[before:]) == ["Durable visitor 1", "Naive visitor 1"]
+    assert shop.books.rows("SELECT run, status, progress FROM naive_orders") == [(1, "dispatched", 10)]
+    assert shop.books.orders() == {key: "dispatched"}
+    assert damage(shop) == {
+        "naive_runs": 1,
+        "units_held_for_ever": 0,
+        "charged_and_never_shipped": 0,
+        "greetings_never_written_down": 0,
+    }
+    assert not shop.books.faults()
+
+
+@pytest.mark.parametrize(
+    ("left_at", "said", "counted"),
+    [
+        ("pending", "A unit is held for ever", {"units_held_for_ever": 1, "charged_and_never_shipped": 0}),
+        ("paid", "and never shipped.", {"units_held_for_ever": 0, "charged_and_never_shipped": 1}),
+    ],
+)
+def test_a_crash_breaks_one_lane(
+    open_shop: OpenShop, guestbook: Guestbook, left_at: str, said: str, counted: dict[str, int]
+) -> None:
+    """The durable one is whole; the naive one shows what it left, and the books count it apart."""
+    shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.5)
+    before = len(guestbook.names)
+    address = run(shop)
+    eventually(lambda: shop.books.rows("SELECT status FROM naive_orders"), lambda rows: rows == [(left_at,)])
+    eventually(lambda: len(guestbook.names), lambda count: count == before + 2)
+    shop.server.kill()
+    shop.server.restart()
+    page = eventually(
+        lambda: shop.shopper.page(address).text,
+        lambda text: "Charged once, and dispatched." in text and "In both books, once in each." in text,
+    )
+    assert said in page
+    assert "and never written down here." in page
+    assert damage(shop) == {"naive_runs": 1, **counted, "greetings_never_written_down": 1}
+    assert "The naive lane, which is not the shop" in shop.shopper.page("/ledger").text
+    assert shop.books.rows("SELECT name FROM greetings") == [("Durable visitor 1",)]
+    assert not shop.books.rows("SELECT * FROM naive_greetings")
+    assert sorted(guestbook.names[before:]) == ["Durable visitor 1", "Naive visitor 1"]
+    assert not shop.books.faults()
+
+
+def test_the_code_is_the_code(shop: Shop) -> None:
+    """What the page shows are the functions that run, and what it marks is what makes them durable."""
+    page = shop.shopper.page("/lanes").text
+    assert "<mark>@DBOS.workflow(name=&#34;dispatch&#34;, max_recovery_attempts=None)</mark>" in page
+    assert page.count("Ten ticks from paid to dispatched, each exactly once.") == 2
+    assert "<mark>    &#34;&#34;&#34;Ten ticks" not in page
+    assert page.count("for tick in range(1, DISPATCH_TICKS + 1):") == 2
+
+
+def test_nobody_else_finds_the_lanes(open_shop: OpenShop) -> None:
+    """They are the presenter's, and a click on them is no order of anybody else's."""
+    shop = open_shop(STORE_PRESENTER_PASSWORD=PASSWORD)
+    for method, path in [("GET", "/lanes"), ("POST", "/lanes"), ("GET", "/lanes/some-key")]:
+        assert shop.shopper.request(method, path, headers=HTML).status == 401
+    assert "/lanes" not in shop.shopper.page("/").text
+    proxied = open_shop(STORE_TRUSTED_PROXIES=1)
+    for method, path in [
+        ("GET", "/lanes"),
+        ("POST", "/lanes"),
+        ("DELETE", "/lanes"),
+        ("GET", "/lanes/some-key"),
+    ]:
+        assert proxied.shopper.request(method, path, headers=HTML).status == 404
+
+
+def test_a_run_that_there_is_not_is_not_found(shop: Shop) -> None:
+    """And a key that is none is refused."""
+    assert refuses(shop.shopper.page("/lanes/some-key"), 404)
+    assert refuses(shop.shopper.submit("/lanes", key="two words"), 400)
