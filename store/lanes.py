@@ -41,6 +41,11 @@ class NaiveRun:
     is_dead: bool
     """Whether the server that ran it is gone, so that nothing more will come of it."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether both have come to their end."""
+        return self.status == Status.DISPATCHED and self.is_recorded
+
 
 @dataclass(frozen=True)
 class Run:
@@ -54,8 +59,7 @@ class Run:
     def is_final(self) -> bool:
         """Whether nothing will change any more in either lane."""
         durable = self.order and self.order.is_final and self.greeting and self.greeting.is_final
-        ended = self.naive.status == "dispatched" and self.naive.is_recorded
-        return bool(durable) and (ended or self.naive.is_dead)
+        return bool(durable) and (self.naive.is_whole or self.naive.is_dead)
 
 
 class Lanes:

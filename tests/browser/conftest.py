@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from tests.browser.gallery import Gallery
 from tests.browser.visitor import PATIENCE_MS, Visitor
 from tests.conftest import Shop
+from tests.support.guestbook import Guestbook
 
 Visit = Callable[..., Visitor]
 OpenShop = Callable[..., Shop]
@@ -136,12 +137,16 @@ def open_shop(sqlite_url: Callable[[], str]) -> Iterator[OpenShop]:
 
 
 @pytest.fixture(scope="session")
-def gallery(sqlite_url: Callable[[], str]) -> Iterator[Gallery]:
+def gallery(sqlite_url: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
     """Every page in every state that it has."""
-    still = {"STORE_DISPATCH_TICK_SECONDS": _STILL_TICK_SECONDS}
-    gallery = Gallery(lambda **settings: _open(sqlite_url(), **still, **settings))
-    yield gallery
-    gallery.close()
+
+    def open_still(**settings: object) -> Shop:
+        return _open(sqlite_url(), **{"STORE_DISPATCH_TICK_SECONDS": _STILL_TICK_SECONDS, **settings})
+
+    with Guestbook(tmp_path_factory.mktemp("guestbook") / "guestbook.sqlite3") as guestbook:
+        gallery = Gallery(open_still, guestbook.url)
+        yield gallery
+        gallery.close()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tests.conftest import Shop
-from tests.support.shopper import key
+from tests.support.shopper import eventually, key
 
 
 class View(NamedTuple):
@@ -33,6 +33,10 @@ VIEWS = (
     "order-declined",
     "order-expired",
     "order-settling",
+    "guestbook",
+    "greeting-done",
+    "lanes",
+    "lanes-run",
     "books",
     "books-broken",
     "not-found",
@@ -42,8 +46,11 @@ VIEWS = (
 class Gallery:
     """Shops where nothing moves by itself, with an order in every state."""
 
-    def __init__(self, open_still: Callable[..., Shop]) -> None:
-        self._shop, self._empty, self._new = open_still(STORE_UNPAID_PER_CLIENT=3), open_still(), open_still()
+    def __init__(self, open_still: Callable[..., Shop], guestbook_url: str) -> None:
+        self._shop = open_still(STORE_UNPAID_PER_CLIENT=3)
+        self._empty = open_still(STORE_GUESTBOOK_URL=guestbook_url)
+        # Nobody buys here; a greeting comes to its end.
+        self._new = open_still(STORE_GUESTBOOK_URL=guestbook_url, STORE_DISPATCH_TICK_SECONDS=0.01)
         self._empty.books.stock(0)
         pending, late = self._shop.shopper.buy(), self._shop.shopper.buy()
         self._change(late, "UPDATE orders SET pay_by_ms = created_at_ms + 1 WHERE payment_id = :id")
@@ -69,6 +76,10 @@ class Gallery:
             "order-paid": View(self._shop, f"/orders/{self._paid(0)}", on_its_way),
             "order-pending": View(self._shop, f"/orders/{pending}", "Waiting for your payment"),
             "order-settling": View(self._shop, f"/orders/{pending}?settling=1", "Settling your payment…"),
+            "guestbook": View(self._new, "/guestbook", "The guestbook"),
+            "greeting-done": View(self._new, f"/greetings/{self._greeted()}", "Thank you for being awesome"),
+            "lanes": View(self._new, "/lanes", "Side by side"),
+            "lanes-run": View(self._empty, f"/lanes/{self._run()}", "Side by side"),
             "books": View(self._empty, "/ledger", "The books"),
             # What is arranged above, no shop would do.
             "books-broken": View(self._shop, "/ledger", "The books"),
@@ -88,6 +99,20 @@ class Gallery:
         """Close its shops."""
         for shop in (self._shop, self._empty, self._new):
             shop.server.close()
+
+    def _greeted(self) -> str:
+        one_key = key()
+        self._new.shopper.submit("/guestbook", key=one_key, name="Ada Lovelace")
+        eventually(
+            lambda: self._new.shopper.page(f"/greetings/{one_key}").text,
+            lambda text: "Thank you for being awesome" in text,
+        )
+        return one_key
+
+    def _run(self) -> str:
+        one_key = self._empty.shopper.page("/lanes").key
+        self._empty.shopper.submit("/lanes", key=one_key)
+        return one_key
 
     def _cancelled(self) -> str:
         payment_id = self._shop.shopper.buy()

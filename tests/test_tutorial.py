@@ -1,0 +1,105 @@
+"""The tutorial, as somebody follows it: each program saved, each command run, each result as it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from store.config import ROOT
+from tests.support.guestbook import Guestbook
+
+_TEXT = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+_CHAPTERS = re.split(r"^## ", _TEXT, flags=re.MULTILINE)[1:-1]
+_PARTS = re.compile(
+    r"```(python|sh)\n(.*?)```|^Result: (\d+) signatures?, (\d+) greetings?\.", re.DOTALL | re.MULTILINE
+)
+
+
+@pytest.fixture
+def guestbook(tmp_path: Path) -> Iterator[Guestbook]:
+    """The one in the terminal of its own."""
+    with Guestbook(tmp_path / "guestbook.sqlite3") as guestbook:
+        yield guestbook
+
+
+class Follower:
+    """Somebody with an empty folder and a guestbook."""
+
+    def __init__(self, folder: Path, guestbook: Guestbook) -> None:
+        self._folder, self._guestbook = folder, guestbook
+
+    def save(self, program: str) -> None:
+        """As `greeting.py`; with less to wait for, and the guestbook where it is."""
+        program = program.replace("SECONDS = 5", "SECONDS = 2").replace(
+            "http://127.0.0.1:8001", self._guestbook.url
+        )
+        (self._folder / "greeting.py").write_text(program, encoding="utf-8")
+
+    def do(self, command: str) -> None:
+        """Run one command, and do meanwhile what its comment says."""
+        words, comment = shlex.split(command, comments=True), command.partition("  # ")[2]
+        if words[0] == "curl":
+            assert urlsplit(words[-1]).path == "/trouble"
+            assert self._guestbook.request("POST", "/trouble", words[words.index("-d") + 1]).status == 200
+            return
+        assert words[:2] == [".venv/bin/python", "greeting.py"]
+        with subprocess.Popen(
+            [sys.executable, *words[1:]],
+            cwd=self._folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as program:
+            assert program.stdout is not None
+            if comment == "kill it":
+                assert any("waiting: 1 of" in line for line in program.stdout)
+                program.send_signal(signal.SIGKILL)
+            elif comment == "start the guestbook again meanwhile":
+                assert self._guestbook.wait_for_death() == 1
+                self._guestbook.start()
+            else:
+                assert not comment
+            said = program.stdout.read()
+        assert program.returncode == (-signal.SIGKILL if comment == "kill it" else 0), said
+
+    def books(self, name: str) -> tuple[int, int]:
+        """How often somebody is in the online guestbook, and in our own book."""
+        ours = 0
+        if (self._folder / "greetings.sqlite3").exists():
+            with closing(sqlite3.connect(self._folder / "greetings.sqlite3")) as book:
+                [(ours,)] = book.execute("SELECT count(*) FROM greetings WHERE name = ?", (name,))
+        return self._guestbook.names.count(name), ours
+
+
+@pytest.mark.parametrize("chapter", _CHAPTERS, ids=lambda chapter: chapter.partition("\n")[0])
+def test_a_chapter_does_what_it_says(tmp_path: Path, guestbook: Guestbook, chapter: str) -> None:
+    """In an empty folder, from its first program to its last result."""
+    (tmp_path / "empty").mkdir()
+    follower, results, name = Follower(tmp_path / "empty", guestbook), 0, ""
+    for kind, block, theirs, ours in _PARTS.findall(chapter):
+        if kind == "python":
+            follower.save(block)
+        elif kind == "sh":
+            for command in block.splitlines():
+                follower.do(command)
+                words = shlex.split(command, comments=True)
+                name = words[-1] if len(words) > 2 and words[0] != "curl" else name
+        else:
+            assert follower.books(name) == (int(theirs), int(ours))
+            results += 1
+    assert results
+
+
+def test_there_are_four_chapters() -> None:
+    """So that the test before this one has something to follow."""
+    assert [chapter[:2] for chapter in _CHAPTERS] == ["1.", "2.", "3.", "4."]
