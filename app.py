@@ -25,7 +25,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     from flask import Flask
 
-    from store import api, database, durability, guestbook, lanes, ledger, naive, presenter, web
+    from store import api, database, durability, guestbook, lanes, ledger, presenter, web
     from store.books import Books
     from store.greetings import Greetings
     from store.storefront import storefront
@@ -43,8 +43,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     ledger.prepare(app, Books(databases.reader, settings.dispatch_tick_seconds))
     greetings = Greetings(databases.reader, settings.guestbook_url)
     guestbook.prepare(app, greetings)
-    naive_lane = naive.Lane(databases.store, settings.guestbook_url, settings.dispatch_tick_seconds)
-    lanes.prepare(app, lanes.Lanes(naive_lane, databases.reader, greetings))
+    lanes.prepare(app, settings, databases, greetings)
     presenter.prepare(app, settings)
 
     if _serves(Process.from_env()):

@@ -162,24 +162,26 @@ CREATE TABLE IF NOT EXISTS naive_runs (
     run            INTEGER NOT NULL PRIMARY KEY CHECK (run > 0),
     -- That of the click; the durable lane's order and greeting have it too.
     key            TEXT    NOT NULL UNIQUE,
+    -- "Naive visitor" and the number of the run.
+    visitor        TEXT    NOT NULL,
     -- The server process that runs it. When that is gone, nothing more comes of it.
     generation     INTEGER NOT NULL REFERENCES generations (generation),
     started_at_ms  BIGINT  NOT NULL
 );
 
 CREATE TABLE IF NOT EXISTS naive_orders (
-    run       INTEGER NOT NULL PRIMARY KEY REFERENCES naive_runs (run),
-    status    TEXT    NOT NULL CHECK (status IN ('pending', 'paid', 'dispatched')),
-    progress  INTEGER NOT NULL CHECK (progress BETWEEN 0 AND 10)
+    payment_id  TEXT    NOT NULL PRIMARY KEY REFERENCES naive_runs (key),
+    status      TEXT    NOT NULL CHECK (status IN ('pending', 'paid', 'dispatched')),
+    progress    INTEGER NOT NULL CHECK (progress BETWEEN 0 AND 10)
 );
 
 CREATE TABLE IF NOT EXISTS naive_payments (
-    run           INTEGER NOT NULL PRIMARY KEY REFERENCES naive_runs (run),
+    payment_id    TEXT    NOT NULL PRIMARY KEY REFERENCES naive_runs (key),
     amount_cents  INTEGER NOT NULL
 );
 
+-- By name, because nothing else ties it to its run: each run has a visitor of its own.
 CREATE TABLE IF NOT EXISTS naive_greetings (
-    run        INTEGER NOT NULL PRIMARY KEY REFERENCES naive_runs (run),
     name       TEXT    NOT NULL,
     signature  INTEGER NOT NULL
 );

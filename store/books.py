@@ -64,13 +64,13 @@ cancelled AS MATERIALIZED (
 ),
 damage AS MATERIALIZED (
     SELECT
-        count(o.run) FILTER (WHERE o.status = 'pending' AND p.run IS NULL) AS units_held_for_ever,
-        count(p.run) FILTER (WHERE o.status <> 'dispatched') AS charged_and_never_shipped,
-        count(*) FILTER (WHERE g.run IS NULL) AS greetings_never_written_down
+        count(o.payment_id) FILTER (WHERE p.payment_id IS NULL) AS units_held_for_ever,
+        count(p.payment_id) FILTER (WHERE o.status <> 'dispatched') AS charged_and_never_shipped,
+        count(*) FILTER (WHERE g.name IS NULL) AS greetings_never_written_down
     FROM naive_runs r
-    LEFT JOIN naive_orders o ON o.run = r.run
-    LEFT JOIN naive_payments p ON p.run = r.run
-    LEFT JOIN naive_greetings g ON g.run = r.run
+    LEFT JOIN naive_orders o ON o.payment_id = r.key
+    LEFT JOIN naive_payments p ON p.payment_id = r.key
+    LEFT JOIN naive_greetings g ON g.name = r.visitor
     WHERE r.generation < (SELECT max(generation) FROM generations)
 ),
 refunded AS MATERIALIZED (

@@ -1,14 +1,13 @@
 """Owns the presenter's page that runs the durable and the naive lane side by side.
 
-Imports `actions`, `durability`, `greetings`, `naive`, `origin`, `presenter`, `queries`, `vocabulary`,
-`web` and `workflows`. Its routes are the presenter's, and so are whoever may use them.
+Imports `actions`, `config`, `database`, `durability`, `greetings`, `naive`, `origin`, `presenter`,
+`queries`, `vocabulary`, `web` and `workflows`. Its routes are among the presenter's, for the same few.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -18,6 +17,8 @@ from flask import Flask, Response, abort, current_app, redirect, render_template
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import actions, durability, naive, workflows
+from store.config import Settings
+from store.database import Databases
 from store.greetings import Greeting, Greetings
 from store.origin import client_of
 from store.presenter import presenter
@@ -65,27 +66,27 @@ class Run:
 class Lanes:
     """Runs both lanes, and reads what came of them."""
 
-    def __init__(self, lane: naive.Lane, reader: sa.Engine, greetings: Greetings) -> None:
-        self._lane, self._reader, self._greetings = lane, reader, greetings
+    def __init__(self, reader: sa.Engine, greetings: Greetings) -> None:
+        self._reader, self._greetings = reader, greetings
 
     def start(self, key: str, client: str) -> None:
         """Run a sale that is paid at once, and a greeting, in each lane; once for each key."""
-        number = self._lane.begin(key, durability.generation())
+        number = naive.begin(key, durability.generation())
         if number is None:
             return
         if actions.buy(key, client) is not Status.CANCELLED:
             actions.settle(key, Outcome.PAID)
         actions.greet(key, f"Durable visitor {number}")
-        self._lane.run(number, _naive_visitor(number))
+        naive.run(number, key)
 
     def find(self, key: str) -> Run | None:
         """What has become of a click; None if there was none with this key."""
         row = self._one(
-            "SELECT r.run, o.status, o.progress, p.run AS charged, g.run AS recorded,"
+            "SELECT r.visitor, o.status, o.progress, p.payment_id AS charged, g.name AS recorded,"
             " r.generation < (SELECT max(generation) FROM generations) AS is_dead"
-            " FROM naive_runs r LEFT JOIN naive_orders o ON o.run = r.run"
-            " LEFT JOIN naive_payments p ON p.run = r.run LEFT JOIN naive_greetings g ON g.run = r.run"
-            " WHERE r.key = :key",
+            " FROM naive_runs r LEFT JOIN naive_orders o ON o.payment_id = r.key"
+            " LEFT JOIN naive_payments p ON p.payment_id = r.key"
+            " LEFT JOIN naive_greetings g ON g.name = r.visitor WHERE r.key = :key",
             key=key,
         )
         if row is None:
@@ -94,7 +95,7 @@ class Lanes:
             status=row.status,
             progress=row.progress or 0,
             is_charged=row.charged is not None,
-            signature=self._greetings.signature_of(_naive_visitor(row.run)),
+            signature=self._greetings.signature_of(row.visitor),
             is_recorded=row.recorded is not None,
             is_dead=bool(row.is_dead),
         )
@@ -105,9 +106,12 @@ class Lanes:
             return connection.execute(sa.text(statement), values).one_or_none()
 
 
-def prepare(app: Flask, lanes: Lanes) -> None:
+def prepare(app: Flask, settings: Settings, databases: Databases, greetings: Greetings) -> None:
     """Give `app` both lanes; who may run them, `presenter.prepare` decides."""
-    app.extensions["lanes"] = lanes
+    naive.Lane.engine = databases.store
+    naive.Lane.guestbook_url = settings.guestbook_url
+    naive.Lane.tick_seconds = settings.dispatch_tick_seconds
+    app.extensions["lanes"] = Lanes(databases.reader, greetings)
 
 
 @presenter.get("/lanes")
@@ -146,31 +150,33 @@ class Code:
     """The functions of one lane: each line, and whether the other lane has it not."""
 
     name: str
-    lines: Sequence[tuple[str, bool]]
+    lines: list[tuple[str, bool]]
 
 
 @cache
 def code() -> tuple[Code, Code]:
     """The business of the durable lane and of the naive one, as they stand in their files."""
-    durable = _source(workflows.checkout, workflows.dispatch, workflows.greet)
-    ordinary = _source(naive.checkout, naive.dispatch, naive.greet)
-    return Code("workflows.py", _marked(durable, ordinary)), Code("naive.py", _marked(ordinary, durable))
-
-
-def _source(*functions: Callable[..., object]) -> list[str]:
-    return "\n\n".join(inspect.getsource(each).rstrip() for each in functions).splitlines()
+    durable, ordinary = Code("workflows.py", []), Code("naive.py", [])
+    for pair in (
+        (workflows.dispatch, naive.dispatch),
+        (workflows.greet, naive.greet),
+        (workflows.checkout, naive.checkout),
+    ):
+        ours, theirs = (inspect.getsource(each).splitlines() for each in pair)
+        durable.lines.extend([*_marked(ours, theirs), ("", False)])
+        ordinary.lines.extend([*_marked(theirs, ours), ("", False)])
+    return durable, ordinary
 
 
 def _marked(lines: list[str], others: list[str]) -> list[tuple[str, bool]]:
+    """Each line, and whether the other function has it not. Comments explain, and are not marked."""
     matcher = difflib.SequenceMatcher(
-        None, [each.strip() for each in lines], [each.strip() for each in others]
+        None, [each.strip() for each in lines], [each.strip() for each in others], autojunk=False
     )
     same = {block.a + offset for block in matcher.get_matching_blocks() for offset in range(block.size)}
-    return [(line, bool(line.strip()) and number not in same) for number, line in enumerate(lines)]
-
-
-def _naive_visitor(run: int) -> str:
-    return f"Naive visitor {run}"
+    return [
+        (line, number not in same and line.strip()[:1] not in {"", "#"}) for number, line in enumerate(lines)
+    ]
 
 
 def _find(key: str) -> Run:

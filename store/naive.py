@@ -1,8 +1,9 @@
 """Owns the naive lane: the same sale and the same greeting, written the ordinary way.
 
 The one exception to the rule that only `workflows.py` writes: plain functions, plain SQL, tables of
-its own, no DBOS. It is here to be crashed, beside the durable lane, on the presenter's page. Do not
-take anything from it. Imports `online` and `vocabulary`.
+its own, no DBOS. It is here to be crashed beside the durable lane, on the presenter's page, which
+shows the three functions of its business next to theirs. Do not take anything from it.
+Imports `online` and `vocabulary`.
 """
 
 from __future__ import annotations
@@ -11,108 +12,171 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from store import online
-from store.vocabulary import DISPATCH_TICKS, GREETING_BEATS, Status
+from store.vocabulary import DISPATCH_TICKS, GREETING_BEATS, Outcome, Status
 
-_log = logging.getLogger("store")
 PRICE_CENTS = 9999
+VISITOR = "Naive visitor "
+"""Who greets, with the number of the run behind it."""
+_log = logging.getLogger("store")
 
 
-@dataclass(frozen=True)
 class Lane:
-    """Where the naive lane writes and signs, and how long its ticks are."""
+    """Where the lane writes and signs, and how long its ticks are. Set once, before it runs."""
 
     engine: sa.Engine
     guestbook_url: str
     tick_seconds: float
 
-    def begin(self, key: str, generation: int) -> int | None:
-        """Write down that there will be a run; its number, or None if this key has had one."""
-        begun = self.write(
-            "INSERT INTO naive_runs (run, key, generation, started_at_ms)"
-            " SELECT count(*) + 1, :key, :generation, :at_ms FROM naive_runs WHERE TRUE"
-            " ON CONFLICT DO NOTHING RETURNING run",
-            key=key,
-            generation=generation,
-            at_ms=time.time_ns() // 1_000_000,
-        )
-        return begun[0] if begun else None
 
-    def run(self, number: int, visitor: str) -> None:
-        """Run a sale and a greeting, each in a thread."""
-        for work in (partial(checkout, self, number), partial(greet, self, number, visitor)):
-            threading.Thread(target=self._try, args=[work], name="naive", daemon=True).start()
+def begin(key: str, generation: int) -> int | None:
+    """Write down that there will be a run; its number from 1 up, or None if this key has had one."""
+    begun = write(
+        "INSERT INTO naive_runs (run, key, visitor, generation, started_at_ms)"
+        " SELECT count(*) + 1, :key, CAST(:visitor AS TEXT) || CAST(count(*) + 1 AS TEXT),"
+        " :generation, :at_ms"
+        " FROM naive_runs WHERE TRUE"
+        " ON CONFLICT DO NOTHING RETURNING run",
+        key=key,
+        visitor=VISITOR,
+        generation=generation,
+        at_ms=now_ms(),
+    )
+    return begun[0] if begun else None
 
-    def write(self, statement: str, **values: object) -> list[int]:
-        """One statement, one transaction; the numbers that it returns, if it returns any."""
-        with self.engine.begin() as connection:
-            result = connection.execute(sa.text(statement), values)
-            return [row[0] for row in result] if result.returns_rows else []
 
-    def _try(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except (online.Unavailable, online.Refused, DBAPIError) as error:
-            _log.warning("the naive lane gave up: %s", str(error).splitlines()[0])
+def run(number: int, key: str) -> None:
+    """Run a sale and a greeting, each in a thread of this process."""
+    for work in (partial(checkout, key), partial(greet, f"{VISITOR}{number}")):
+        threading.Thread(target=_try, args=[work], name="naive", daemon=True).start()
+
+
+def _try(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except (online.Unavailable, online.Refused, DBAPIError) as error:
+        _log.warning("the naive lane gave up: %s", str(error).splitlines()[0])
 
 
 # --- the business, as `workflows.py` has it, but for what makes it durable ---------------
 
 
-def checkout(lane: Lane, run: int) -> None:
-    """One click on Buy Now, from reserving a unit to dispatched."""
-    reserve(lane, run)
-    time.sleep(lane.tick_seconds)  # the shopper pays
-    charge(lane, run)
-    dispatch(lane, run)
+def checkout(payment_id: str) -> None:
+    """One click on Buy Now, from reserving a unit to paid or cancelled."""
+    order_status = reserve(payment_id)
+    if order_status == Status.PENDING:
+        outcome = hear_of_payment(payment_id)
+        if outcome == Outcome.PAID:
+            paid_at_ms: int | None = charge(payment_id)
+        else:
+            paid_at_ms = cancel(payment_id)
+        if paid_at_ms is not None:
+            dispatch(payment_id, paid_at_ms)
 
 
-def dispatch(lane: Lane, run: int) -> None:
+def dispatch(payment_id: str, paid_at_ms: int) -> None:
     """Ten ticks from paid to dispatched, each exactly once."""
+    ticked_at_ms = paid_at_ms
     for tick in range(1, DISPATCH_TICKS + 1):
-        advance(lane, run, tick)
+        ticked_at_ms = advance(payment_id, tick, ticked_at_ms)
 
 
-def greet(lane: Lane, run: int, name: str) -> None:
+def greet(name: str) -> None:
     """Sign the online guestbook, wait a little, and write it down here: both once, or neither."""
-    signature = online.sign(lane.guestbook_url, name, key=None)
-    for _beat in range(1, GREETING_BEATS + 1):
-        time.sleep(lane.tick_seconds)
-    record_greeting(lane, run, name, signature.number)
+    signature, at_ms = sign_online_guestbook(name)
+    for beat in range(1, GREETING_BEATS + 1):
+        at_ms = wait_a_beat(beat, at_ms)
+    record_greeting(name, signature)
 
 
 # --- its statements -------------------------------------------------------------------
 
 
-def reserve(lane: Lane, run: int) -> None:
-    """Hold a unit."""
-    lane.write("INSERT INTO naive_orders (run, status, progress) VALUES (:run, :status, 0)",
-               run=run, status=Status.PENDING)  # fmt: skip
-
-
-def charge(lane: Lane, run: int) -> None:
-    """Take the money."""
-    lane.write(
-        "INSERT INTO naive_payments (run, amount_cents) VALUES (:run, :cents)", run=run, cents=PRICE_CENTS
+def reserve(payment_id: str) -> Status:
+    """Hold a unit; what the order is then."""
+    write(
+        "INSERT INTO naive_orders (payment_id, status, progress) VALUES (:payment_id, :status, 0)",
+        payment_id=payment_id,
+        status=Status.PENDING,
     )
-    lane.write("UPDATE naive_orders SET status = :status WHERE run = :run", run=run, status=Status.PAID)
+    return Status.PENDING
 
 
-def advance(lane: Lane, run: int, tick: int) -> None:
-    """Wait for one tick and record it."""
-    time.sleep(lane.tick_seconds)
-    status = Status.DISPATCHED if tick == DISPATCH_TICKS else Status.PAID
-    lane.write("UPDATE naive_orders SET progress = :tick, status = :status WHERE run = :run",
-               run=run, tick=tick, status=status)  # fmt: skip
+def hear_of_payment(_payment_id: str) -> Outcome:
+    """Wait until the shopper has paid: on the presenter's page, all do, after one tick."""
+    time.sleep(Lane.tick_seconds)
+    return Outcome.PAID
 
 
-def record_greeting(lane: Lane, run: int, name: str, signature: int) -> None:
+def charge(payment_id: str) -> int:
+    """Take the money; returns when, in ms since 1970."""
+    write(
+        "INSERT INTO naive_payments (payment_id, amount_cents) VALUES (:payment_id, :cents)",
+        payment_id=payment_id,
+        cents=PRICE_CENTS,
+    )
+    write(
+        "UPDATE naive_orders SET status = :status WHERE payment_id = :payment_id",
+        payment_id=payment_id,
+        status=Status.PAID,
+    )
+    return now_ms()
+
+
+def cancel(payment_id: str) -> int | None:
+    """Give the unit back; None, as nothing was paid."""
+    write("DELETE FROM naive_orders WHERE payment_id = :payment_id", payment_id=payment_id)
+    return None
+
+
+def advance(payment_id: str, tick: int, previous_at_ms: int) -> int:
+    """Wait for one tick and record it; returns when, in ms since 1970."""
+    _wait_for_a_tick_since(previous_at_ms)
+    write(
+        "UPDATE naive_orders SET progress = :tick, status = :status WHERE payment_id = :payment_id",
+        payment_id=payment_id,
+        tick=tick,
+        status=Status.DISPATCHED if tick == DISPATCH_TICKS else Status.PAID,
+    )
+    return now_ms()
+
+
+def sign_online_guestbook(name: str) -> tuple[int, int]:
+    """Sign over there; the number of the signature, and when, in ms since 1970."""
+    return online.sign(Lane.guestbook_url, name, key=None).number, now_ms()
+
+
+def wait_a_beat(_beat: int, previous_at_ms: int) -> int:
+    """Wait for one tick; returns when, in ms since 1970."""
+    _wait_for_a_tick_since(previous_at_ms)
+    return now_ms()
+
+
+def record_greeting(name: str, signature: int) -> None:
     """Write down a visitor who has signed over there."""
-    lane.write("INSERT INTO naive_greetings (run, name, signature) VALUES (:run, :name, :signature)",
-               run=run, name=name, signature=signature)  # fmt: skip
+    write(
+        "INSERT INTO naive_greetings (name, signature) VALUES (:name, :signature)",
+        name=name,
+        signature=signature,
+    )
+
+
+def write(statement: str, **values: object) -> list[int]:
+    """One statement, one transaction; the numbers that it returns, if it returns any."""
+    with Lane.engine.begin() as connection:
+        result = connection.execute(sa.text(statement), values)
+        return [row[0] for row in result] if result.returns_rows else []
+
+
+def now_ms() -> int:
+    """Whole milliseconds since 1970 in UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def _wait_for_a_tick_since(at_ms: int) -> None:
+    time.sleep(max(0.0, Lane.tick_seconds - (now_ms() - at_ms) / 1000))

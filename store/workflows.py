@@ -47,8 +47,6 @@ SETTLED = "settled"
 """Event of a checkout: paid or cancelled. The value is the order number."""
 PAYMENT = "payment"
 """Topic on which a checkout hears of its payment."""
-TROUBLE = "trouble"
-"""Event of a greeting: why the online guestbook has not signed yet, one sentence."""
 GREETED = "greeted"
 """Event of a greeting: it has ended. The value is why it could not succeed, or nothing."""
 _LONGEST_PAUSE_TICKS = 30
@@ -88,7 +86,7 @@ class Terms:
 
 @DBOS.workflow(name=CHECKOUT, max_recovery_attempts=None)
 def checkout(client: str | None = None) -> None:
-    """One click on Buy Now by `client`, from reserving a unit to paid or cancelled."""
+    """One click on Buy Now, from reserving a unit to paid or cancelled."""
     payment_id = str(DBOS.workflow_id)
     order = reserve(payment_id, client)
     DBOS.set_event(HELD, order["status"])
@@ -125,25 +123,14 @@ def restock_shelf() -> int:
 
 @DBOS.workflow(name=GREETING, max_recovery_attempts=None)
 def greet(name: str) -> None:
-    """Sign the online guestbook, wait a little, and write it down here: both once, or neither.
-
-    What crashes in between, on either side, is asked again with the same key, or not asked again at all.
-    """
+    """Sign the online guestbook, wait a little, and write it down here: both once, or neither."""
     greeting_id = str(DBOS.workflow_id)
-    signing = sign_online_guestbook(greeting_id, name)
-    tries = 1
-    while signing["trouble"] and signing["may_pass"]:
-        DBOS.set_event(TROUBLE, signing["trouble"])
-        DBOS.sleep(min(2 ** (tries - 1), _LONGEST_PAUSE_TICKS) * Terms.tick_ms / 1000)
-        signing = sign_online_guestbook(greeting_id, name)
-        tries += 1
-    if signing["trouble"]:
-        DBOS.set_event(GREETED, signing["trouble"])
+    signature, at_ms = sign_online_guestbook(greeting_id, name)
+    if signature is None:
         return
-    at_ms = signing["at_ms"]
     for beat in range(1, GREETING_BEATS + 1):
         at_ms = wait_a_beat(beat, at_ms)
-    record_greeting(greeting_id, name, signing["signature"])
+    record_greeting(greeting_id, name, signature)
     DBOS.set_event(GREETED, "")
 
 
@@ -331,12 +318,25 @@ def _record_tick(session: Session, payment_id: str, tick: int) -> int:
     return at_ms
 
 
-def sign_online_guestbook(greeting_id: str, name: str) -> Signing:
-    """Ask the online guestbook for one signature, as one step.
+def sign_online_guestbook(greeting_id: str, name: str) -> tuple[int | None, int]:
+    """Ask the online guestbook until it has signed, or says that it never will.
 
-    A crash after it has signed, here or there, makes this step ask again, with the same key.
+    Returns the number of the signature, or None, and when, in ms since 1970. Each try is a step, and a
+    crash after it has signed, here or there, makes it ask again, with the same key: that is one signature.
     """
+    tries = 0
+    while True:
+        signing = _try_to_sign(greeting_id, name)
+        if not signing["trouble"]:
+            return signing["signature"], signing["at_ms"]
+        if not signing["may_pass"]:
+            DBOS.set_event(GREETED, signing["trouble"])
+            return None, signing["at_ms"]
+        DBOS.sleep(min(2**tries, _LONGEST_PAUSE_TICKS) * Terms.tick_ms / 1000)
+        tries = min(tries + 1, 10)
 
+
+def _try_to_sign(greeting_id: str, name: str) -> Signing:
     def ask() -> Signing:
         try:
             signature = online.sign(Terms.guestbook_url, name, key=greeting_id)
