@@ -226,7 +226,7 @@ def _book() -> Guestbook:
 
 def _member(name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
     """A member of the JSON object that was sent; None if it is of another kind, or there is no object."""
-    sent = request.get_json(force=True, silent=True)
+    sent = request.get_json(silent=True)
     found = sent.get(name, default) if isinstance(sent, dict) else None
     return found if isinstance(found, kind) and not isinstance(found, bool) else None
 

@@ -93,8 +93,8 @@ CREATE TABLE IF NOT EXISTS payment_notices (
     PRIMARY KEY (payment_id, outcome)
 );
 
--- Which client each unpaid order holds its unit for: a digest of an address, kept no longer than
--- the order is unpaid. It is there to be counted, so that nobody holds the whole shelf.
+-- Which client each unpaid order holds its unit for, while it is unpaid: a digest of an address, to be
+-- counted, so that nobody holds the whole shelf.
 CREATE TABLE IF NOT EXISTS holds (
     payment_id  TEXT  NOT NULL PRIMARY KEY REFERENCES orders (payment_id),
     client      TEXT  NOT NULL
@@ -162,7 +162,7 @@ CREATE TABLE IF NOT EXISTS naive_runs (
     run            INTEGER NOT NULL PRIMARY KEY CHECK (run > 0),
     -- That of the click; the durable lane's order and greeting have it too.
     key            TEXT    NOT NULL UNIQUE,
-    -- "Naive visitor" and the number of the run.
+    -- Who greets: nobody else has the name.
     visitor        TEXT    NOT NULL,
     -- The server process that runs it. When that is gone, nothing more comes of it.
     generation     INTEGER NOT NULL REFERENCES generations (generation),

@@ -46,7 +46,8 @@ def buy(key: str, client: str) -> Status | None:
         KeyTaken: the key names a workflow of another kind.
         TooManyUnpaid: there is no order; another key may have one later.
     """
-    # Checkpoints outlive the visit: a digest is enough to tell clients apart.
+    # Checkpoints outlive the visit, and are no place for an address. A digest tells clients apart; it
+    # does not hide an address from whoever has the database and tries them all.
     digest = hashlib.blake2b(client.encode(), digest_size=8).hexdigest()
 
     def start_and_wait() -> str | None:
@@ -102,11 +103,11 @@ def settle(payment_id: str, outcome: Outcome, message_id: str | None = None) -> 
         raise MessageReused(message_id) from reused
 
 
-def greet(key: str, name: str) -> str | None:
+def greet(key: str, name: str, *, wait: bool) -> str | None:
     """Start the greeting that this key names, or find it started.
 
     Returns nothing once both books are signed, the reason once it cannot succeed, or None if either
-    takes longer.
+    takes longer, or nobody is to wait for it.
 
     Raises:
         BadName: it is none.
@@ -125,7 +126,7 @@ def greet(key: str, name: str) -> str | None:
         ended: str | None = DBOS.get_event(greeting, workflows.GREETED, timeout_seconds=seconds)
         return ended
 
-    seconds = seconds_for_an_event()
+    seconds = seconds_for_an_event() if wait else 0
     return promptly(start_and_wait)
 
 

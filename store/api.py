@@ -9,11 +9,12 @@ change. Every route may be repeated safely. An error is `{"error": "<one sentenc
 from __future__ import annotations
 
 import time
+from threading import BoundedSemaphore
 from typing import NoReturn, TypedDict
 
 from flask import Blueprint, Flask, Response, abort, current_app, request
 
-from store import actions, signatures
+from store import actions, origin, signatures
 from store.config import Settings
 from store.origin import client_of
 from store.patience import TooSlow
@@ -23,6 +24,8 @@ from store.web import queries
 
 api = Blueprint("api", __name__)
 
+_greeting_waiters = BoundedSemaphore(4)
+"""A greeting takes seconds, on purpose: no more requests than these wait for one, and leave none to shop."""
 _MAX_NUMBER = 2**31 - 1
 """The largest order number that the schema holds."""
 
@@ -152,22 +155,34 @@ def greeting(name: str) -> Response:
 
     The one GET that acts. With an Idempotency-Key, asking again is the same greeting.
     """
+    if request.method == "HEAD":
+        abort(405)
+    origin.refuse_other_sites()
     key = request.headers.get("Idempotency-Key", new_key())
     if not is_key(key):
         abort(400, "The Idempotency-Key must be 1 to 64 letters, digits, _ or -.")
+    trouble = _greet(key, name)
+    if trouble is None:
+        abort(504, f"The greeting is on its way: repeat this request with the Idempotency-Key {key}.")
+    if trouble:
+        abort(502, trouble)
+    return _plain_text(f"Thank you for being awesome, {name}!")
+
+
+def _greet(key: str, name: str) -> str | None:
+    """See `actions.greet`; waits for it, unless enough others do."""
+    may_wait = _greeting_waiters.acquire(blocking=False)
     try:
-        trouble = actions.greet(key, name)
+        return actions.greet(key, name, wait=may_wait)
     except actions.BadName as fault:
         abort(400, str(fault))
     except actions.KeyTaken:
         abort(409, "That Idempotency-Key has greeted by another name: use a new one.")
     except TooSlow:
-        trouble = None
-    if trouble is None:
-        abort(504, "The greeting is on its way: repeat this request with the same Idempotency-Key.")
-    if trouble:
-        abort(502, trouble)
-    return _plain_text(f"Thank you for being awesome, {name}!")
+        return None
+    finally:
+        if may_wait:
+            _greeting_waiters.release()
 
 
 def _signed_message() -> str | None:

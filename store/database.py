@@ -101,7 +101,9 @@ def for_a_last_word(settings: Settings) -> sa.Engine:
             "connect_timeout": _CONNECT_SECONDS,
             "options": f"-c statement_timeout={milliseconds}",
         }
-    return sa.create_engine(settings.database_url, poolclass=sa.NullPool, connect_args=patience)
+    return sa.create_engine(
+        settings.database_url, poolclass=sa.NullPool, connect_args=patience, hide_parameters=True
+    )
 
 
 @contextmanager
@@ -179,7 +181,7 @@ def _create_if_missing(server: psycopg.Connection[Any], name: str) -> None:
 
 
 def _writer(url: str, pool_size: int) -> sa.Engine:
-    """An engine for workflows and checkpoints."""
+    """An engine for workflows and checkpoints. Its errors are logged, and name no payment."""
     if not is_sqlite(url):
         return sa.create_engine(
             url,
@@ -189,6 +191,7 @@ def _writer(url: str, pool_size: int) -> sa.Engine:
             # DBOS retries a lost connection by itself; asking first would cost a round trip each time.
             pool_pre_ping=False,
             connect_args={"connect_timeout": 10, "application_name": "widget-store"},
+            hide_parameters=True,
         )
     engine = _sqlite(url, pool_size=1, pool_timeout=_WRITE_PATIENCE_SECONDS)
 
@@ -217,6 +220,7 @@ def _reader(url: str, threads: int) -> sa.Engine:
             # A page must not meet a connection that died with the last Postgres.
             pool_pre_ping=True,
             isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": _CONNECT_SECONDS,
                 "application_name": "widget-store-pages",
@@ -236,7 +240,12 @@ def _reader(url: str, threads: int) -> sa.Engine:
 
 def _sqlite(url: str, *, pool_size: int, pool_timeout: float) -> sa.Engine:
     engine = sa.create_engine(
-        url, poolclass=sa.QueuePool, pool_size=pool_size, max_overflow=0, pool_timeout=pool_timeout
+        url,
+        poolclass=sa.QueuePool,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=pool_timeout,
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")
@@ -260,7 +269,9 @@ def _wait_for_the_disk(context: sa.ExceptionContext) -> None:
     trouble = str(context.original_exception)
     if any(words in trouble for words in _DISK_TROUBLE):
         locked = sqlite3.OperationalError(f"database is locked out of its disk: {trouble}")
-        context.chained_exception = OperationalError(context.statement, context.parameters, locked)
+        context.chained_exception = OperationalError(
+            context.statement, context.parameters, locked, hide_parameters=True
+        )
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -14,12 +14,15 @@ from dbos import DBOS
 from store import online
 from store.patience import promptly
 from store.queries import Checkpoint, checkpoints_of
-from store.shared import Shared
+from store.shared import Background, Shared
 from store.vocabulary import GREETING, RECORD_STEP, SIGN_STEP, WAIT_STEP, greeting_id
 
 _LINES = 6
 """Of each book on its page."""
 _SIGNATURES = 100
+"""Of the online one that are looked through."""
+_STEPS = 20
+"""Of a greeting on its page, the newest: a guestbook that is away for long makes many."""
 _BOOKS_SECONDS = 0.5
 """How old what a poll is shown may be: every watcher in that time is served by one look at each book."""
 
@@ -70,18 +73,21 @@ class Greetings:
 
     def __init__(self, reader: sa.Engine, guestbook_url: str) -> None:
         self._reader, self._url = reader, guestbook_url
-        self._books = Shared(self._read_books, _BOOKS_SECONDS)
-        self._signatures = Shared(self._read_signatures, _BOOKS_SECONDS)
+        self._ours = Shared(self._read_ours, _BOOKS_SECONDS)
+        not_yet: tuple[list[Line], str] = ([], "The guestbook has not answered yet.")
+        self._theirs = Background(self._read_theirs, _BOOKS_SECONDS, at_first=not_yet)
 
     def books(self, beside: Greeting | None = None) -> Books:
-        """Both books; beside a greeting that is final, as they are since it is."""
+        """Both books; beside a greeting that is final, our own as it is since then."""
         if beside is not None and beside.is_final:
-            self._books.forget()
-        return self._books.get()
+            self._ours.forget()
+        lines, trouble = self._theirs.get()
+        return Books(lines[:_LINES], self._ours.get(), trouble)
 
     def signature_of(self, name: str) -> int | None:
         """The number of the newest signature of that name over there, if it is among the newest hundred."""
-        return next((each.number for each in self._signatures.get() if each.name == name), None)
+        lines, _ = self._theirs.get()
+        return next((each.signature for each in lines if each.name == name), None)
 
     def find(self, key: str) -> Greeting | None:
         """How far the greeting has come that this key has started; None if it has started none."""
@@ -99,11 +105,11 @@ class Greetings:
             is_recorded=any(each["function_name"] == RECORD_STEP for each in steps),
             trouble=last["trouble"],
             is_refused=bool(last["trouble"]) and not last["may_pass"],
-            history=checkpoints_of(steps),
+            history=checkpoints_of(steps)[-_STEPS:],
         )
 
-    def _read_books(self) -> Books:
-        ours = [
+    def _read_ours(self) -> list[Line]:
+        return [
             Line(row.signature, row.name)
             for row in self._rows(
                 "SELECT signature, name FROM greetings"
@@ -111,17 +117,12 @@ class Greetings:
                 limit=_LINES,
             )
         ]
-        try:
-            theirs = [Line(each.number, each.name) for each in online.newest(self._url, _LINES)]
-        except online.Unavailable as trouble:
-            return Books([], ours, str(trouble))
-        return Books(theirs, ours, "")
 
-    def _read_signatures(self) -> list[online.Signature]:
+    def _read_theirs(self) -> tuple[list[Line], str]:
         try:
-            return online.newest(self._url, _SIGNATURES)
-        except online.Unavailable:
-            return []
+            return [Line(each.number, each.name) for each in online.newest(self._url, _SIGNATURES)], ""
+        except online.Unavailable as trouble:
+            return [], str(trouble)
 
     def _rows(self, statement: str, **values: object) -> list[sa.Row[tuple[object, ...]]]:
         with self._reader.connect() as connection:

@@ -43,7 +43,7 @@ def sign() -> AnyResponse:
     if not is_key(key):
         abort(400, "That form has no usable key: go back to the guestbook for a new one.")
     try:
-        actions.greet(key, name)
+        actions.greet(key, name, wait=False)
     except actions.BadName as fault:
         abort(400, str(fault))
     except actions.KeyTaken:

@@ -7,6 +7,7 @@ Imports `actions`, `config`, `database`, `durability`, `greetings`, `naive`, `or
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 from dataclasses import dataclass
 from functools import cache
@@ -62,6 +63,12 @@ class Run:
         durable = self.order and self.order.is_final and self.greeting and self.greeting.is_final
         return bool(durable) and (self.naive.is_whole or self.naive.is_dead)
 
+    @property
+    def durable_is_whole(self) -> bool:
+        """Whether the durable lane has come to its end, as it does unless the shelf was empty."""
+        is_sold = self.order is not None and self.order.status is Status.DISPATCHED
+        return is_sold and self.greeting is not None and self.greeting.is_recorded
+
 
 class Lanes:
     """Runs both lanes, and reads what came of them."""
@@ -70,14 +77,18 @@ class Lanes:
         self._reader, self._greetings = reader, greetings
 
     def start(self, key: str, client: str) -> None:
-        """Run a sale that is paid at once, and a greeting, in each lane; once for each key."""
-        number = naive.begin(key, durability.generation())
-        if number is None:
-            return
+        """Run a sale that is paid at once, and a greeting, in each lane; once for each key.
+
+        The durable lane is told again however often the click comes, which is safe, and so it is whole even
+        if the server dies in here. The naive lane runs once, or not at all.
+        """
         if actions.buy(key, client) is not Status.CANCELLED:
             actions.settle(key, Outcome.PAID)
-        actions.greet(key, f"Durable visitor {number}")
-        naive.run(number, key)
+        is_first = naive.begin(key, durability.generation())
+        number = self._one("SELECT run FROM naive_runs WHERE key = :key", key=key).run
+        actions.greet(_greeting_key(key), f"Durable visitor {number}", wait=False)
+        if is_first:
+            naive.run(key)
 
     def find(self, key: str) -> Run | None:
         """What has become of a click; None if there was none with this key."""
@@ -99,7 +110,7 @@ class Lanes:
             is_recorded=row.recorded is not None,
             is_dead=bool(row.is_dead),
         )
-        return Run(queries().find(key), self._greetings.find(key), run)
+        return Run(queries().find(key), self._greetings.find(_greeting_key(key)), run)
 
     def _one(self, statement: str, **values: object) -> Any:
         with self._reader.connect() as connection:
@@ -177,6 +188,11 @@ def _marked(lines: list[str], others: list[str]) -> list[tuple[str, bool]]:
     return [
         (line, number not in same and line.strip()[:1] not in {"", "#"}) for number, line in enumerate(lines)
     ]
+
+
+def _greeting_key(key: str) -> str:
+    """The key of a run's greeting: the key itself is its payment id, which is nobody else's business."""
+    return hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
 
 
 def _find(key: str) -> Run:

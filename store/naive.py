@@ -9,6 +9,7 @@ Imports `online` and `vocabulary`.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -21,8 +22,6 @@ from store import online
 from store.vocabulary import DISPATCH_TICKS, GREETING_BEATS, Outcome, Status
 
 PRICE_CENTS = 9999
-VISITOR = "Naive visitor "
-"""Who greets, with the number of the run behind it."""
 _log = logging.getLogger("store")
 
 
@@ -34,25 +33,27 @@ class Lane:
     tick_seconds: float
 
 
-def begin(key: str, generation: int) -> int | None:
-    """Write down that there will be a run; its number from 1 up, or None if this key has had one."""
+def begin(key: str, generation: int) -> bool:
+    """Write down that there will be a run, unless this key has had one; whether it is the first."""
     begun = write(
         "INSERT INTO naive_runs (run, key, visitor, generation, started_at_ms)"
-        " SELECT count(*) + 1, :key, CAST(:visitor AS TEXT) || CAST(count(*) + 1 AS TEXT),"
-        " :generation, :at_ms"
-        " FROM naive_runs WHERE TRUE"
+        " SELECT count(*) + 1, :key, :visitor, :generation, :at_ms FROM naive_runs WHERE TRUE"
         " ON CONFLICT DO NOTHING RETURNING run",
         key=key,
-        visitor=VISITOR,
+        # Nobody else's name, so that its signature can be told from theirs.
+        visitor=f"Naive visitor {secrets.token_hex(3)}",
         generation=generation,
         at_ms=now_ms(),
     )
-    return begun[0] if begun else None
+    return bool(begun)
 
 
-def run(number: int, key: str) -> None:
+def run(key: str) -> None:
     """Run a sale and a greeting, each in a thread of this process."""
-    for work in (partial(checkout, key), partial(greet, f"{VISITOR}{number}")):
+    with Lane.engine.begin() as connection:
+        visitor = connection.execute(sa.text("SELECT visitor FROM naive_runs WHERE key = :key"), {"key": key})
+        name = visitor.scalar_one()
+    for work in (partial(checkout, key), partial(greet, name)):
         threading.Thread(target=_try, args=[work], name="naive", daemon=True).start()
 
 

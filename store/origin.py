@@ -19,7 +19,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 def prepare(app: Flask, settings: Settings) -> None:
     """Have `app` refuse what nobody who belongs here would send."""
     app.before_request(partial(_refuse_unknown_names, settings))
-    app.before_request(_refuse_other_sites)
+    app.before_request(_refuse_changes_by_other_sites)
 
 
 def address_of(request: Request) -> IPv4Address | IPv6Address | None:
@@ -83,14 +83,17 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _refuse_other_sites() -> None:
+def _refuse_changes_by_other_sites() -> None:
+    if request.method not in _SAFE_METHODS:
+        refuse_other_sites()
+
+
+def refuse_other_sites() -> None:
     """Let no page of another site change anything here, with the password that its reader's browser knows.
 
     A browser says where a request comes from: in Sec-Fetch-Site, or, over plain HTTP and if it
     is old, in Origin alone. Whatever sends neither is no browser, and has no such reader.
     """
-    if request.method in _SAFE_METHODS:
-        return
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         is_ours = site in {"same-origin", "none"}

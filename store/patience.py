@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextvars import ContextVar
-from threading import BoundedSemaphore, Thread
+from threading import BoundedSemaphore, Semaphore, Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -52,14 +52,16 @@ def seconds_for_an_event() -> float:
     return min(_event_seconds.get(), seconds_left())
 
 
-def promptly(call: Callable[[], T], seconds: float | None = None) -> T:
+def promptly(call: Callable[[], T], seconds: float | None = None, *, among: Semaphore = _late) -> T:
     """What `call` returns or raises, if it does so within `seconds`, or what the request has left.
 
+    `among` is how many calls of its kind may be under way: those for the database, unless it says others.
+
     Raises:
-        TooSlow: it did not, or too many earlier calls are still waiting for the database.
+        TooSlow: it did not, or too many earlier calls are still under way.
     """
-    if not _late.acquire(blocking=False):
-        raise TooSlow("too many calls are waiting for the database")
+    if not among.acquire(blocking=False):
+        raise TooSlow("too many calls are under way")
     answer: Future[T] = Future()
 
     def run() -> None:
@@ -68,7 +70,7 @@ def promptly(call: Callable[[], T], seconds: float | None = None) -> T:
         except BaseException as error:  # noqa: BLE001 - the caller raises it, whatever it is
             answer.set_exception(error)
         finally:
-            _late.release()
+            among.release()
 
     # A thread of its own: one that is late must not keep others waiting behind it.
     Thread(target=run, name="promptly", daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -69,6 +70,7 @@ def serve(
     app: WSGIApplication, settings: Settings, listener: socket.socket, idle_seconds: int = _IDLE_SECONDS
 ) -> None:
     """Answer requests until the process ends."""
+    _allow_as_many_files_as_possible()
     # It says each time that somebody waits for a thread, which after a crash everybody does.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     server = create_server(
@@ -87,6 +89,19 @@ def serve(
     )
     server.channel_class = _Channel
     server.run()
+
+
+def _allow_as_many_files_as_possible() -> None:
+    """Every connection is a file, and the usual limit is far below that of connections."""
+    try:
+        import resource  # noqa: PLC0415 - not everywhere
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = 2 * _CONNECTIONS if hard == resource.RLIM_INFINITY else min(2 * _CONNECTIONS, hard)
+    if soft < enough:
+        with contextlib.suppress(OSError, ValueError):  # then it stays as it was
+            resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _behind_proxies(count: int) -> dict[str, Any]:

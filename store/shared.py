@@ -1,4 +1,4 @@
-"""Owns readings that many share: however many ask, one asks the database. Imports `patience`."""
+"""Owns readings that many share: however many ask, one reads. Imports `patience`."""
 
 from __future__ import annotations
 
@@ -58,3 +58,37 @@ class Shared(Generic[T]):
         if kept is None or kept[1] < self._forgotten_at:
             return None
         return kept if time.monotonic() - kept[1] < self._seconds else None
+
+
+class Background(Generic[T]):
+    """What `read` returned last, read again in the background once it is `seconds` old.
+
+    For what somebody else's system says: whoever asks waits for it a moment at most. `read` raises nothing.
+    """
+
+    _MOMENT_SECONDS = 0.25
+
+    def __init__(self, read: Callable[[], T], seconds: float, at_first: T) -> None:
+        self._read, self._seconds = read, seconds
+        self._lock = threading.Lock()
+        self._kept, self._read_at = at_first, float("-inf")
+        self._is_idle = threading.Event()
+        self._is_idle.set()
+
+    def get(self) -> T:
+        """The reading; an older one, or `at_first`, while a new one takes its time."""
+        with self._lock:
+            is_old = time.monotonic() - self._read_at >= self._seconds
+            if is_old and self._is_idle.is_set():
+                self._is_idle.clear()
+                threading.Thread(target=self._renew, name="background", daemon=True).start()
+        if is_old:
+            self._is_idle.wait(self._MOMENT_SECONDS)
+        return self._kept
+
+    def _renew(self) -> None:
+        try:
+            self._kept = self._read()
+        finally:
+            self._read_at = time.monotonic()
+            self._is_idle.set()

@@ -123,7 +123,8 @@ def greeting_id(key: str) -> str:
 
 def fault_of_name(name: str) -> str | None:
     """What is wrong with a visitor's name, as one sentence; None if nothing is."""
-    if not name.strip():
+    # Beside white space: what takes no room at all, which is no name by itself.
+    if not any(unicodedata.category(ch)[0] in "LNPS" and ch != "\u3164" for ch in name):
         return "A greeting needs a name: write yours."
     if len(name) > NAME_MAX_LENGTH:
         return f"That name is too long: use at most {NAME_MAX_LENGTH} characters."

@@ -49,7 +49,9 @@ PAYMENT = "payment"
 """Topic on which a checkout hears of its payment."""
 GREETED = "greeted"
 """Event of a greeting: it has ended. The value is why it could not succeed, or nothing."""
-_LONGEST_PAUSE_TICKS = 30
+_SHORTEST_PAUSE_MS = 10
+_LONGEST_PAUSE_SECONDS = 30
+"""Between two tries to sign the online guestbook; each is twice the one before."""
 _log = logging.getLogger("store")
 
 
@@ -158,7 +160,13 @@ def reserve(session: Session, payment_id: str, client: str | None) -> Reserved:
         " WHERE product_id = :product_id AND on_hand > 0 RETURNING price_cents",
         product_id=PRODUCT_ID,
     )
-    if took_a_unit and client is not None and _holds_enough(session, client):
+    if (
+        took_a_unit
+        and client is not None
+        and _holds_enough(session, client)
+        # Somebody has paid for it already: then it is not one more that is unpaid.
+        and not _was_heard_to_be_paid(session, payment_id)
+    ):
         _put_back(session)
         return Reserved(order_id=0, status=REFUSED, pay_by_ms=0)
     counter = row(session, "UPDATE counters SET value = value + 1 WHERE counter = 'orders' RETURNING value")
@@ -332,7 +340,7 @@ def sign_online_guestbook(greeting_id: str, name: str) -> tuple[int | None, int]
         if not signing["may_pass"]:
             DBOS.set_event(GREETED, signing["trouble"])
             return None, signing["at_ms"]
-        DBOS.sleep(min(2**tries, _LONGEST_PAUSE_TICKS) * Terms.tick_ms / 1000)
+        DBOS.sleep(min(2**tries * max(Terms.tick_ms, _SHORTEST_PAUSE_MS) / 1000, _LONGEST_PAUSE_SECONDS))
         tries = min(tries + 1, 10)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from store.config import ROOT
-from tests.support.guestbook import Guestbook
+from tests.support.guestbook import JSON, Guestbook
 from tests.support.refusal import is_one_sentence
 
 
@@ -99,7 +99,7 @@ def test_a_name_is_kept_as_it_is(guestbook: Guestbook, name: str) -> None:
 )
 def test_what_is_no_name_is_refused(guestbook: Guestbook, body: str) -> None:
     """400 and one sentence."""
-    answer = guestbook.request("POST", "/record_greeting", body)
+    answer = guestbook.request("POST", "/record_greeting", body, JSON)
     assert (answer.status, is_one_sentence(answer.json["error"])) == (400, True)
     assert guestbook.get("/signatures").json["total"] == 0
 
@@ -117,7 +117,7 @@ def test_what_is_no_name_is_refused(guestbook: Guestbook, body: str) -> None:
 )
 def test_trouble_that_there_is_not_is_refused(guestbook: Guestbook, sent: dict[str, Any]) -> None:
     """400 and one sentence; it goes on being good."""
-    answer = guestbook.request("POST", "/trouble", json.dumps(sent))
+    answer = guestbook.request("POST", "/trouble", json.dumps(sent), JSON)
     assert (answer.status, is_one_sentence(answer.json["error"])) == (400, True)
     assert guestbook.sign("Ada").status == 200
 

@@ -112,7 +112,7 @@ def test_each_address_has_a_limit_of_its_own(open_shop: OpenShop) -> None:
         ("2001:db8:1:3::1", 200),
     ]:
         assert buy_from(shop, address).status == status, address
-    # No table and no checkpoint keeps an address.
+    # What is kept is a digest.
     assert {len(client) for (client,) in shop.books.rows("SELECT client FROM holds")} == {16}
 
 

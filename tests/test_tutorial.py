@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from store.config import ROOT
-from tests.support.guestbook import Guestbook
+from tests.support.guestbook import JSON, Guestbook
 
 _TEXT = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 _CHAPTERS = re.split(r"^## ", _TEXT, flags=re.MULTILINE)[1:-1]
@@ -50,7 +50,10 @@ class Follower:
         words, comment = shlex.split(command, comments=True), command.partition("  # ")[2]
         if words[0] == "curl":
             assert urlsplit(words[-1]).path == "/trouble"
-            assert self._guestbook.request("POST", "/trouble", words[words.index("-d") + 1]).status == 200
+            assert (
+                self._guestbook.request("POST", "/trouble", words[words.index("--json") + 1], JSON).status
+                == 200
+            )
             return
         assert words[:2] == [".venv/bin/python", "greeting.py"]
         with subprocess.Popen(

@@ -96,7 +96,7 @@ def test_both_lanes_through_one_crash(kept_shop: KeptShop, guestbook: Guestbook,
     expect(naive).to_contain_text("Signed over there as No. ")
     expect(naive).to_contain_text("and never written down here.")
     assert presenter.loads() == 1
-    assert sorted(guestbook.names) == ["Durable visitor 1", "Naive visitor 1"]
+    assert sorted(name.split()[0] for name in guestbook.names) == ["Durable", "Naive"]
     assert kept_shop.books.rows("SELECT name FROM greetings") == [("Durable visitor 1",)]
     assert [status for (status,) in kept_shop.books.rows("SELECT status FROM naive_orders")] == ["paid"]
     presenter.page.get_by_role("link", name="The books", exact=True).click()

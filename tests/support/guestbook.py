@@ -17,6 +17,7 @@ from store.config import ROOT
 from tests.support.shopper import Answer, Client
 
 _PATIENCE_SECONDS = 30.0
+JSON = {"Content-Type": "application/json"}
 
 
 class Guestbook(Client):
@@ -70,12 +71,12 @@ class Guestbook(Client):
 
     def sign(self, name: str, key: str | None = None) -> Answer:
         """Sign it."""
-        headers = {"Content-Type": "application/json", **({"Idempotency-Key": key} if key else {})}
+        headers = {**JSON, **({"Idempotency-Key": key} if key else {})}
         return self.request("POST", "/record_greeting", json.dumps({"name": name}), headers)
 
     def make_trouble(self, **trouble: object) -> None:
         """Tell it what to do wrong."""
-        answer = self.request("POST", "/trouble", json.dumps(trouble))
+        answer = self.request("POST", "/trouble", json.dumps(trouble), JSON)
         assert answer.status == 200, answer
 
     @property
