@@ -49,7 +49,7 @@ PAYMENT = "payment"
 """Topic on which a checkout hears of its payment."""
 GREETED = "greeted"
 """Event of a greeting: it has ended. The value is why it could not succeed, or nothing."""
-_SHORTEST_PAUSE_MS = 10
+_SHORTEST_PAUSE_MS = 1
 _LONGEST_PAUSE_SECONDS = 30
 """Between two tries to sign the online guestbook; each is twice the one before."""
 _log = logging.getLogger("store")

@@ -263,7 +263,7 @@ def test_a_bad_query_is_refused(shopper: Shopper, query: str) -> None:
     "path",
     ["/nowhere", "/%ff%fe", "/%00", "//elsewhere.example/", "/..%2f..%2fetc%2fpasswd", "/var/store.sqlite3",
      "/static/", "/static/%00", "/static/..%2fapp.py", "/static/../app.py", "/static/%2e%2e/schema.sql",
-     "/static/" + "long/" * 999, "/pay/some-good-key%0a", "/pay/", "/" + "x" * 100_000],
+     "/static/" + "long/" * 999, "/pay/some-good-key%0a", "/pay/", "/" + "x" * 30_000],
     ids=lambda path: path[:30],
 )  # fmt: skip
 def test_an_address_that_leads_nowhere_is_not_found(shopper: Shopper, path: str) -> None:

@@ -86,6 +86,11 @@ def greet(client: Shopper, name: str, one_key: str | None = None) -> Answer:
     return client.get(f"/greeting/{quote(name, safe='')}", **headers)
 
 
+def greet_in_the_end(client: Shopper, name: str, one_key: str) -> Answer:
+    """Ask again until there is more to say than that it is on its way."""
+    return eventually(lambda: greet(client, name, one_key), lambda answer: answer.status != 504)
+
+
 def sign(client: Shopper, name: str, one_key: str | None = None) -> str:
     """Send the form of the page; the key of the greeting."""
     one_key = one_key or client.page("/guestbook").key
@@ -121,7 +126,7 @@ def test_the_same_key_is_the_same_greeting(quick: Shop, guestbook: Guestbook) ->
     """By many at once, over JSON and by the form; with another name it is refused."""
     one_key, before = key(), len(signatures(guestbook))
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: greet(quick.shopper, "Grace", one_key), range(8)))
+        answers = list(pool.map(lambda _: greet_in_the_end(quick.shopper, "Grace", one_key), range(8)))
     assert {(answer.status, answer.text) for answer in answers} == {
         (200, "Thank you for being awesome, Grace!")
     }
@@ -158,21 +163,22 @@ def test_another_sites_page_cannot_have_its_readers_greet(quick: Shop, guestbook
 
 
 def test_many_who_wait_for_a_greeting_leave_room_to_shop(
-    open_shop: Callable[..., Shop], guestbook: Guestbook
+    open_shop: Callable[..., Shop], tmp_path: Path
 ) -> None:
     """Fifty ask at once, of whom few may wait; the others are told to come back, and with which key."""
-    shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.5)
-    with ThreadPoolExecutor(50) as pool:
-        asked = [pool.submit(greet, shop.shopper, f"Visitor {number}") for number in range(50)]
-        payment_id = shop.shopper.buy(key())
-        assert shop.shopper.page(f"/pay/{payment_id}").heading == "Your widget is held"
-        statuses = [each.result().status for each in asked]
-        assert set(statuses) == {200, 504}
-        late = next(each.result() for each in asked if each.result().status == 504)
-    one_key = re.search(r"Idempotency-Key (\S+)\.$", late.json["error"])
-    assert one_key
-    wait_for(shop.shopper, one_key[1], "Thank you")
-    eventually(lambda: len(greetings(shop)), lambda count: count == 50)
+    with Guestbook(tmp_path / "guestbook.sqlite3") as guestbook:
+        shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.5)
+        with ThreadPoolExecutor(50) as pool:
+            asked = [pool.submit(greet, shop.shopper, f"Visitor {number}") for number in range(50)]
+            payment_id = shop.shopper.buy(key())
+            assert shop.shopper.page(f"/pay/{payment_id}").heading == "Your widget is held"
+            statuses = [each.result().status for each in asked]
+            assert set(statuses) == {200, 504}
+            late = next(each.result() for each in asked if each.result().status == 504)
+        one_key = re.search(r"Idempotency-Key (\S+)\.$", late.json["error"])
+        assert one_key
+        wait_for(shop.shopper, one_key[1], "Thank you")
+        eventually(lambda: len(greetings(shop)), lambda count: count == 50)
 
 
 # --- bad input ----------------------------------------------------------------------------------

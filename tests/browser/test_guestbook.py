@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,13 +44,15 @@ def test_a_greeting_goes_through_the_crash_button(
     visitor.page.get_by_label("Your name").fill("Ада")
     visitor.page.get_by_role("button", name="Sign both books").click()
     visitor.sees("Signed over there, not yet here")
+    address = visitor.path
     if javascript:
         visitor.page.get_by_role("button", name="Crash the server").click()
     else:
         kept_shop.kill()
     kept_shop.has_come_back(1)
-    if not javascript:
-        visitor.page.reload()
+    if not javascript:  # the browser may be on an error page of its own by now
+        visitor.page.goto("about:blank")
+        visitor.open(address)
     visitor.sees("Thank you for being awesome, Ада!")
     expect(visitor.page.locator("#books .mine")).to_have_count(2)
     expect(visitor.page.locator(".checkpoints")).to_contain_text("record the greeting")
@@ -88,7 +91,7 @@ def test_both_lanes_through_one_crash(kept_shop: KeptShop, guestbook: Guestbook,
     presenter = visit(kept_shop, "/lanes", tolerated=NO_ANSWER)
     durable, naive = (presenter.page.locator("#lanes .card").nth(number) for number in (0, 1))
     presenter.page.get_by_role("button", name="Run both lanes").click()
-    expect(naive).to_contain_text("On its way: 1 of 10.")
+    expect(naive).to_contain_text(re.compile(r"On its way: [1-6] of 10\."))
     presenter.page.get_by_role("button", name="Crash the server").click()
     expect(durable).to_contain_text("Charged once, and dispatched.")
     expect(durable).to_contain_text("In both books, once in each.")
