@@ -92,6 +92,8 @@ def settle(payment_id: str, outcome: Outcome, message_id: str | None = None) -> 
         # whoever sends it, however often.
         DBOS.send(payment_id, outcome, workflows.PAYMENT, idempotency_key=workflows.PAYMENT)
         order_id: int | None = DBOS.get_event(payment_id, workflows.SETTLED, timeout_seconds=seconds)
+        if order_id is None and order is None and was_refused(payment_id):
+            raise UnknownPayment(payment_id)
         return order_id
 
     seconds = seconds_for_an_event()

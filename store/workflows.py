@@ -160,15 +160,13 @@ def reserve(session: Session, payment_id: str, client: str | None) -> Reserved:
         " WHERE product_id = :product_id AND on_hand > 0 RETURNING price_cents",
         product_id=PRODUCT_ID,
     )
-    if (
-        took_a_unit
-        and client is not None
-        and _holds_enough(session, client)
-        # Somebody has paid for it already: then it is not one more that is unpaid.
-        and not _was_heard_to_be_paid(session, payment_id)
-    ):
-        _put_back(session)
-        return Reserved(order_id=0, status=REFUSED, pay_by_ms=0)
+    if took_a_unit and client is not None and _holds_enough(session, client):
+        # Whoever is hearing of its payment right now is waited for: `_hear` holds this row then. What
+        # is paid already is not one more that is unpaid.
+        run(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
+        if not _was_heard_to_be_paid(session, payment_id):
+            _put_back(session)
+            return Reserved(order_id=0, status=REFUSED, pay_by_ms=0)
     counter = row(session, "UPDATE counters SET value = value + 1 WHERE counter = 'orders' RETURNING value")
     order = Reserved(
         order_id=counter.value,

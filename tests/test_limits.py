@@ -67,6 +67,20 @@ def test_one_client_holds_so_many_units_and_no_more(open_shop: OpenShop) -> None
     assert not shop.books.faults()
 
 
+def test_what_was_paid_before_it_was_reserved_is_not_refused(open_shop: OpenShop) -> None:
+    """Money is never taken for an order that there is not: news of it that came first counts."""
+    shop = open_shop(STORE_UNPAID_PER_CLIENT=1)
+    shop.shopper.buy()
+    early = key()
+    shop.books.change(
+        "INSERT INTO payment_notices (payment_id, outcome, received_at_ms) VALUES (:id, 'paid', 1)", id=early
+    )
+    assert shop.shopper.post(f"/checkout/{early}").status == 200
+    assert shop.shopper.post(f"/payment_webhook/{early}/paid").status == 200
+    shop.shopper.wait_for(early, "Dispatched")
+    assert not shop.books.faults()
+
+
 def test_what_expires_is_held_no_longer(open_shop: OpenShop) -> None:
     """Walking away costs nobody their place for longer than the payment window."""
     shop = open_shop(STORE_UNPAID_PER_CLIENT=1, STORE_PAYMENT_WINDOW_SECONDS=1)
