@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from dbos import DBOS
 
 from store import online
+from store.online import Signature
 from store.patience import promptly
 from store.queries import Checkpoint, checkpoints_of
 from store.shared import Background, Shared
@@ -51,19 +52,11 @@ class Greeting:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of either book; they belong together if their numbers are the same."""
-
-    signature: int
-    name: str
-
-
-@dataclass(frozen=True)
 class Books:
-    """The newest lines of the two books, newest first."""
+    """The newest lines of the two books, newest first; two belong together if their numbers are the same."""
 
-    online: list[Line]
-    ours: list[Line]
+    online: list[Signature]
+    ours: list[Signature]
     trouble: str
     """Why the online guestbook cannot be shown, one sentence; nothing if it can."""
 
@@ -74,7 +67,7 @@ class Greetings:
     def __init__(self, reader: sa.Engine, guestbook_url: str) -> None:
         self._reader, self._url = reader, guestbook_url
         self._ours = Shared(self._read_ours, _BOOKS_SECONDS)
-        not_yet: tuple[list[Line], str] = ([], "The guestbook has not answered yet.")
+        not_yet: tuple[list[Signature], str] = ([], "The guestbook has not answered yet.")
         self._theirs = Background(self._read_theirs, _BOOKS_SECONDS, at_first=not_yet)
 
     def books(self, beside: Greeting | None = None) -> Books:
@@ -87,7 +80,7 @@ class Greetings:
     def signature_of(self, name: str) -> int | None:
         """The number of the newest signature of that name over there, if it is among the newest hundred."""
         lines, _ = self._theirs.get()
-        return next((each.signature for each in lines if each.name == name), None)
+        return next((each.number for each in lines if each.name == name), None)
 
     def find(self, key: str) -> Greeting | None:
         """How far the greeting has come that this key has started; None if it has started none."""
@@ -108,9 +101,9 @@ class Greetings:
             history=checkpoints_of(steps)[-_STEPS:],
         )
 
-    def _read_ours(self) -> list[Line]:
+    def _read_ours(self) -> list[Signature]:
         return [
-            Line(row.signature, row.name)
+            Signature(row.signature, row.name)
             for row in self._rows(
                 "SELECT signature, name FROM greetings"
                 " ORDER BY recorded_at_ms DESC, greeting_id LIMIT :limit",
@@ -118,9 +111,9 @@ class Greetings:
             )
         ]
 
-    def _read_theirs(self) -> tuple[list[Line], str]:
+    def _read_theirs(self) -> tuple[list[Signature], str]:
         try:
-            return [Line(each.number, each.name) for each in online.newest(self._url, _SIGNATURES)], ""
+            return online.newest(self._url, _SIGNATURES), ""
         except online.Unavailable as trouble:
             return [], str(trouble)
 

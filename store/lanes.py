@@ -24,7 +24,7 @@ from store.greetings import Greeting, Greetings
 from store.origin import client_of
 from store.presenter import presenter
 from store.queries import Order
-from store.vocabulary import Outcome, Status, is_key, new_key
+from store.vocabulary import Outcome, Status, is_key
 from store.web import fragment, queries
 
 
@@ -84,11 +84,11 @@ class Lanes:
         """
         if actions.buy(key, client) is not Status.CANCELLED:
             actions.settle(key, Outcome.PAID)
-        is_first = naive.begin(key, durability.generation())
+        visitor = naive.begin(key, durability.generation())
         number = self._one("SELECT run FROM naive_runs WHERE key = :key", key=key).run
         actions.greet(_greeting_key(key), f"Durable visitor {number}", wait=False)
-        if is_first:
-            naive.run(key)
+        if visitor is not None:
+            naive.run(key, visitor)
 
     def find(self, key: str) -> Run | None:
         """What has become of a click; None if there was none with this key."""
@@ -128,7 +128,7 @@ def prepare(app: Flask, settings: Settings, databases: Databases, greetings: Gre
 @presenter.get("/lanes")
 def show_lanes() -> str:
     """Show the button, and the code of both lanes."""
-    return render_template("lanes.html", key=new_key(), code=code())
+    return render_template("lanes.html", code=code())
 
 
 @presenter.post("/lanes")

@@ -33,27 +33,25 @@ class Lane:
     tick_seconds: float
 
 
-def begin(key: str, generation: int) -> bool:
-    """Write down that there will be a run, unless this key has had one; whether it is the first."""
+def begin(key: str, generation: int) -> str | None:
+    """Write down that there will be a run; who is to greet in it, or None if this key has had one."""
+    # Nobody else's name, so that its signature can be told from theirs.
+    visitor = f"Naive visitor {secrets.token_hex(3)}"
     begun = write(
         "INSERT INTO naive_runs (run, key, visitor, generation, started_at_ms)"
         " SELECT count(*) + 1, :key, :visitor, :generation, :at_ms FROM naive_runs WHERE TRUE"
         " ON CONFLICT DO NOTHING RETURNING run",
         key=key,
-        # Nobody else's name, so that its signature can be told from theirs.
-        visitor=f"Naive visitor {secrets.token_hex(3)}",
+        visitor=visitor,
         generation=generation,
         at_ms=now_ms(),
     )
-    return bool(begun)
+    return visitor if begun else None
 
 
-def run(key: str) -> None:
+def run(key: str, visitor: str) -> None:
     """Run a sale and a greeting, each in a thread of this process."""
-    with Lane.engine.begin() as connection:
-        visitor = connection.execute(sa.text("SELECT visitor FROM naive_runs WHERE key = :key"), {"key": key})
-        name = visitor.scalar_one()
-    for work in (partial(checkout, key), partial(greet, name)):
+    for work in (partial(checkout, key), partial(greet, visitor)):
         threading.Thread(target=_try, args=[work], name="naive", daemon=True).start()
 
 

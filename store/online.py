@@ -41,7 +41,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Signature:
-    """One line of the online guestbook: its number there, and who signed."""
+    """Who signed, and the number that the online guestbook gave it."""
 
     number: int
     name: str
