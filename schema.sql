@@ -102,6 +102,14 @@ CREATE TABLE IF NOT EXISTS holds (
 
 CREATE INDEX IF NOT EXISTS holds_by_client ON holds (client);
 
+-- Clicks on Buy Now that made no order, because the client held as many unpaid units as it may. A row, so
+-- that a page need not ask DBOS, and a checkout that runs again answers the same.
+CREATE TABLE IF NOT EXISTS refusals (
+    payment_id     TEXT    NOT NULL PRIMARY KEY CHECK (length(payment_id) BETWEEN 1 AND 64),
+    client         TEXT    NOT NULL,
+    refused_at_ms  BIGINT  NOT NULL
+);
+
 -- What each signed message of a payment provider was about: the same message, sent again, is
 -- about nothing else.
 CREATE TABLE IF NOT EXISTS webhook_messages (
@@ -110,6 +118,24 @@ CREATE TABLE IF NOT EXISTS webhook_messages (
     outcome         TEXT    NOT NULL CHECK (outcome IN ('paid', 'failed')),
     received_at_ms  BIGINT  NOT NULL
 );
+
+-- Every greeting that was asked for, from the click to its end. What the online guestbook is asked to sign
+-- must end: signed there and here, refused by it, or given up when its time is over.
+CREATE TABLE IF NOT EXISTS greeting_requests (
+    greeting_id    TEXT    NOT NULL PRIMARY KEY,
+    name           TEXT    NOT NULL CHECK (length(name) BETWEEN 1 AND 80),
+    -- A digest of an address, as in `holds`: one client has only so many greetings under way.
+    client         TEXT    NOT NULL,
+    asked_at_ms    BIGINT  NOT NULL,
+    give_up_at_ms  BIGINT  NOT NULL,
+    -- Null while it is under way.
+    outcome        TEXT             CHECK (outcome IN ('greeted', 'refused', 'given_up')),
+    -- Why it was refused or given up, one sentence.
+    reason         TEXT,
+    CHECK ((outcome IN ('refused', 'given_up')) = (reason IS NOT NULL))
+);
+
+CREATE INDEX IF NOT EXISTS greeting_requests_live ON greeting_requests (client) WHERE outcome IS NULL;
 
 -- Visitors who have signed the online guestbook, which is somebody else's system, and are written
 -- down here too: once each, because the workflow that does both is the key.
@@ -132,6 +158,17 @@ CREATE INDEX IF NOT EXISTS orders_out_of_step ON orders (order_id)
     WHERE (status = 'dispatched') <> (progress = 10)
        OR (status IN ('pending', 'cancelled') AND progress <> 0);
 
+-- Workflows that were found stuck and run again from their first line, each try a row.
+CREATE TABLE IF NOT EXISTS mendings (
+    -- The id of the workflow: a payment id, the id of its dispatch, or of a greeting.
+    workflow_id   TEXT    NOT NULL,
+    attempt       INTEGER NOT NULL CHECK (attempt > 0),
+    -- What was wrong with it, one sentence.
+    reason        TEXT    NOT NULL,
+    mended_at_ms  BIGINT  NOT NULL,
+    PRIMARY KEY (workflow_id, attempt)
+);
+
 -- One row for each server process that has run the shop's workflows, in the order in which
 -- they started. A time between two starts belongs to the earlier one: that is how a page
 -- knows which process did what.
@@ -141,10 +178,7 @@ CREATE TABLE IF NOT EXISTS generations (
     pid               INTEGER NOT NULL,
     started_at_ms     BIGINT  NOT NULL,
     -- When it was stopped in good order. One that never was, and has a successor, crashed.
-    stopped_at_ms     BIGINT,
-    -- Of the one before it that ran under the same executor id: the last that it is known to
-    -- have done. Null for the first.
-    last_sign_of_life_ms  BIGINT
+    stopped_at_ms     BIGINT
 );
 
 -- The orders that a crash found under way, each with the process that took it up.
@@ -187,8 +221,11 @@ CREATE TABLE IF NOT EXISTS naive_greetings (
 );
 
 -- What a new shop opens with.
-INSERT INTO schema_version (only_row, version) VALUES (1, 1) ON CONFLICT DO NOTHING;
-INSERT INTO counters (counter, value) VALUES ('orders', 0), ('generations', 0) ON CONFLICT DO NOTHING;
+INSERT INTO schema_version (only_row, version) VALUES (1, 2) ON CONFLICT DO NOTHING;
+UPDATE schema_version SET version = 2 WHERE version < 2;
+-- The third counts nothing: its row is what greetings of one client take turns on.
+INSERT INTO counters (counter, value) VALUES ('orders', 0), ('generations', 0), ('greetings', 0)
+    ON CONFLICT DO NOTHING;
 INSERT INTO products (product_id, name, description, price_cents, on_hand) VALUES (
     1,
     'The Widget',

@@ -1,6 +1,6 @@
 """Owns the JSON routes.
 
-Imports `actions`, `config`, `origin`, `patience`, `queries`, `signatures`, `vocabulary` and `web`.
+Imports `actions`, `config`, `journal`, `origin`, `patience`, `queries`, `signatures`, `vocabulary` and `web`.
 
 They are a contract that other front ends already speak: names, types and statuses do not
 change. Every route may be repeated safely. An error is `{"error": "<one sentence>"}`.
@@ -16,10 +16,19 @@ from flask import Blueprint, Flask, Response, abort, current_app, request
 
 from store import actions, origin, signatures
 from store.config import Settings
+from store.journal import is_known_checkout
 from store.origin import client_of
 from store.patience import TooSlow
-from store.queries import LIST_LIMIT, Order, is_known_checkout
-from store.vocabulary import KEY_MIN_LENGTH_OVER_JSON, WIRE_STATUS, Outcome, Status, is_key, new_key
+from store.queries import LIST_LIMIT, Order
+from store.vocabulary import (
+    KEY_MIN_LENGTH_OVER_JSON,
+    WIRE_STATUS,
+    Outcome,
+    PaymentState,
+    Status,
+    is_key,
+    new_key,
+)
 from store.web import queries
 
 api = Blueprint("api", __name__)
@@ -100,6 +109,8 @@ def checkout(key: str) -> Response:
         abort(400, "The key must be 1 to 64 letters, digits, _ or -.")
     if len(key) < KEY_MIN_LENGTH_OVER_JSON:
         abort(400, f"The key is too easy to guess: use at least {KEY_MIN_LENGTH_OVER_JSON} characters.")
+    if queries().is_sold_out_for(key):
+        abort(409, "Sold out: repeat this request once the shelf is filled.")
     try:
         status = actions.buy(key, client_of(request))
     except actions.KeyTaken:
@@ -119,31 +130,28 @@ def payment_webhook(payment_id: str, status: str) -> Response:
 
     Money that comes too late is given back, exactly once however often it is announced.
     """
-    message_id = _signed_message()
+    _check_signature()
     if status not in set(Outcome):
         abort(400, "The status must be paid or failed.")
-    order_id = _settle(payment_id, Outcome(status), message_id)
+    order_id = _settle(payment_id, Outcome(status))
     if order_id is None:
         abort(504, "The shop is still settling this payment: repeat this request.")
     return _plain_text(str(order_id))
 
 
-def _settle(payment_id: str, outcome: Outcome, message_id: str | None) -> int | None:
+def _settle(payment_id: str, outcome: Outcome) -> int | None:
     """Settle a payment; its order number, or None if that takes longer."""
     if not is_key(payment_id):
         _no_such_payment()
-    found = queries().find(payment_id)
-    if found is None and (not is_known_checkout(payment_id) or actions.was_refused(payment_id)):
+    view = queries().payment(payment_id)
+    if view.state is PaymentState.REFUSED or (view.order is None and not is_known_checkout(payment_id)):
         _no_such_payment()
-    # A signed message is written down even if it changes nothing, so that it can be about nothing else.
-    if found is not None and message_id is None and not found.can_be_changed_by(outcome):
-        return found.order_id
+    if view.order is not None and not view.order.can_be_changed_by(outcome):
+        return view.order.order_id
     try:
-        return actions.settle(payment_id, outcome, message_id)
+        return actions.settle(payment_id, outcome)
     except actions.UnknownPayment:
         _no_such_payment()
-    except actions.MessageReused:
-        abort(401, "That webhook-id was about another payment: sign this one as a message of its own.")
     except TooSlow:
         return None
 
@@ -173,9 +181,11 @@ def _greet(key: str, name: str) -> str | None:
     """See `actions.greet`; waits for it, unless enough others do."""
     may_wait = _greeting_waiters.acquire(blocking=False)
     try:
-        return actions.greet(key, name, wait=may_wait)
+        return actions.greet(key, name, client_of(request), wait=may_wait)
     except actions.BadName as fault:
         abort(400, str(fault))
+    except actions.TooManyGreetings:
+        abort(429, "You have too many greetings under way: repeat this request when one has ended.")
     except actions.KeyTaken:
         abort(409, "That Idempotency-Key has greeted by another name: use a new one.")
     except TooSlow:
@@ -185,13 +195,12 @@ def _greet(key: str, name: str) -> str | None:
             _greeting_waiters.release()
 
 
-def _signed_message() -> str | None:
-    """The id of the signed message that this request is; None where nothing need be signed."""
+def _check_signature() -> None:
     keys: tuple[bytes, ...] = current_app.extensions["webhook_keys"]
     if not keys:
-        return None
+        return
     try:
-        return signatures.verify(keys, request.headers, request.get_data(), time.time())
+        signatures.verify(keys, request.headers, request.get_data(), time.time())
     except signatures.BadSignature as error:
         abort(401, str(error))
 

@@ -76,6 +76,14 @@ class Settings:
         50,
         "unpaid orders that one address may hold units with; 0 for no limit",
     )
+    greetings_per_client: int = _setting(
+        "STORE_GREETINGS_PER_CLIENT", 20, "greetings that one address may have under way; 0 for no limit"
+    )
+    greeting_window_seconds: float = _setting(
+        "STORE_GREETING_WINDOW_SECONDS",
+        300.0,
+        "how long a greeting asks the online guestbook before it gives up",
+    )
     guestbook_url: str = _setting(
         "STORE_GUESTBOOK_URL",
         "",
@@ -208,6 +216,8 @@ _READERS: dict[str, Any] = {
     "STORE_TRUSTED_HOSTS": readers.host_names,
     "STORE_WEBHOOK_SECRET": readers.webhook_secrets,
     "STORE_UNPAID_PER_CLIENT": readers.whole_number(0, 1_000_000),
+    "STORE_GREETINGS_PER_CLIENT": readers.whole_number(0, 1_000_000),
+    "STORE_GREETING_WINDOW_SECONDS": readers.seconds(1, 86_400),
     "STORE_GUESTBOOK_URL": readers.web_address,
     "DBOS_DATABASE_URL": readers.database,
     "DBOS_SYSTEM_DATABASE_URL": readers.database,

@@ -17,11 +17,11 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from store.config import ROOT, Settings, is_sqlite
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = ROOT / "schema.sql"
 
 _READ_PATIENCE_SECONDS = 1
@@ -31,6 +31,18 @@ _CONNECT_SECONDS = 2
 _WRITE_PATIENCE_SECONDS = 3600
 """How long a workflow waits for its turn to write. It has all the time in the world; the
 request that started it has not, and stops waiting by itself."""
+_WRITER_OPTIONS = (
+    "-c statement_timeout=60000 -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
+)
+"""Our own, so that none of the server's or the role's applies. In ms."""
+_KEEPALIVES = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""A machine that is gone without a word is noticed within half a minute. Over TCP alone."""
 _SCHEMA_LOCK = 0x57494447
 """Any number, the same in every process: two that start together must not both create tables."""
 
@@ -183,28 +195,34 @@ def _create_if_missing(server: psycopg.Connection[Any], name: str) -> None:
 def _writer(url: str, pool_size: int) -> sa.Engine:
     """An engine for workflows and checkpoints. Its errors are logged, and name no payment."""
     if not is_sqlite(url):
-        return sa.create_engine(
+        engine = sa.create_engine(
             url,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=_WRITE_PATIENCE_SECONDS,
             # DBOS retries a lost connection by itself; asking first would cost a round trip each time.
             pool_pre_ping=False,
-            connect_args={"connect_timeout": 10, "application_name": "widget-store"},
+            connect_args={
+                "connect_timeout": 10,
+                "application_name": "widget-store",
+                "options": _WRITER_OPTIONS,
+                **_KEEPALIVES,
+            },
             hide_parameters=True,
         )
+        event.listen(engine, "handle_error", _wait_out)
+        return engine
     engine = _sqlite(url, pool_size=1, pool_timeout=_WRITE_PATIENCE_SECONDS)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         # One connection: SQLite has one writer, and writers that queue here are served in
         # turn, where writers that meet at the file starve each other.
-        connection.isolation_level = "IMMEDIATE"
         connection.execute("PRAGMA journal_mode = WAL")
         # The store and its checkpoints are two files. FULL keeps them in step across a power cut.
         connection.execute("PRAGMA synchronous = FULL")
 
-    event.listen(engine, "handle_error", _wait_for_the_disk)
+    event.listen(engine, "handle_error", _wait_out)
     return engine
 
 
@@ -256,22 +274,38 @@ def _sqlite(url: str, *, pool_size: int, pool_timeout: float) -> sa.Engine:
     return engine
 
 
-_DISK_TROUBLE = ("disk is full", "disk I/O error", "unable to open database file", "readonly database")
+PASSING_SQLSTATES = ("08", "25006", "40", "53", "55P03", "57", "58")
+"""Errors of Postgres that say nothing of the statement, and are gone when their cause is: classes of
+SQLSTATE, or whole ones. Connection lost; read-only, as during a failover; rolled back by a conflict; out of
+memory, disk or connections; lock not available in time; cancelled or shutting down; error of the system.
+https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+PASSING_SQLITE_CODES = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+)
+"""The same of SQLite, as primary result codes. That it is locked, DBOS waits out by itself.
+https://www.sqlite.org/rescode.html"""
 
 
-def _wait_for_the_disk(context: sa.ExceptionContext) -> None:
-    """Turn trouble with the disk into something that DBOS waits out.
+def passes(error: BaseException | None) -> bool:
+    """Whether an error of a driver is one that passes by itself, so that the same again makes sense."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING_SQLITE_CODES
+    if isinstance(error, psycopg.Error):
+        return (error.sqlstate or "").startswith(PASSING_SQLSTATES)
+    return False
 
-    DBOS retries a locked SQLite database without end, as it does a lost Postgres, but takes
-    a full disk for a failed step, and would end the order with it. A full disk is as
-    temporary as a lock, so it is reported as one; the words of SQLite are kept in the message.
+
+def _wait_out(context: sa.ExceptionContext) -> None:
+    """Have DBOS wait out what passes.
+
+    DBOS tries again, without end, where a connection was lost, and takes every other error for a failed
+    step, or for the end of the workflow. A cancelled statement, a full disk and a failover are as temporary
+    as a lost connection, so this connection is given up, and the error is reported as that.
     """
-    trouble = str(context.original_exception)
-    if any(words in trouble for words in _DISK_TROUBLE):
-        locked = sqlite3.OperationalError(f"database is locked out of its disk: {trouble}")
-        context.chained_exception = OperationalError(
-            context.statement, context.parameters, locked, hide_parameters=True
-        )
+    if passes(context.original_exception):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
 
 
 def _first_line(error: BaseException | None) -> str:

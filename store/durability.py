@@ -9,8 +9,10 @@ import concurrent.futures.thread
 import logging
 import os
 import threading
+import time
+from typing import Any
 
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource, _sys_db
 from dbos._sys_db import SystemDatabase
 from flask import Flask
 from sqlalchemy.exc import DBAPIError
@@ -21,7 +23,7 @@ from store.config import Settings
 from store.database import Databases, for_a_last_word
 from store.patience import promptly
 
-APPLICATION_VERSION = "widget-store-1"
+APPLICATION_VERSION = "widget-store-2"
 """Recovery takes up only workflows of its own version. It stays the same while running orders
 must be able to go on: a change to a workflow that an order may be in the middle of is made
 behind `DBOS.patch`, not by a new version, which would leave that order waiting for ever."""
@@ -38,6 +40,14 @@ _POSTGRES_GATHER_SECONDS = 0.001
 # Whoever waits for a message on Postgres looks for it themselves this often, too: what was sent while DBOS's
 # listener was without a connection, as in the second after Postgres came back, wakes nobody. DBOS has 60.
 _POSTGRES_LOOK_SECONDS = 5.0
+
+# DBOS tries a lost database again after 1, 2, 4 … 60 s. A minute is too long once it is back.
+_LONGEST_RETRY_PAUSE_SECONDS = 5.0
+
+GREETINGS = "greetings"
+"""The queue of greetings, which therefore wait for their turn without a thread."""
+_GREETINGS_AT_ONCE = 16
+_GREETINGS_POLL_SECONDS = 0.5
 
 _LAUNCH_SECONDS = 60.0
 _RECOVERY_POLL_SECONDS = 0.05
@@ -77,15 +87,40 @@ def launch(settings: Settings, databases: Databases) -> None:
     workflows.Terms.payment_window_ms = round(settings.payment_window_seconds * 1000)
     workflows.Terms.tick_ms = round(settings.dispatch_tick_seconds * 1000)
     workflows.Terms.unpaid_per_client = settings.unpaid_per_client
+    workflows.Terms.greetings_per_client = settings.greetings_per_client
+    workflows.Terms.greeting_window_ms = round(settings.greeting_window_seconds * 1000)
     workflows.Terms.guestbook_url = settings.guestbook_url
     _Launched.settings = settings
     _Launched.generation = workflows.record_start(EXECUTOR_ID, os.getpid())
     # A private name: DBOS has no setting for it.
     SystemDatabase._notification_fallback_polling_interval = _POSTGRES_LOOK_SECONDS  # noqa: SLF001
     _hurry_recovery(dbos)
+    _retry_soon()
     # In a daemon thread, because the threads that run workflows inherit that from it.
     promptly(DBOS.launch, _LAUNCH_SECONDS)
+    DBOS.register_queue(
+        GREETINGS, worker_concurrency=_GREETINGS_AT_ONCE, polling_interval_sec=_GREETINGS_POLL_SECONDS
+    )
     _Launched.is_complete = True
+
+
+class _Clock:
+    """The module `time`, whose `sleep` is over after `_LONGEST_RETRY_PAUSE_SECONDS`."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(min(seconds, _LONGEST_RETRY_PAUSE_SECONDS))
+
+
+def _retry_soon() -> None:
+    """Have DBOS try a lost database again within five seconds, and not after a minute.
+
+    The pause is a default of a decorator, and no setting; what can be reached is the clock that the module
+    sleeps by. Everything else that sleeps there does so for less.
+    """
+    vars(_sys_db)["time"] = _Clock()
 
 
 def _hurry_recovery(dbos: DBOS) -> None:

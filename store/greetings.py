@@ -1,6 +1,6 @@
 """Owns the read side of the guestbook: the two books, and how far one greeting has come between them.
 
-Imports `online`, `patience`, `queries`, `shared` and `vocabulary`.
+Imports `journal`, `online`, `patience`, `shared` and `vocabulary`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from dbos import DBOS
 
 from store import online
+from store.journal import Checkpoint, checkpoints_of
 from store.online import Signature
 from store.patience import promptly
-from store.queries import Checkpoint, checkpoints_of
 from store.shared import Background, Shared
-from store.vocabulary import GREETING, RECORD_STEP, SIGN_STEP, WAIT_STEP, greeting_id
+from store.vocabulary import SIGN_STEP, WAIT_STEP, GreetingOutcome, greeting_id
 
 _LINES = 6
 """Of each book on its page."""
@@ -37,18 +37,21 @@ class Greeting:
     """Its number in the online guestbook, once it has signed there."""
     beats: int
     """How many of the `GREETING_BEATS` between the two books it has waited."""
-    is_recorded: bool
-    """Whether it is in our own book too."""
     trouble: str
-    """Why the online guestbook has not signed, one sentence."""
-    is_refused: bool
-    """Whether it never will."""
+    """Why the online guestbook has not signed, or never will, one sentence."""
+    outcome: GreetingOutcome | None
+    """How it ended; None while it is under way."""
     history: list[Checkpoint]
 
     @property
     def is_final(self) -> bool:
         """Whether nothing will change any more."""
-        return self.is_recorded or self.is_refused
+        return self.outcome is not None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is in our own book too."""
+        return self.outcome is GreetingOutcome.GREETED
 
 
 @dataclass(frozen=True)
@@ -85,19 +88,22 @@ class Greetings:
     def find(self, key: str) -> Greeting | None:
         """How far the greeting has come that this key has started; None if it has started none."""
         workflow_id = greeting_id(key)
-        workflow = promptly(lambda: DBOS.get_workflow_status(workflow_id))
-        if workflow is None or workflow.name != GREETING or workflow.input is None:
+        rows: list[Any] = self._rows(
+            "SELECT q.name, q.outcome, q.reason, g.signature FROM greeting_requests q"
+            " LEFT JOIN greetings g ON g.greeting_id = q.greeting_id WHERE q.greeting_id = :id",
+            id=workflow_id,
+        )
+        if not rows:
             return None
         steps = promptly(lambda: DBOS.list_workflow_steps(workflow_id))
         asked = [each["output"] for each in steps if each["function_name"] == SIGN_STEP and each["output"]]
-        last: Any = asked[-1] if asked else {"signature": 0, "trouble": "", "may_pass": True}
+        last: Any = asked[-1] if asked else {"signature": 0, "trouble": ""}
         return Greeting(
-            name=workflow.input["args"][0],
-            signature=last["signature"] or None,
+            name=rows[0].name,
+            signature=rows[0].signature or last["signature"] or None,
             beats=sum(each["function_name"].startswith(WAIT_STEP) for each in steps),
-            is_recorded=any(each["function_name"] == RECORD_STEP for each in steps),
-            trouble=last["trouble"],
-            is_refused=bool(last["trouble"]) and not last["may_pass"],
+            trouble=rows[0].reason or last["trouble"],
+            outcome=GreetingOutcome(rows[0].outcome) if rows[0].outcome else None,
             history=checkpoints_of(steps)[-_STEPS:],
         )
 

@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from store import actions
 from store.greetings import Greeting, Greetings
+from store.origin import client_of
 from store.vocabulary import is_key, new_key
 from store.web import fragment
 
@@ -43,9 +44,11 @@ def sign() -> AnyResponse:
     if not is_key(key):
         abort(400, "That form has no usable key: go back to the guestbook for a new one.")
     try:
-        actions.greet(key, name, wait=False)
+        actions.greet(key, name, client_of(request), wait=False)
     except actions.BadName as fault:
         abort(400, str(fault))
+    except actions.TooManyGreetings:
+        abort(429, "You have too many greetings under way: wait until one of them has ended.")
     except actions.KeyTaken:
         abort(409, "That form has greeted by another name: go back to the guestbook for a new one.")
     return redirect(url_for(".greeting", key=key), 303)

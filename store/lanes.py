@@ -82,11 +82,11 @@ class Lanes:
         The durable lane is told again however often the click comes, which is safe, and so it is whole even
         if the server dies in here. The naive lane runs once, or not at all.
         """
-        if actions.buy(key, client) is not Status.CANCELLED:
+        if not queries().is_sold_out_for(key) and actions.buy(key, client) is not Status.CANCELLED:
             actions.settle(key, Outcome.PAID)
         visitor = naive.begin(key, durability.generation())
         number = self._one("SELECT run FROM naive_runs WHERE key = :key", key=key).run
-        actions.greet(_greeting_key(key), f"Durable visitor {number}", wait=False)
+        actions.greet(_greeting_key(key), f"Durable visitor {number}", client, wait=False)
         if visitor is not None:
             naive.run(key, visitor)
 

@@ -1,21 +1,19 @@
-"""Owns the read side: plain SELECTs into frozen dataclasses. Imports `vocabulary`, `patience` and `shared`.
+"""Owns the read side: plain SELECTs into frozen dataclasses. Imports `journal`, `shared` and `vocabulary`.
 
 Nothing here is a workflow step, so a page that polls writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOS
 
-from store.patience import promptly
+from store.journal import Checkpoint, as_time, list_checkpoints
 from store.shared import Shared
-from store.vocabulary import CHECKOUT, DISPATCH_TICKS, PRODUCT_ID, Outcome, Reason, Status, dispatch_id
+from store.vocabulary import DISPATCH_TICKS, PRODUCT_ID, Outcome, PaymentState, Reason, Status
 
 BOARD_SECONDS = 0.2
 """How old what a poll is shown may be: every watcher in that time is served by one SELECT."""
@@ -50,6 +48,16 @@ class Order:
     created_at: datetime
     pay_by: datetime
     updated_at: datetime
+    is_heard: bool
+    """Whether word of its payment has come, whatever it says."""
+
+    @property
+    def state(self) -> PaymentState:
+        """Where the order stands, as a page shows it."""
+        if self.status is not Status.PENDING:
+            return PaymentState(self.status)
+        is_deciding = self.is_heard or self.pay_by <= datetime.now(UTC)
+        return PaymentState.SETTLING if is_deciding else PaymentState.AWAITING_PAYMENT
 
     @property
     def is_final(self) -> bool:
@@ -71,21 +79,20 @@ class Order:
 
 
 @dataclass(frozen=True)
+class PaymentView:
+    """What there is of a payment: its order, or why there is none."""
+
+    state: PaymentState
+    order: Order | None
+
+
+@dataclass(frozen=True)
 class Board:
     """The shop at one moment: the product, the newest orders, and every order that still moves."""
 
     product: Product
     newest: tuple[Order, ...]
     orders: dict[str, Order]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One thing that DBOS remembers of an order, and will not do again."""
-
-    name: str
-    at: datetime
-    """When it was done."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,10 @@ WHERE stopped_at_ms IS NULL
 
 _ORDER = (
     "o.payment_id, o.order_id, o.product_id, o.price_cents AS order_price_cents, o.status, o.reason,"
-    " o.progress, o.created_at_ms, o.pay_by_ms, o.updated_at_ms"
+    " o.progress, o.created_at_ms, o.pay_by_ms, o.updated_at_ms,"
+    " CASE WHEN o.status = 'pending' THEN EXISTS"
+    " (SELECT 1 FROM payment_notices n WHERE n.payment_id = o.payment_id)"
+    " ELSE FALSE END AS is_heard"
 )
 
 # One statement, so that the shelf and the orders are of the same moment. Each half of the
@@ -168,13 +178,35 @@ class Queries:
             orders={order.payment_id: order for order in orders},
         )
 
-    def watch(self, payment_id: str) -> Order | None:
-        """An order for a poll: from the board while it moves, by itself once it has left the board."""
-        return self.board().orders.get(payment_id) or self.find(payment_id)
+    def watch(self, payment_id: str) -> PaymentView:
+        """A payment for a poll: from the board while it moves, by itself once it has left the board."""
+        order = self.board().orders.get(payment_id)
+        return PaymentView(order.state, order) if order is not None else self.payment(payment_id)
+
+    def payment(self, payment_id: str) -> PaymentView:
+        """What there is of a payment now, by one SELECT. RESERVING says only that there is nothing yet."""
+        [found] = self._rows(
+            f"SELECT {_ORDER}, r.refused_at_ms"  # noqa: S608 - ours
+            " FROM (SELECT CAST(:payment_id AS TEXT) AS payment_id) k"
+            " LEFT JOIN orders o ON o.payment_id = k.payment_id"
+            " LEFT JOIN refusals r ON r.payment_id = k.payment_id",
+            payment_id=payment_id,
+        )
+        if found.order_id is not None:
+            order = _order(found)
+            return PaymentView(order.state, order)
+        return PaymentView(
+            PaymentState.RESERVING if found.refused_at_ms is None else PaymentState.REFUSED, None
+        )
 
     def find(self, payment_id: str) -> Order | None:
         """The order of this payment id as it is now, or None."""
-        return self._one("o.payment_id = :payment_id", payment_id=payment_id)
+        return self.payment(payment_id).order
+
+    def is_sold_out_for(self, payment_id: str) -> bool:
+        """Whether the shelf is empty, as the board shows it, and this payment has nothing of it yet."""
+        is_empty = not self.board().product.on_hand
+        return is_empty and self.payment(payment_id).state is PaymentState.RESERVING
 
     def find_by_number(self, order_id: int) -> Order | None:
         """The order of this number as it is now, or None."""
@@ -203,7 +235,7 @@ class Queries:
             payment_id=payment_id,
         )
         return (
-            Refund(rows[0].amount_cents, _time(rows[0].charged_at_ms), _time(rows[0].refunded_at_ms))
+            Refund(rows[0].amount_cents, as_time(rows[0].charged_at_ms), as_time(rows[0].refunded_at_ms))
             if rows
             else None
         )
@@ -232,7 +264,7 @@ class Queries:
             Generation(
                 number=row.generation,
                 pid=row.pid,
-                at=_time(row.started_at_ms),
+                at=as_time(row.started_at_ms),
                 recovered=row.recovered,
             )
             for row in self._rows(
@@ -258,35 +290,6 @@ class Queries:
             return list(connection.execute(sa.text(statement), values))
 
 
-def is_known_checkout(payment_id: str) -> bool:
-    """Whether a checkout of this id was started, though its order may not exist yet."""
-    workflow = promptly(lambda: DBOS.get_workflow_status(payment_id))
-    return workflow is not None and workflow.name == CHECKOUT
-
-
-def list_checkpoints(payment_id: str) -> list[Checkpoint]:
-    """What DBOS has recorded of an order's checkout, and then of its dispatch."""
-
-    def read() -> list[Checkpoint]:
-        steps = [
-            step
-            for workflow_id in (payment_id, dispatch_id(payment_id))
-            for step in DBOS.list_workflow_steps(workflow_id, load_output=False)
-        ]
-        return checkpoints_of(steps)
-
-    return promptly(read)
-
-
-def checkpoints_of(steps: Iterable[Mapping[str, Any]]) -> list[Checkpoint]:
-    """The steps that DBOS has recorded, as a page shows them."""
-    return [
-        Checkpoint(step["function_name"], _time(step["completed_at_epoch_ms"]))
-        for step in steps
-        if step["completed_at_epoch_ms"] is not None
-    ]
-
-
 def _order(row: Any) -> Order:
     return Order(
         payment_id=row.payment_id,
@@ -296,11 +299,8 @@ def _order(row: Any) -> Order:
         status=Status(row.status),
         reason=Reason(row.reason) if row.reason else None,
         progress=row.progress,
-        created_at=_time(row.created_at_ms),
-        pay_by=_time(row.pay_by_ms),
-        updated_at=_time(row.updated_at_ms),
+        created_at=as_time(row.created_at_ms),
+        pay_by=as_time(row.pay_by_ms),
+        updated_at=as_time(row.updated_at_ms),
+        is_heard=bool(row.is_heard),
     )
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

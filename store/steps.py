@@ -14,7 +14,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from dbos import DBOS, SQLAlchemyDatasource, StepOptions
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 P = ParamSpec("P")
@@ -26,6 +25,10 @@ class _Bound:
 
     datasource: SQLAlchemyDatasource
     isolation_level: Any
+
+
+class UnexpectedRowCount(RuntimeError):
+    """A statement changed another number of rows than its transaction can account for."""
 
 
 def bind(datasource: SQLAlchemyDatasource) -> None:
@@ -55,7 +58,11 @@ def transaction(name: str) -> Callable[[Callable[Concatenate[Session, P], R]], C
 
 
 def step(name: str, work: Callable[[], R]) -> R:
-    """Do `work` as a step. DBOS waits out a lost database; other errors it tries for some minutes."""
+    """Do `work` as a step.
+
+    Trouble with a database that passes is waited out, without end: see `database.passes`. Any other error
+    is tried again for some minutes, and then ends the workflow; `app.py stuck` shows it.
+    """
     options: StepOptions = {
         "name": name,
         "retries_allowed": True,
@@ -75,24 +82,21 @@ def commit(change: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs
     )
 
 
-def commit_at_once(change: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a change as one transaction, outside of any workflow, whose retries it therefore has not.
-
-    After a restart of Postgres the first one finds its connection lost, and with it the pool
-    throws away all others: the second try has a new one.
-    """
-    try:
-        return commit(change, *args, **kwargs)
-    except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
-        return commit(change, *args, **kwargs)
-
-
-def run(session: Session, statement: str, **values: Any) -> bool:
-    """Run one statement; whether it changed a row."""
+def run(session: Session, statement: str, **values: Any) -> int:
+    """Run one statement; how many rows it changed."""
     result: Any = session.execute(sa.text(statement), values)
-    return bool(result.rowcount)
+    return int(result.rowcount)
+
+
+def change_one(session: Session, statement: str, **values: Any) -> None:
+    """Run a statement that must change one row, because of what its transaction has read or holds.
+
+    Raises:
+        UnexpectedRowCount: it changed none, or several; the transaction is rolled back.
+    """
+    changed = run(session, statement, **values)
+    if changed != 1:
+        raise UnexpectedRowCount(f"{changed} rows changed instead of one: {statement}")
 
 
 def row(session: Session, statement: str, **values: Any) -> Any:

@@ -1,6 +1,6 @@
 """Owns the shopper's pages and fragments.
 
-Imports `actions`, `origin`, `queries`, `web` and `vocabulary`.
+Imports `actions`, `journal`, `origin`, `queries`, `web` and `vocabulary`.
 
 A page and the fragment that polls below it render the same template, so what a shopper sees
 is the same with JavaScript and without.
@@ -16,9 +16,10 @@ from flask_htmx import make_response
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import actions
+from store.journal import is_known_checkout
 from store.origin import client_of
-from store.queries import Order, Refund, is_known_checkout
-from store.vocabulary import Outcome, Reason, Status, is_key, new_key
+from store.queries import Order, PaymentView, Refund
+from store.vocabulary import Outcome, PaymentState, Reason, Status, is_key, new_key
 from store.web import fragment, queries
 
 storefront = Blueprint("storefront", __name__)
@@ -29,9 +30,17 @@ _RECENT = 8
 
 @storefront.get("/")
 def store() -> str:
-    """Show the product, the shelf, and the newest orders."""
+    """Show the product, the shelf, and the newest orders.
+
+    Whoever clicked on an empty shelf comes back here with their key, which buys once it is filled.
+    """
     board = queries().board()
-    return render_template("store.html", board=board, recent=board.newest[:_RECENT], key=new_key())
+    given = request.args.get("key", "")
+    key = given if is_key(given) else new_key()
+    came_too_late = key == given and not board.product.on_hand
+    return render_template(
+        "store.html", board=board, recent=board.newest[:_RECENT], key=key, came_too_late=came_too_late
+    )
 
 
 @storefront.get("/shelf")
@@ -50,6 +59,8 @@ def recent() -> Response:
 def buy() -> AnyResponse:
     """Start the checkout that the key names, or come back to the one it has started."""
     key = _key(request.form)
+    if queries().is_sold_out_for(key):  # no workflow and no row for a click that can get nothing
+        return redirect(url_for(".store", key=key), 303)
     try:
         actions.buy(key, client_of(request))
     except actions.KeyTaken:
@@ -62,23 +73,21 @@ def buy() -> AnyResponse:
 @storefront.get("/pay/<payment_id:payment_id>")
 def pay(payment_id: str) -> str | AnyResponse:
     """Show where the payment stands, or go on to the order once it is settled."""
-    order = _find(payment_id)
-    if order is not None and _is_settled(order):
+    view = _known(queries().payment(payment_id), payment_id)
+    if _is_settled(view):
         return redirect(url_for(".order", payment_id=payment_id), 303)
-    return render_template("pay.html", order=order, payment_id=payment_id, **_way_back_in(payment_id, order))
+    return render_template("pay.html", view=view, payment_id=payment_id, **_way_back_in(view))
 
 
 @storefront.get("/pay/<payment_id:payment_id>/status")
 def payment_status(payment_id: str) -> Response:
     """The payment as it stands now; once settled, it sends the page on to the order."""
-    order = queries().watch(payment_id)
-    if order is not None and _is_settled(order):
+    view = _known(queries().watch(payment_id), payment_id)
+    if _is_settled(view):
         address = url_for(".order", payment_id=payment_id)
         onward: Response = make_response("", location={"path": address, "target": "body", "replace": "true"})
         return onward
-    if order is None:
-        _find(payment_id)
-    return fragment("_payment.html", order=order, payment_id=payment_id, **_way_back_in(payment_id, order))
+    return fragment("_payment.html", view=view, payment_id=payment_id, **_way_back_in(view))
 
 
 @storefront.post("/pay/<payment_id:payment_id>")
@@ -87,23 +96,21 @@ def settle(payment_id: str) -> AnyResponse:
     outcome = request.form.get("outcome", "")
     if outcome not in set(Outcome):
         abort(400, "A payment is either paid or failed: go back and choose one of the two.")
-    order = _find(payment_id)
-    if order is None and actions.was_refused(payment_id):
+    view = _known(queries().payment(payment_id), payment_id)
+    if view.state is PaymentState.REFUSED:
         _no_such_order()
-    is_settled = order is not None and not order.can_be_changed_by(Outcome(outcome))
-    if not is_settled:
+    if view.order is None or view.order.can_be_changed_by(Outcome(outcome)):
         try:
-            is_settled = actions.settle(payment_id, Outcome(outcome)) is not None
+            actions.settle(payment_id, Outcome(outcome))
         except actions.UnknownPayment:
             _no_such_order()
-    # The payment is safe in the database by now, though nothing may have come of it yet.
-    return redirect(url_for(".order", payment_id=payment_id, settling=None if is_settled else 1), 303)
+    return redirect(url_for(".order", payment_id=payment_id), 303)
 
 
 @storefront.get("/orders/<payment_id:payment_id>")
 def order(payment_id: str) -> str | AnyResponse:
     """Show an order: where it stands, its bar, and what the database remembers of it."""
-    found = _find(payment_id)
+    found = _known(queries().payment(payment_id), payment_id).order
     if found is None:
         return redirect(url_for(".pay", payment_id=payment_id), 303)
     return render_template(
@@ -114,14 +121,14 @@ def order(payment_id: str) -> str | AnyResponse:
 @storefront.get("/orders/<payment_id:payment_id>/progress")
 def order_progress(payment_id: str) -> Response:
     """Where the order stands now."""
-    found = queries().watch(payment_id) or _no_such_order()
+    found = queries().watch(payment_id).order or _no_such_order()
     return fragment("_order_progress.html", order=found, refund=_refund(found))
 
 
 @storefront.get("/orders/<payment_id:payment_id>/checkpoints")
 def order_checkpoints(payment_id: str) -> Response:
     """What DBOS has recorded of the order so far."""
-    _find(payment_id)
+    _known(queries().payment(payment_id), payment_id)
     return fragment("_checkpoints.html", history=queries().history(payment_id), payment_id=payment_id)
 
 
@@ -136,12 +143,11 @@ def _key(values: Mapping[str, str]) -> str:
     return key
 
 
-def _find(payment_id: str) -> Order | None:
-    """The order; None while its checkout is still reserving; 404 where there is no checkout."""
-    order = queries().find(payment_id)
-    if order is None and not is_known_checkout(payment_id):
+def _known(view: PaymentView, payment_id: str) -> PaymentView:
+    """The same, unless nothing has been started by that name: then 404."""
+    if view.state is PaymentState.RESERVING and not is_known_checkout(payment_id):
         _no_such_order()
-    return order
+    return view
 
 
 def _refund(order: Order) -> Refund | None:
@@ -149,16 +155,17 @@ def _refund(order: Order) -> Refund | None:
     return queries().refund(order.payment_id) if order.status is Status.CANCELLED else None
 
 
-def _is_settled(order: Order) -> bool:
+def _is_settled(view: PaymentView) -> bool:
     """Whether the payment page has nothing left to offer. Sold out stays: it is a way back in."""
-    return order.status is not Status.PENDING and order.reason is not Reason.SOLD_OUT
+    order = view.order
+    return order is not None and order.status is not Status.PENDING and order.reason is not Reason.SOLD_OUT
 
 
-def _way_back_in(payment_id: str, order: Order | None) -> dict[str, Any]:
+def _way_back_in(view: PaymentView) -> dict[str, Any]:
     """What a page needs to sell again, once the shelf is filled or the client has paid for something."""
-    is_refused = order is None and actions.was_refused(payment_id)
-    if is_refused or (order is not None and order.reason is Reason.SOLD_OUT):
-        return {"board": queries().board(), "key": new_key(), "is_refused": is_refused}
+    is_sold_out = view.order is not None and view.order.reason is Reason.SOLD_OUT
+    if is_sold_out or view.state is PaymentState.REFUSED:
+        return {"board": queries().board(), "key": new_key()}
     return {}
 
 

@@ -44,6 +44,32 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+class GreetingOutcome(StrEnum):
+    """How a greeting ended."""
+
+    GREETED = "greeted"
+    """In both books."""
+    REFUSED = "refused"
+    """The online guestbook will never sign it."""
+    GIVEN_UP = "given_up"
+    """The online guestbook did not sign it in time."""
+
+
+class PaymentState(StrEnum):
+    """Where a payment and its order stand, as a page shows it."""
+
+    RESERVING = "reserving"
+    """No order yet."""
+    REFUSED = "refused"
+    """No order, and there will be none: the client holds too many unpaid units."""
+    AWAITING_PAYMENT = "awaiting_payment"
+    SETTLING = "settling"
+    """Its payment was heard of, or its time is up; the workflow decides next."""
+    PAID = "paid"
+    DISPATCHED = "dispatched"
+    CANCELLED = "cancelled"
+
+
 class Movement(StrEnum):
     """Why units moved: onto the shelf, or off it and back by an order."""
 
@@ -95,6 +121,10 @@ def new_key() -> str:
 
 CHECKOUT = "checkout"
 """Name of the workflow whose id is a payment id."""
+DISPATCH = "dispatch"
+"""Name of the workflow that dispatches a paid order."""
+RESTOCK = "restock"
+"""Name of the workflow that fills the shelf."""
 
 
 def dispatch_id(payment_id: str) -> str:
@@ -105,10 +135,12 @@ def dispatch_id(payment_id: str) -> str:
 GREETING = "greeting"
 """Name of the workflow of one greeting."""
 
+BEGIN_STEP = "begin the greeting"
 SIGN_STEP = "sign the online guestbook"
 WAIT_STEP = "wait"
 RECORD_STEP = "record the greeting"
-"""Names of its checkpoints; the second with a number behind it."""
+END_STEP = "end the greeting"
+"""Names of its checkpoints; that of a wait has a number behind it."""
 GREETING_BEATS = 5
 """How long a greeting waits between its two systems, in ticks: long enough to press crash."""
 NAME_MAX_LENGTH = 80

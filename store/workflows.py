@@ -1,36 +1,57 @@
-"""Owns every change: the only module that writes. Imports `online`, `steps` and `vocabulary`.
+"""Owns every change: the only module that writes. Imports `online`, `results`, `steps` and `vocabulary`.
 
 Read `checkout` first: it is the business of the shop on one screen. Each line of it that
 touches the world is a step, whose result DBOS checkpoints; after a crash DBOS runs the
 function again, hands it the results that it has, and so goes on where it was.
 
-A step that commits and dies before its checkpoint will run a second time. So each
-transaction below is keyed by its workflow and guarded by the state that it expects
-(`WHERE status = 'pending'`), which makes doing it twice the same as doing it once.
-Order, stock and books change in that one transaction or not at all.
+One rule holds for everything here: **every workflow may be run again from its first line, at any
+time, by anybody, under any id, and changes nothing that is done.** A step that commits and dies
+before its checkpoint does run again, after anything else may have happened. So each transaction
+is keyed by the payment or the greeting, not by the run; it expects a state (`WHERE status =
+'pending'`); and it returns what is true *now*, on which its caller branches. Mending a workflow
+that is stuck is therefore running it again. Order, stock and books change in one transaction or
+not at all.
+
+Contents: the business (four workflows); orders; refusals and holds; stock; payments; greetings;
+server processes and mendings.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import TypedDict
+from typing import Any
 
 from dbos import DBOS, SetWorkflowID
 from sqlalchemy.orm import Session
 
 from store import online
-from store.steps import commit, commit_at_once, now_ms, row, run, step, transaction
+from store.results import (
+    LOST,
+    REFUSED,
+    GreetingNow,
+    OrderLost,
+    OrderNow,
+    PaymentRefused,
+    Signing,
+    TooManyGreetings,
+)
+from store.steps import change_one, commit, now_ms, row, run, step, transaction
 from store.vocabulary import (
+    BEGIN_STEP,
     CHECKOUT,
+    DISPATCH,
     DISPATCH_TICKS,
+    END_STEP,
     GREETING,
     GREETING_BEATS,
     PRODUCT_ID,
     RECORD_STEP,
+    RESTOCK,
     SHELF_SIZE,
     SIGN_STEP,
     WAIT_STEP,
+    GreetingOutcome,
     Movement,
     Outcome,
     Payment,
@@ -40,36 +61,17 @@ from store.vocabulary import (
 )
 
 HELD = "held"
-"""Event of a checkout: its order exists, holding a unit or sold out. The value is the status, or REFUSED."""
-REFUSED = "refused"
-"""No order was made, because the client holds too many units that it has not paid."""
+"""Event of a checkout: what `reserve` has made of it. The value is the status."""
 SETTLED = "settled"
 """Event of a checkout: paid or cancelled. The value is the order number."""
 PAYMENT = "payment"
-"""Topic on which a checkout hears of its payment."""
+"""Topic of the messages that wake a checkout. `payment_notices` has what was said, and decides."""
 GREETED = "greeted"
 """Event of a greeting: it has ended. The value is why it could not succeed, or nothing."""
 _SHORTEST_PAUSE_MS = 1
 _LONGEST_PAUSE_SECONDS = 30
 """Between two tries to sign the online guestbook; each is twice the one before."""
 _log = logging.getLogger("store")
-
-
-class Reserved(TypedDict):
-    """What `reserve` leaves behind; all zero if it refused. A plain mapping, because checkpoints are JSON."""
-
-    order_id: int
-    status: str
-    pay_by_ms: int
-
-
-class Signing(TypedDict):
-    """What came of asking the online guestbook: the number of the signature, or else the trouble."""
-
-    signature: int
-    at_ms: int
-    trouble: str
-    may_pass: bool
 
 
 class Terms:
@@ -79,6 +81,10 @@ class Terms:
     tick_ms = 1_000
     unpaid_per_client = 50
     """Orders that may hold units for one client; 0 for any number."""
+    greetings_per_client = 20
+    """Greetings that one client may have under way; 0 for any number."""
+    greeting_window_ms = 300_000
+    """How long a greeting asks the online guestbook before it gives up."""
     guestbook_url = ""
     """Where the online guestbook is; it may be elsewhere after a restart."""
 
@@ -87,153 +93,162 @@ class Terms:
 
 
 @DBOS.workflow(name=CHECKOUT, max_recovery_attempts=None)
-def checkout(client: str | None = None) -> None:
+def checkout(payment_id: str, client: str | None = None) -> None:
     """One click on Buy Now, from reserving a unit to paid or cancelled."""
-    payment_id = str(DBOS.workflow_id)
     order = reserve(payment_id, client)
     DBOS.set_event(HELD, order["status"])
+    while order["status"] == Status.PENDING:
+        wait_for_notice(order)
+        order = settle(payment_id)
     if order["status"] == REFUSED:
         return
-    if order["status"] == Status.PENDING:
-        # recv() checkpoints its own deadline the first time round, so a crash does not
-        # lengthen the window, and reading the clock here does no harm to a replay.
-        seconds_left = max(0.0, (order["pay_by_ms"] - now_ms()) / 1000)
-        outcome = DBOS.recv(PAYMENT, timeout_seconds=seconds_left)
-        if outcome == Outcome.PAID:
-            paid_at_ms: int | None = charge(payment_id)
-        else:
-            paid_at_ms = cancel(payment_id, Reason.DECLINED if outcome == Outcome.FAILED else Reason.EXPIRED)
-        if paid_at_ms is not None:
-            with SetWorkflowID(dispatch_id(payment_id)):
-                DBOS.start_workflow(dispatch, payment_id, paid_at_ms)
+    if order["status"] == LOST:
+        raise OrderLost(payment_id)
+    if order["status"] == Status.PAID:
+        with SetWorkflowID(dispatch_id(payment_id)):
+            DBOS.start_workflow(dispatch, payment_id, order["updated_at_ms"])
     DBOS.set_event(SETTLED, order["order_id"])
 
 
-@DBOS.workflow(name="dispatch", max_recovery_attempts=None)
+@DBOS.workflow(name=DISPATCH, max_recovery_attempts=None)
 def dispatch(payment_id: str, paid_at_ms: int) -> None:
-    """Ten ticks from paid to dispatched, each exactly once."""
-    ticked_at_ms = paid_at_ms
-    for tick in range(1, DISPATCH_TICKS + 1):
-        ticked_at_ms = advance(payment_id, tick, ticked_at_ms)
+    """Ten ticks from paid to dispatched, each exactly once; of an order that is not paid, none."""
+    progress, ticked_at_ms = 0, paid_at_ms
+    while progress < DISPATCH_TICKS:
+        order = advance(payment_id, progress + 1, ticked_at_ms)
+        if order["status"] == LOST:
+            raise OrderLost(payment_id)
+        if order["status"] not in {Status.PAID, Status.DISPATCHED}:
+            return
+        progress, ticked_at_ms = order["progress"], order["updated_at_ms"]
 
 
-@DBOS.workflow(name="restock", max_recovery_attempts=None)
-def restock_shelf() -> int:
-    """Fill the shelf; returns the units that were added."""
-    return fill_shelf(str(DBOS.workflow_id))
+@DBOS.workflow(name=RESTOCK, max_recovery_attempts=None)
+def restock_shelf(cause: str) -> int:
+    """Fill the shelf, once for each cause; returns the units that were added."""
+    return fill_shelf(cause)
 
 
 @DBOS.workflow(name=GREETING, max_recovery_attempts=None)
-def greet(name: str) -> None:
+def greet(greeting_id: str, name: str) -> None:
     """Sign the online guestbook, wait a little, and write it down here: both once, or neither."""
-    greeting_id = str(DBOS.workflow_id)
-    signature, at_ms = sign_online_guestbook(greeting_id, name)
-    if signature is None:
-        return
-    for beat in range(1, GREETING_BEATS + 1):
-        at_ms = wait_a_beat(beat, at_ms)
-    record_greeting(greeting_id, name, signature)
-    DBOS.set_event(GREETED, "")
+    greeting = begin_greeting(greeting_id, name)
+    if greeting["outcome"] is None:
+        signing = sign_online_guestbook(greeting_id, name, greeting["give_up_at_ms"])
+        if signing["signature"]:
+            at_ms = signing["at_ms"]
+            for beat in range(1, GREETING_BEATS + 1):
+                at_ms = wait_a_beat(beat, at_ms)
+            greeting = record_greeting(greeting_id, name, signing["signature"])
+        else:
+            outcome = GreetingOutcome.GIVEN_UP if signing["may_pass"] else GreetingOutcome.REFUSED
+            greeting = end_greeting(greeting_id, outcome, signing["trouble"])
+    DBOS.set_event(GREETED, greeting["reason"] or "")
 
 
-# --- its transactions -----------------------------------------------------------------
+# --- orders -----------------------------------------------------------------------------
 
 
 @transaction("reserve")
-def reserve(session: Session, payment_id: str, client: str | None) -> Reserved:
+def reserve(session: Session, payment_id: str, client: str | None) -> OrderNow:
     """Take a unit off the shelf and create the order that holds it, or one that is sold out.
 
-    Makes neither for a client that holds as many unpaid units as it may.
+    Makes neither for a client that holds as many unpaid units as it may, and writes down that it
+    refused. Of a payment that has an order or a refusal already, it changes nothing.
     """
-    found = row(
-        session,
-        "SELECT order_id, status, pay_by_ms FROM orders WHERE payment_id = :payment_id",
-        payment_id=payment_id,
+    took_a_unit = bool(
+        run(
+            session,
+            "UPDATE products SET on_hand = on_hand - 1 WHERE product_id = :id AND on_hand > 0",
+            id=PRODUCT_ID,
+        )
     )
-    if found is not None:  # this step ran before and died before its checkpoint
-        return Reserved(order_id=found.order_id, status=found.status, pay_by_ms=found.pay_by_ms)
-
-    at_ms = now_ms()
-    took_a_unit = row(
-        session,
-        "UPDATE products SET on_hand = on_hand - 1"
-        " WHERE product_id = :product_id AND on_hand > 0 RETURNING price_cents",
-        product_id=PRODUCT_ID,
-    )
-    if took_a_unit and client is not None and _holds_enough(session, client):
-        # Whoever is hearing of its payment right now is waited for: `_hear` holds this row then. What
-        # is paid already is not one more that is unpaid.
-        run(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
-        if not _was_heard_to_be_paid(session, payment_id):
+    # Row lock, against `record_notice` and another run of this checkout.
+    change_one(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
+    found = _order_now(session, payment_id)
+    if found["status"] != LOST:
+        if took_a_unit:
             _put_back(session)
-            return Reserved(order_id=0, status=REFUSED, pay_by_ms=0)
+        return found
+    # What is paid already is not one more that is unpaid.
+    if took_a_unit and client and not found["has_been_paid"] and _holds_enough(session, client):
+        _put_back(session)
+        return _refuse(session, payment_id, client)
+    _create_order(session, payment_id, took_a_unit=took_a_unit)
+    if took_a_unit:
+        _move(session, Movement.RESERVE, cause=payment_id, units=-1)
+        if client:
+            _hold(session, payment_id, client)
+    elif found["has_been_paid"]:
+        _take_and_give_back(session, payment_id)
+    return _order_now(session, payment_id)
+
+
+def _create_order(session: Session, payment_id: str, *, took_a_unit: bool) -> None:
+    at_ms = now_ms()
     counter = row(session, "UPDATE counters SET value = value + 1 WHERE counter = 'orders' RETURNING value")
-    order = Reserved(
-        order_id=counter.value,
-        status=Status.PENDING if took_a_unit else Status.CANCELLED,
-        pay_by_ms=at_ms + Terms.payment_window_ms,
-    )
-    run(
+    change_one(
         session,
         "INSERT INTO orders (payment_id, order_id, product_id, price_cents, status, reason,"
         " progress, created_at_ms, pay_by_ms, updated_at_ms)"
         " SELECT :payment_id, :order_id, product_id, price_cents, :status, :reason,"
         " 0, :at_ms, :pay_by_ms, :at_ms FROM products WHERE product_id = :product_id",
-        **order,
         payment_id=payment_id,
-        product_id=PRODUCT_ID,
+        order_id=counter.value,
+        status=Status.PENDING if took_a_unit else Status.CANCELLED,
         reason=None if took_a_unit else Reason.SOLD_OUT,
         at_ms=at_ms,
+        pay_by_ms=at_ms + Terms.payment_window_ms,
+        product_id=PRODUCT_ID,
     )
-    if took_a_unit:
-        _move(session, Movement.RESERVE, cause=payment_id, units=-1)
-        if client is not None:
-            run(
-                session,
-                "INSERT INTO holds (payment_id, client) VALUES (:payment_id, :client)",
-                payment_id=payment_id,
-                client=client,
-            )
-    elif _was_heard_to_be_paid(session, payment_id):
+
+
+def wait_for_notice(order: OrderNow) -> None:
+    """Wait until word of the payment has come, or the order's time is up.
+
+    recv() checkpoints its own deadline the first time round, so a crash does not lengthen the
+    window, and reading the clock here does no harm to a replay.
+    """
+    if order["first_outcome"] is None:
+        DBOS.recv(PAYMENT, timeout_seconds=max(0.0, (order["pay_by_ms"] - now_ms()) / 1000))
+
+
+@transaction("settle")
+def settle(session: Session, payment_id: str) -> OrderNow:
+    """Decide a pending order by what was heard of it first, or by its deadline; the order then.
+
+    It is paid and charged, or cancelled and its unit released. A payment that came before this
+    decision counts, though the time is up. Money for an order that is cancelled is given back.
+    """
+    _lock_order(session, payment_id)
+    order = _order_now(session, payment_id)
+    if order["status"] == Status.PENDING:
+        if order["first_outcome"] == Outcome.PAID:
+            _charge(session, payment_id)
+        elif order["first_outcome"] == Outcome.FAILED:
+            _cancel(session, payment_id, Reason.DECLINED)
+        elif order["pay_by_ms"] <= now_ms():
+            _cancel(session, payment_id, Reason.EXPIRED)
+        order = _order_now(session, payment_id)
+    if order["status"] == Status.CANCELLED and order["has_been_paid"]:
         _take_and_give_back(session, payment_id)
     return order
 
 
-@transaction("charge")
-def charge(session: Session, payment_id: str) -> int:
-    """Mark a pending order paid and record its charge; returns when, in ms since 1970."""
-    return _charge(session, payment_id)
-
-
-def _charge(session: Session, payment_id: str) -> int:
-    paid = run(
+def _charge(session: Session, payment_id: str) -> None:
+    change_one(
         session,
         "UPDATE orders SET status = 'paid', updated_at_ms = :at_ms"
         " WHERE payment_id = :payment_id AND status = 'pending'",
         payment_id=payment_id,
         at_ms=now_ms(),
     )
-    if paid:
-        _record_payment(session, Payment.CHARGE, payment_id)
-        _hold_no_longer(session, payment_id)
-    order = row(session, "SELECT updated_at_ms FROM orders WHERE payment_id = :id", id=payment_id)
-    return int(order.updated_at_ms)
+    _record_payment(session, Payment.CHARGE, payment_id)
+    _hold_no_longer(session, payment_id)
 
 
-@transaction("cancel")
-def cancel(session: Session, payment_id: str, reason: Reason) -> int | None:
-    """Cancel a pending order and put its unit back on the shelf, unless it turns out to be paid.
-
-    The payment may have come while nobody was there to hear of it. Then an order whose time is
-    up is charged after all, and returns when, in ms since 1970; one that was declined first
-    gets its money back.
-    """
-    # Holds the order against `hear`: its news is either seen here, or it sees what is done here.
-    run(session, "UPDATE orders SET progress = progress WHERE payment_id = :id", id=payment_id)
-    is_paid = _was_heard_to_be_paid(session, payment_id)
-    if is_paid and reason is Reason.EXPIRED:
-        return _charge(session, payment_id)
-    cancelled = run(
+def _cancel(session: Session, payment_id: str, reason: Reason) -> None:
+    change_one(
         session,
         "UPDATE orders SET status = 'cancelled', reason = :reason, updated_at_ms = :at_ms"
         " WHERE payment_id = :payment_id AND status = 'pending'",
@@ -241,13 +256,112 @@ def cancel(session: Session, payment_id: str, reason: Reason) -> int | None:
         reason=reason,
         at_ms=now_ms(),
     )
-    if cancelled:
-        _put_back(session)
-        _move(session, Movement.RELEASE, cause=payment_id, units=1)
-        _hold_no_longer(session, payment_id)
-    if is_paid:
-        _take_and_give_back(session, payment_id)
-    return None
+    _put_back(session)
+    _move(session, Movement.RELEASE, cause=payment_id, units=1)
+    _hold_no_longer(session, payment_id)
+
+
+def advance(payment_id: str, tick: int, previous_at_ms: int) -> OrderNow:
+    """Wait for one tick and record it, as one step; the order then.
+
+    The wait is measured from the tick before, so the beat does not drift, and a tick that
+    fell due while the server was down comes at once.
+    """
+
+    def wait_and_record() -> OrderNow:
+        _wait_for_a_tick_since(previous_at_ms)
+        return commit(_record_tick, payment_id, tick)
+
+    return step(f"tick {tick}", wait_and_record)
+
+
+def _record_tick(session: Session, payment_id: str, tick: int) -> OrderNow:
+    # Where this changes no row, the caller goes on from what the order is instead.
+    run(
+        session,
+        "UPDATE orders SET progress = :tick, status = :status, updated_at_ms = :at_ms"
+        " WHERE payment_id = :payment_id AND status = 'paid' AND progress = :tick - 1",
+        payment_id=payment_id,
+        tick=tick,
+        status=Status.DISPATCHED if tick == DISPATCH_TICKS else Status.PAID,
+        at_ms=now_ms(),
+    )
+    return _order_now(session, payment_id)
+
+
+def _lock_order(session: Session, payment_id: str) -> bool:
+    """Hold an order's row until this transaction ends; whether there is one.
+
+    Whoever else wants it has committed by now, or has not begun and will see what is done here.
+    """
+    return bool(run(session, "UPDATE orders SET progress = progress WHERE payment_id = :id", id=payment_id))
+
+
+def _order_now(session: Session, payment_id: str) -> OrderNow:
+    found = row(
+        session,
+        "SELECT o.order_id, o.status, o.progress, o.pay_by_ms, o.updated_at_ms, r.refused_at_ms,"
+        " (SELECT outcome FROM payment_notices n WHERE n.payment_id = k.payment_id"
+        "  ORDER BY received_at_ms LIMIT 1) AS first_outcome,"
+        " EXISTS (SELECT 1 FROM payment_notices n WHERE n.payment_id = k.payment_id"
+        "  AND n.outcome = 'paid') AS has_been_paid"
+        " FROM (SELECT CAST(:payment_id AS TEXT) AS payment_id) k"
+        " LEFT JOIN orders o ON o.payment_id = k.payment_id"
+        " LEFT JOIN refusals r ON r.payment_id = k.payment_id",
+        payment_id=payment_id,
+    )
+    return OrderNow(
+        order_id=found.order_id or 0,
+        status=found.status or (LOST if found.refused_at_ms is None else REFUSED),
+        progress=found.progress or 0,
+        pay_by_ms=found.pay_by_ms or 0,
+        updated_at_ms=found.updated_at_ms or 0,
+        first_outcome=found.first_outcome,
+        has_been_paid=bool(found.has_been_paid),
+    )
+
+
+def _wait_for_a_tick_since(at_ms: int) -> None:
+    due_in_ms = at_ms + Terms.tick_ms - now_ms()
+    # One tick at most, should the machine's clock have been set back meanwhile.
+    time.sleep(min(max(due_in_ms, 0), Terms.tick_ms) / 1000)
+
+
+# --- refusals and holds -------------------------------------------------------------------
+
+
+def _refuse(session: Session, payment_id: str, client: str) -> OrderNow:
+    change_one(
+        session,
+        "INSERT INTO refusals (payment_id, client, refused_at_ms) VALUES (:payment_id, :client, :at_ms)",
+        payment_id=payment_id,
+        client=client,
+        at_ms=now_ms(),
+    )
+    return _order_now(session, payment_id)
+
+
+def _holds_enough(session: Session, client: str) -> bool:
+    """Whether a client may hold no more. Asked while the product's row is held, so never by two at once."""
+    held = row(session, "SELECT count(*) AS units FROM holds WHERE client = :client", client=client)
+    return 0 < Terms.unpaid_per_client <= int(held.units)
+
+
+def _hold(session: Session, payment_id: str, client: str) -> None:
+    change_one(
+        session,
+        "INSERT INTO holds (payment_id, client) VALUES (:payment_id, :client)",
+        payment_id=payment_id,
+        client=client,
+    )
+
+
+def _hold_no_longer(session: Session, payment_id: str) -> None:
+    # No row where nobody knows the client, as of a checkout that was started to mend one.
+    run(session, "DELETE FROM holds WHERE payment_id = :payment_id", payment_id=payment_id)
+
+
+# --- stock ----------------------------------------------------------------------------------
 
 
 @transaction("fill shelf")
@@ -266,10 +380,10 @@ def fill_shelf(session: Session, cause: str) -> int:
         kind=Movement.RESTOCK,
         cause=cause,
     )
-    if before is not None:  # this step ran before and died before its checkpoint
+    if before is not None:
         return int(before.units)
     units = max(0, SHELF_SIZE - shelf.on_hand)
-    run(
+    change_one(
         session,
         "UPDATE products SET on_hand = on_hand + :units WHERE product_id = :product_id",
         units=units,
@@ -279,67 +393,139 @@ def fill_shelf(session: Session, cause: str) -> int:
     return int(units)
 
 
-def advance(payment_id: str, tick: int, previous_at_ms: int) -> int:
-    """Wait for one tick and record it, as one step; returns when, in ms since 1970.
+def _put_back(session: Session) -> None:
+    change_one(
+        session,
+        "UPDATE products SET on_hand = on_hand + 1 WHERE product_id = :product_id",
+        product_id=PRODUCT_ID,
+    )
 
-    The wait is measured from the tick before, so the beat does not drift, and a tick that
-    fell due while the server was down comes at once.
+
+def _move(session: Session, kind: Movement, *, cause: str, units: int) -> None:
+    change_one(
+        session,
+        "INSERT INTO stock_movements (kind, cause, product_id, units, recorded_at_ms)"
+        " VALUES (:kind, :cause, :product_id, :units, :at_ms)",
+        kind=kind,
+        cause=cause,
+        product_id=PRODUCT_ID,
+        units=units,
+        at_ms=now_ms(),
+    )
+
+
+# --- payments -------------------------------------------------------------------------------
+
+
+def record_notice(payment_id: str, outcome: Outcome) -> OrderNow:
+    """Write down what was heard of a payment; its order as it is then.
+
+    One plain transaction, before any workflow is woken: from then on nothing can lose it, and the
+    first outcome counts. Money for an order that is cancelled by now is given back in the same moment.
+
+    Raises:
+        PaymentRefused: no order was made for it, and none will be.
     """
-
-    def wait_and_record() -> int:
-        _wait_for_a_tick_since(previous_at_ms)
-        return commit(_record_tick, payment_id, tick)
-
-    return step(f"tick {tick}", wait_and_record)
+    return commit(_record_notice, payment_id, outcome)
 
 
-def wait_a_beat(beat: int, previous_at_ms: int) -> int:
-    """Wait for one tick, as one step, and say so in the log; returns when, in ms since 1970."""
-
-    def wait_and_say() -> int:
-        _wait_for_a_tick_since(previous_at_ms)
-        _log.info("a greeting has signed over there, and waits: %s of %s", beat, GREETING_BEATS)
-        return now_ms()
-
-    return step(f"{WAIT_STEP} {beat}", wait_and_say)
-
-
-def _wait_for_a_tick_since(at_ms: int) -> None:
-    due_in_ms = at_ms + Terms.tick_ms - now_ms()
-    # One tick at most, should the machine's clock have been set back meanwhile.
-    time.sleep(min(max(due_in_ms, 0), Terms.tick_ms) / 1000)
-
-
-def _record_tick(session: Session, payment_id: str, tick: int) -> int:
-    at_ms = now_ms()
+def _record_notice(session: Session, payment_id: str, outcome: Outcome) -> OrderNow:
+    if not _lock_order(session, payment_id):  # `reserve` holds this row while it makes an order
+        change_one(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
+        if _order_now(session, payment_id)["status"] == REFUSED:
+            raise PaymentRefused(payment_id)
+    # Two that come in one millisecond, or with a clock set back between them, keep their order.
+    # No row changes where this outcome was heard before.
     run(
         session,
-        "UPDATE orders SET progress = :tick, status = :status, updated_at_ms = :at_ms"
-        " WHERE payment_id = :payment_id AND status = 'paid' AND progress = :tick - 1",
+        "INSERT INTO payment_notices (payment_id, outcome, received_at_ms)"
+        " SELECT :payment_id, :outcome, CASE WHEN last_ms >= :at_ms THEN last_ms + 1 ELSE :at_ms END"
+        " FROM (SELECT max(received_at_ms) AS last_ms FROM payment_notices"
+        "  WHERE payment_id = :payment_id) AS before WHERE TRUE ON CONFLICT DO NOTHING",
         payment_id=payment_id,
-        tick=tick,
-        status=Status.DISPATCHED if tick == DISPATCH_TICKS else Status.PAID,
-        at_ms=at_ms,
+        outcome=outcome,
+        at_ms=now_ms(),
     )
-    return at_ms
+    order = _order_now(session, payment_id)
+    if order["status"] == Status.CANCELLED and order["has_been_paid"]:
+        _take_and_give_back(session, payment_id)
+    return order
 
 
-def sign_online_guestbook(greeting_id: str, name: str) -> tuple[int | None, int]:
-    """Ask the online guestbook until it has signed, or says that it never will.
+def _take_and_give_back(session: Session, payment_id: str) -> None:
+    """Record money that came too late, and its refund: both once, however often it is heard of."""
+    _record_payment(session, Payment.CHARGE, payment_id)
+    _record_payment(session, Payment.REFUND, payment_id)
 
-    Returns the number of the signature, or None, and when, in ms since 1970. Each try is a step, and a
-    crash after it has signed, here or there, makes it ask again, with the same key: that is one signature.
+
+def _record_payment(session: Session, kind: Payment, payment_id: str) -> None:
+    # No row changes where this was recorded before.
+    run(
+        session,
+        "INSERT INTO payments (kind, payment_id, amount_cents, recorded_at_ms)"
+        " SELECT :kind, payment_id, price_cents, :at_ms FROM orders"
+        " WHERE payment_id = :payment_id ON CONFLICT DO NOTHING",
+        kind=kind,
+        payment_id=payment_id,
+        at_ms=now_ms(),
+    )
+
+
+# --- greetings ------------------------------------------------------------------------------
+
+
+def request_greeting(greeting_id: str, name: str, client: str) -> GreetingNow:
+    """Write down that a greeting is wanted, before any workflow is told; the greeting as it is then.
+
+    Raises:
+        TooManyGreetings: the client has as many under way as one may.
     """
-    tries = 0
-    while True:
+    return commit(_request_greeting, greeting_id, name, client, limit=Terms.greetings_per_client)
+
+
+@transaction(BEGIN_STEP)
+def begin_greeting(session: Session, greeting_id: str, name: str) -> GreetingNow:
+    """The greeting as it is; written down again where an older copy of the store was restored."""
+    return _request_greeting(session, greeting_id, name, client="", limit=0)
+
+
+def _request_greeting(
+    session: Session, greeting_id: str, name: str, client: str, *, limit: int
+) -> GreetingNow:
+    change_one(session, "UPDATE counters SET value = value WHERE counter = 'greetings'")
+    found = _greeting_now(session, greeting_id)
+    if found is not None:
+        return found
+    live = "SELECT count(*) AS n FROM greeting_requests WHERE client = :client AND outcome IS NULL"
+    if 0 < limit <= row(session, live, client=client).n:
+        raise TooManyGreetings(client)
+    at_ms = now_ms()
+    change_one(
+        session,
+        "INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_at_ms)"
+        " VALUES (:greeting_id, :name, :client, :at_ms, :give_up_at_ms)",
+        greeting_id=greeting_id,
+        name=name,
+        client=client,
+        at_ms=at_ms,
+        give_up_at_ms=at_ms + Terms.greeting_window_ms,
+    )
+    return _known_greeting(session, greeting_id)
+
+
+def sign_online_guestbook(greeting_id: str, name: str, give_up_at_ms: int) -> Signing:
+    """Ask the online guestbook until it has signed, says that it never will, or the time is over.
+
+    Each try is a step, and a crash after it has signed, here or there, makes it ask again, with the
+    same key: that is one signature. The first try is made though the time be over.
+    """
+    pause_seconds = max(Terms.tick_ms, _SHORTEST_PAUSE_MS) / 1000
+    signing = _try_to_sign(greeting_id, name)
+    while signing["trouble"] and signing["may_pass"] and signing["at_ms"] < give_up_at_ms:
+        DBOS.sleep(min(pause_seconds, _LONGEST_PAUSE_SECONDS))
+        pause_seconds *= 2
         signing = _try_to_sign(greeting_id, name)
-        if not signing["trouble"]:
-            return signing["signature"], signing["at_ms"]
-        if not signing["may_pass"]:
-            DBOS.set_event(GREETED, signing["trouble"])
-            return None, signing["at_ms"]
-        DBOS.sleep(min(2**tries * max(Terms.tick_ms, _SHORTEST_PAUSE_MS) / 1000, _LONGEST_PAUSE_SECONDS))
-        tries = min(tries + 1, 10)
+    return signing
 
 
 def _try_to_sign(greeting_id: str, name: str) -> Signing:
@@ -355,8 +541,19 @@ def _try_to_sign(greeting_id: str, name: str) -> Signing:
     return step(SIGN_STEP, ask)
 
 
+def wait_a_beat(beat: int, previous_at_ms: int) -> int:
+    """Wait for one tick, as one step, and say so in the log; returns when, in ms since 1970."""
+
+    def wait_and_say() -> int:
+        _wait_for_a_tick_since(previous_at_ms)
+        _log.info("a greeting has signed over there, and waits: %s of %s", beat, GREETING_BEATS)
+        return now_ms()
+
+    return step(f"{WAIT_STEP} {beat}", wait_and_say)
+
+
 @transaction(RECORD_STEP)
-def record_greeting(session: Session, greeting_id: str, name: str, signature: int) -> None:
+def record_greeting(session: Session, greeting_id: str, name: str, signature: int) -> GreetingNow:
     """Write down a visitor who has signed over there. Once, however often this step runs."""
     run(
         session,
@@ -367,129 +564,54 @@ def record_greeting(session: Session, greeting_id: str, name: str, signature: in
         signature=signature,
         at_ms=now_ms(),
     )
+    return _end_greeting(session, greeting_id, GreetingOutcome.GREETED, reason=None)
 
 
-class MessageReused(Exception):
-    """A signed message was about another payment, or the other outcome, when it first came."""
+@transaction(END_STEP)
+def end_greeting(session: Session, greeting_id: str, outcome: GreetingOutcome, reason: str) -> GreetingNow:
+    """Close a greeting that was refused or given up, unless another run has ended it."""
+    return _end_greeting(session, greeting_id, outcome, reason)
 
 
-def hear(payment_id: str, outcome: Outcome, message_id: str | None = None) -> tuple[int, Status] | None:
-    """Write down what was heard of a payment; the number and status of its order, if there is one yet.
-
-    One plain transaction, before any workflow is told: from then on nothing can lose the news.
-    Money for an order that is cancelled by now is given back in the same moment.
-
-    Raises:
-        MessageReused: `message_id`, of the signed message that said so, has said something else before.
-    """
-    return commit_at_once(_hear, payment_id, outcome, message_id)
-
-
-def _hear(
-    session: Session, payment_id: str, outcome: Outcome, message_id: str | None
-) -> tuple[int, Status] | None:
-    if message_id is not None:
-        _bind(session, message_id, payment_id, outcome)
-    held = "UPDATE orders SET progress = progress WHERE payment_id = :id RETURNING order_id, status"
-    order = row(session, held, id=payment_id)
-    if order is None:  # `reserve` holds this row while it makes an order
-        run(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
-        order = row(session, held, id=payment_id)
+def _end_greeting(
+    session: Session, greeting_id: str, outcome: GreetingOutcome, reason: str | None
+) -> GreetingNow:
+    # What is in both books is greeted, whichever run says what. No row changes where it has ended.
     run(
         session,
-        "INSERT INTO payment_notices (payment_id, outcome, received_at_ms)"
-        " VALUES (:payment_id, :outcome, :at_ms) ON CONFLICT DO NOTHING",
-        payment_id=payment_id,
+        "UPDATE greeting_requests SET outcome = :outcome, reason = :reason WHERE greeting_id = :id"
+        " AND (outcome IS NULL OR :outcome = 'greeted')",
+        id=greeting_id,
         outcome=outcome,
-        at_ms=now_ms(),
+        reason=reason,
     )
-    if order is None:
+    return _known_greeting(session, greeting_id)
+
+
+def _greeting_now(session: Session, greeting_id: str) -> GreetingNow | None:
+    found = row(
+        session,
+        "SELECT name, give_up_at_ms, outcome, reason FROM greeting_requests WHERE greeting_id = :id",
+        id=greeting_id,
+    )
+    if found is None:
         return None
-    if outcome is Outcome.PAID and order.status == Status.CANCELLED:
-        _take_and_give_back(session, payment_id)
-    return int(order.order_id), Status(order.status)
-
-
-def _bind(session: Session, message_id: str, payment_id: str, outcome: Outcome) -> None:
-    """Let a signed message be about this and nothing else: what it signs says neither."""
-    run(
-        session,
-        "INSERT INTO webhook_messages (message_id, payment_id, outcome, received_at_ms)"
-        " VALUES (:message_id, :payment_id, :outcome, :at_ms) ON CONFLICT DO NOTHING",
-        message_id=message_id,
-        payment_id=payment_id,
-        outcome=outcome,
-        at_ms=now_ms(),
-    )
-    bound = row(
-        session, "SELECT payment_id, outcome FROM webhook_messages WHERE message_id = :id", id=message_id
-    )
-    if (bound.payment_id, bound.outcome) != (payment_id, outcome):
-        raise MessageReused(message_id)
-
-
-def _was_heard_to_be_paid(session: Session, payment_id: str) -> bool:
-    notice = row(
-        session,
-        "SELECT received_at_ms FROM payment_notices WHERE payment_id = :payment_id AND outcome = :outcome",
-        payment_id=payment_id,
-        outcome=Outcome.PAID,
-    )
-    return notice is not None
-
-
-def _take_and_give_back(session: Session, payment_id: str) -> None:
-    """Record money that came too late, and its refund: both once, however often it is heard of."""
-    _record_payment(session, Payment.CHARGE, payment_id)
-    _record_payment(session, Payment.REFUND, payment_id)
-
-
-def _record_payment(session: Session, kind: Payment, payment_id: str) -> None:
-    run(
-        session,
-        "INSERT INTO payments (kind, payment_id, amount_cents, recorded_at_ms)"
-        " SELECT :kind, payment_id, price_cents, :at_ms FROM orders"
-        " WHERE payment_id = :payment_id ON CONFLICT DO NOTHING",
-        kind=kind,
-        payment_id=payment_id,
-        at_ms=now_ms(),
+    return GreetingNow(
+        name=found.name, give_up_at_ms=found.give_up_at_ms, outcome=found.outcome, reason=found.reason
     )
 
 
-def _holds_enough(session: Session, client: str) -> bool:
-    """Whether a client may hold no more. Asked while the product's row is held, so never by two at once."""
-    held = row(session, "SELECT count(*) AS units FROM holds WHERE client = :client", client=client)
-    return 0 < Terms.unpaid_per_client <= int(held.units)
+def _known_greeting(session: Session, greeting_id: str) -> GreetingNow:
+    """A greeting whose row a step before this one has found or written."""
+    found = _greeting_now(session, greeting_id)
+    if found is None:
+        raise OrderLost(greeting_id)
+    return found
 
 
-def _hold_no_longer(session: Session, payment_id: str) -> None:
-    run(session, "DELETE FROM holds WHERE payment_id = :payment_id", payment_id=payment_id)
-
-
-def _put_back(session: Session) -> None:
-    run(
-        session,
-        "UPDATE products SET on_hand = on_hand + 1 WHERE product_id = :product_id",
-        product_id=PRODUCT_ID,
-    )
-
-
-def _move(session: Session, kind: Movement, *, cause: str, units: int) -> None:
-    run(
-        session,
-        "INSERT INTO stock_movements (kind, cause, product_id, units, recorded_at_ms)"
-        " VALUES (:kind, :cause, :product_id, :units, :at_ms)",
-        kind=kind,
-        cause=cause,
-        product_id=PRODUCT_ID,
-        units=units,
-        at_ms=now_ms(),
-    )
-
-
-# --- who did it -------------------------------------------------------------------------
+# --- server processes and mendings ----------------------------------------------------------
 #
-# Outside of any workflow, because these are about the process that runs them.
+# Outside of any workflow, because these are about what runs them.
 
 
 def record_start(executor_id: str, pid: int) -> int:
@@ -507,24 +629,20 @@ def _record_start(session: Session, executor_id: str, pid: int) -> int:
     )
     before = row(
         session,
-        "SELECT started_at_ms, stopped_at_ms FROM generations WHERE executor_id = :executor_id"
+        "SELECT stopped_at_ms FROM generations WHERE executor_id = :executor_id"
         " ORDER BY generation DESC LIMIT 1",
         executor_id=executor_id,
     )
-    crashed = before is not None and before.stopped_at_ms is None
-    run(
+    change_one(
         session,
-        "INSERT INTO generations (generation, executor_id, pid, started_at_ms, last_sign_of_life_ms)"
-        " VALUES (:generation, :executor_id, :pid, :at_ms, :last_sign_of_life_ms)",
+        "INSERT INTO generations (generation, executor_id, pid, started_at_ms)"
+        " VALUES (:generation, :executor_id, :pid, :at_ms)",
         generation=counter.value,
         executor_id=executor_id,
         pid=pid,
         at_ms=now_ms(),
-        last_sign_of_life_ms=_last_sign_of_life(session, before.started_at_ms)
-        if crashed
-        else before and before.stopped_at_ms,
     )
-    if crashed:
+    if before is not None and before.stopped_at_ms is None:
         run(
             session,
             "INSERT INTO recoveries (payment_id, generation)"
@@ -534,26 +652,29 @@ def _record_start(session: Session, executor_id: str, pid: int) -> int:
     return int(counter.value)
 
 
-def _last_sign_of_life(session: Session, started_at_ms: int) -> int:
-    """When the last change was made to an order under way or to one of the newest hundred.
-
-    Not to any order at all: that would take an index that every tick has to keep.
-    """
-    last = row(
-        session,
-        "SELECT max(updated_at_ms) AS at_ms FROM ("
-        " SELECT updated_at_ms FROM orders WHERE status IN ('pending', 'paid') UNION ALL"
-        " SELECT updated_at_ms FROM (SELECT updated_at_ms FROM orders ORDER BY order_id DESC LIMIT 100)"
-        " AS newest) AS signs",
-    )
-    return max(started_at_ms, last.at_ms or 0)
-
-
 def record_stop(session: Session, generation: int) -> None:
     """Record that a server process ends in good order."""
-    run(
+    change_one(
         session,
         "UPDATE generations SET stopped_at_ms = :at_ms WHERE generation = :generation",
         at_ms=now_ms(),
         generation=generation,
     )
+
+
+def record_mending(workflow_id: str, reason: str) -> int:
+    """Record that a workflow was found stuck, and why, before it is run again; which try this is, from 1."""
+    return commit(_record_mending, workflow_id, reason)
+
+
+def _record_mending(session: Session, workflow_id: str, reason: str) -> int:
+    mending: Any = row(
+        session,
+        "INSERT INTO mendings (workflow_id, attempt, reason, mended_at_ms)"
+        " SELECT :id, count(*) + 1, :reason, :at_ms FROM mendings WHERE workflow_id = :id"
+        " RETURNING attempt",
+        id=workflow_id,
+        reason=reason,
+        at_ms=now_ms(),
+    )
+    return int(mending.attempt)
