@@ -119,7 +119,10 @@ def greet(key: str, name: str, client: str, *, wait: bool) -> str | None:
         if found["outcome"] is not None:
             return found["reason"] or ""
         with SetWorkflowID(greeting):
-            DBOS.enqueue_workflow(durability.GREETINGS, workflows.greet, greeting, name)
+            if found["under_way"] <= durability.GREETINGS_AT_ONCE:
+                DBOS.start_workflow(workflows.greet, greeting, name)
+            else:
+                DBOS.enqueue_workflow(durability.GREETINGS, workflows.greet, greeting, name)
         ended: str | None = DBOS.get_event(greeting, workflows.GREETED, timeout_seconds=seconds)
         return ended
 
@@ -136,9 +139,14 @@ def restock() -> int:
     Raises:
         TooSlow: the database does not answer.
     """
-    return promptly(
-        lambda: DBOS.start_workflow(workflows.restock_shelf, new_key()).get_result(polling_interval_sec=0.05)
-    )
+    cause = new_key()
+
+    def start_and_wait() -> int:
+        with SetWorkflowID(cause):
+            restocking = DBOS.start_workflow(workflows.restock_shelf, cause)
+        return restocking.get_result(polling_interval_sec=0.05)
+
+    return promptly(start_and_wait)
 
 
 def _digest(client: str) -> str:

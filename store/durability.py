@@ -1,6 +1,6 @@
 """Owns DBOS itself: how it is configured, launched, and left.
 
-Imports `config`, `database`, `patience`, `steps` and `workflows`.
+Imports `config`, `database`, `masking`, `patience`, `steps` and `workflows`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from store import steps, workflows
 from store.config import Settings
 from store.database import Databases, for_a_last_word
+from store.masking import MaskWorkflowIds
 from store.patience import promptly
 
 APPLICATION_VERSION = "widget-store-2"
@@ -45,9 +46,9 @@ _POSTGRES_LOOK_SECONDS = 5.0
 _LONGEST_RETRY_PAUSE_SECONDS = 5.0
 
 GREETINGS = "greetings"
-"""The queue of greetings, which therefore wait for their turn without a thread."""
-_GREETINGS_AT_ONCE = 16
-_GREETINGS_POLL_SECONDS = 0.5
+"""The queue of those greetings that find others under way, and wait for their turn without a thread."""
+GREETINGS_AT_ONCE = 16
+_GREETINGS_POLL_SECONDS = 1.0
 
 _LAUNCH_SECONDS = 60.0
 _RECOVERY_POLL_SECONDS = 0.05
@@ -95,11 +96,13 @@ def launch(settings: Settings, databases: Databases) -> None:
     # A private name: DBOS has no setting for it.
     SystemDatabase._notification_fallback_polling_interval = _POSTGRES_LOOK_SECONDS  # noqa: SLF001
     _hurry_recovery(dbos)
-    _retry_soon()
+    retry_soon()
+    for handler in logging.getLogger("dbos").handlers:
+        handler.addFilter(MaskWorkflowIds())
     # In a daemon thread, because the threads that run workflows inherit that from it.
     promptly(DBOS.launch, _LAUNCH_SECONDS)
     DBOS.register_queue(
-        GREETINGS, worker_concurrency=_GREETINGS_AT_ONCE, polling_interval_sec=_GREETINGS_POLL_SECONDS
+        GREETINGS, worker_concurrency=GREETINGS_AT_ONCE, polling_interval_sec=_GREETINGS_POLL_SECONDS
     )
     _Launched.is_complete = True
 
@@ -114,7 +117,7 @@ class _Clock:
         time.sleep(min(seconds, _LONGEST_RETRY_PAUSE_SECONDS))
 
 
-def _retry_soon() -> None:
+def retry_soon() -> None:
     """Have DBOS try a lost database again within five seconds, and not after a minute.
 
     The pause is a default of a decorator, and no setting; what can be reached is the clock that the module

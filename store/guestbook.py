@@ -1,6 +1,6 @@
 """Owns the pages of the guestbook.
 
-Imports `actions`, `greetings`, `vocabulary` and `web`.
+Imports `actions`, `greetings`, `origin`, `vocabulary` and `web`.
 """
 
 from __future__ import annotations

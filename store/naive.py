@@ -3,7 +3,7 @@
 The one exception to the rule that only `workflows.py` writes: plain functions, plain SQL, tables of
 its own, no DBOS. It is here to be crashed beside the durable lane, on the presenter's page, which
 shows the three functions of its business next to theirs. Do not take anything from it.
-Imports `online` and `vocabulary`.
+Imports `online`, `results` and `vocabulary`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from store import online
-from store.vocabulary import DISPATCH_TICKS, GREETING_BEATS, Outcome, Status
+from store.results import Signing
+from store.vocabulary import DISPATCH_TICKS, GREETING_BEATS, Status
 
 PRICE_CENTS = 9999
 _log = logging.getLogger("store")
@@ -67,53 +69,59 @@ def _try(work: Callable[[], None]) -> None:
 
 def checkout(payment_id: str) -> None:
     """One click on Buy Now, from reserving a unit to paid or cancelled."""
-    order_status = reserve(payment_id)
-    if order_status == Status.PENDING:
-        outcome = hear_of_payment(payment_id)
-        if outcome == Outcome.PAID:
-            paid_at_ms: int | None = charge(payment_id)
-        else:
-            paid_at_ms = cancel(payment_id)
-        if paid_at_ms is not None:
-            dispatch(payment_id, paid_at_ms)
+    order = reserve(payment_id)
+    while order["status"] == Status.PENDING:
+        wait_for_notice(order)
+        order = settle(payment_id)
+    if order["status"] == Status.PAID:
+        dispatch(payment_id, order["updated_at_ms"])
 
 
 def dispatch(payment_id: str, paid_at_ms: int) -> None:
-    """Ten ticks from paid to dispatched, each exactly once."""
-    ticked_at_ms = paid_at_ms
-    for tick in range(1, DISPATCH_TICKS + 1):
-        ticked_at_ms = advance(payment_id, tick, ticked_at_ms)
+    """Ten ticks from paid to dispatched, each exactly once; of an order that is not paid, none."""
+    progress, ticked_at_ms = 0, paid_at_ms
+    while progress < DISPATCH_TICKS:
+        order = advance(payment_id, progress + 1, ticked_at_ms)
+        progress, ticked_at_ms = order["progress"], order["updated_at_ms"]
 
 
 def greet(name: str) -> None:
     """Sign the online guestbook, wait a little, and write it down here: both once, or neither."""
-    signature, at_ms = sign_online_guestbook(name)
+    signing = sign_online_guestbook(name)
+    at_ms = signing["at_ms"]
     for beat in range(1, GREETING_BEATS + 1):
         at_ms = wait_a_beat(beat, at_ms)
-    record_greeting(name, signature)
+    record_greeting(name, signing["signature"])
 
 
 # --- its statements -------------------------------------------------------------------
 
 
-def reserve(payment_id: str) -> Status:
-    """Hold a unit; what the order is then."""
+class Order(TypedDict):
+    """An order, as far as this process knows."""
+
+    status: Status
+    progress: int
+    updated_at_ms: int
+
+
+def reserve(payment_id: str) -> Order:
+    """Hold a unit; the order then."""
     write(
         "INSERT INTO naive_orders (payment_id, status, progress) VALUES (:payment_id, :status, 0)",
         payment_id=payment_id,
         status=Status.PENDING,
     )
-    return Status.PENDING
+    return Order(status=Status.PENDING, progress=0, updated_at_ms=now_ms())
 
 
-def hear_of_payment(_payment_id: str) -> Outcome:
+def wait_for_notice(_order: Order) -> None:
     """Wait until the shopper has paid: on the presenter's page, all do, after one tick."""
     time.sleep(Lane.tick_seconds)
-    return Outcome.PAID
 
 
-def charge(payment_id: str) -> int:
-    """Take the money; returns when, in ms since 1970."""
+def settle(payment_id: str) -> Order:
+    """Take the money; the order then."""
     write(
         "INSERT INTO naive_payments (payment_id, amount_cents) VALUES (:payment_id, :cents)",
         payment_id=payment_id,
@@ -124,30 +132,26 @@ def charge(payment_id: str) -> int:
         payment_id=payment_id,
         status=Status.PAID,
     )
-    return now_ms()
+    return Order(status=Status.PAID, progress=0, updated_at_ms=now_ms())
 
 
-def cancel(payment_id: str) -> int | None:
-    """Give the unit back; None, as nothing was paid."""
-    write("DELETE FROM naive_orders WHERE payment_id = :payment_id", payment_id=payment_id)
-    return None
-
-
-def advance(payment_id: str, tick: int, previous_at_ms: int) -> int:
-    """Wait for one tick and record it; returns when, in ms since 1970."""
+def advance(payment_id: str, tick: int, previous_at_ms: int) -> Order:
+    """Wait for one tick and record it; the order then."""
     _wait_for_a_tick_since(previous_at_ms)
+    status = Status.DISPATCHED if tick == DISPATCH_TICKS else Status.PAID
     write(
         "UPDATE naive_orders SET progress = :tick, status = :status WHERE payment_id = :payment_id",
         payment_id=payment_id,
         tick=tick,
-        status=Status.DISPATCHED if tick == DISPATCH_TICKS else Status.PAID,
+        status=status,
     )
-    return now_ms()
+    return Order(status=status, progress=tick, updated_at_ms=now_ms())
 
 
-def sign_online_guestbook(name: str) -> tuple[int, int]:
-    """Sign over there; the number of the signature, and when, in ms since 1970."""
-    return online.sign(Lane.guestbook_url, name, key=None).number, now_ms()
+def sign_online_guestbook(name: str) -> Signing:
+    """Sign over there; the number of the signature, and when."""
+    number = online.sign(Lane.guestbook_url, name, key=None).number
+    return Signing(signature=number, at_ms=now_ms(), trouble="", may_pass=False)
 
 
 def wait_a_beat(_beat: int, previous_at_ms: int) -> int:

@@ -1,4 +1,7 @@
-"""What a step of a workflow leaves behind: plain mappings, because checkpoints are JSON."""
+"""Owns what a step of a workflow leaves behind: plain mappings, because checkpoints are JSON.
+
+Imports nothing of ours.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,8 @@ class GreetingNow(TypedDict):
     """A `GreetingOutcome`; None while it is under way."""
     reason: str | None
     """Why it was refused or given up, one sentence."""
+    under_way: int
+    """Greetings of all clients that have not ended."""
 
 
 class Signing(TypedDict):

@@ -102,6 +102,7 @@ def run(plan: Plan, settings: Settings, tell: Callable[[Progress], None]) -> Ver
         presenter_password="",
         trusted_proxies=0,
         unpaid_per_client=0,  # all its shoppers have one address
+        greetings_per_client=0,
     )
     with tempfile.TemporaryFile() as log:
         is_open = threading.Event()

@@ -591,13 +591,19 @@ def _end_greeting(
 def _greeting_now(session: Session, greeting_id: str) -> GreetingNow | None:
     found = row(
         session,
-        "SELECT name, give_up_at_ms, outcome, reason FROM greeting_requests WHERE greeting_id = :id",
+        "SELECT name, give_up_at_ms, outcome, reason,"
+        " (SELECT count(*) FROM greeting_requests WHERE outcome IS NULL) AS under_way"
+        " FROM greeting_requests WHERE greeting_id = :id",
         id=greeting_id,
     )
     if found is None:
         return None
     return GreetingNow(
-        name=found.name, give_up_at_ms=found.give_up_at_ms, outcome=found.outcome, reason=found.reason
+        name=found.name,
+        give_up_at_ms=found.give_up_at_ms,
+        outcome=found.outcome,
+        reason=found.reason,
+        under_way=found.under_way,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.books import Books
+from tests.support.books import Books, checkpoints_of
 from tests.support.postgres import Postgres
 from tests.support.server import Server
 from tests.support.shopper import Shopper
@@ -46,6 +46,7 @@ class Shop:
         self.database_url = database_url
         self.server = Server(database_url, **{"STORE_DISPATCH_TICK_SECONDS": TICK_SECONDS, **settings})
         self.books = Books(database_url)
+        self.checkpoints = Books(checkpoints_of(database_url), schema="dbos")
 
     @property
     def shopper(self) -> Shopper:

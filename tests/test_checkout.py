@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.conftest import Shop
 from tests.support.shopper import Shopper, eventually, key
+from tests.support.standstill import buy_too_late
 
 
 def test_a_paid_order_is_dispatched(shop: Shop, shopper: Shopper) -> None:
@@ -54,23 +55,48 @@ def test_paying_after_the_window_shows_that_it_closed(open_shop) -> None:
 
 
 def test_the_last_unit_is_sold_once(open_shop) -> None:
-    """Whoever comes second finds the shelf empty, as a page and not as an error."""
+    """Of two clicks at the same moment, the later finds the shelf empty, as a page and not as an error."""
     shop = open_shop(units=1)
-    first, second = shop.shopper.buy(key()), shop.shopper.buy(key())
+    second = buy_too_late(shop)
+    assert sorted(shop.books.orders().values()) == ["pending", "sold_out"]
+    [first] = set(shop.books.orders()) - {second}
     assert shop.shopper.page(f"/pay/{first}").heading == "Your widget is held"
     assert shop.shopper.page(f"/pay/{second}").heading == "Sold out"
-    assert shop.books.orders() == {first: "pending", second: "sold_out"}
     assert not shop.books.faults()
 
 
-def test_a_sold_out_shop_sells_again_once_it_is_restocked(open_shop) -> None:
-    """The sold-out page itself offers the way back in."""
-    shop = open_shop(units=0)
-    payment_id = shop.shopper.buy(key())
+def test_a_sold_out_page_sells_again_once_the_shelf_is_filled(open_shop) -> None:
+    """The sold-out page itself offers the way back in, with a key of its own."""
+    shop = open_shop(units=1)
+    payment_id = buy_too_late(shop)
     assert shop.shopper.submit("/restock").status == 303
     again = shop.shopper.page(f"/pay/{payment_id}").key
     assert again != payment_id
     assert shop.shopper.page(f"/pay/{shop.shopper.buy(again)}").heading == "Your widget is held"
+    assert not shop.books.faults()
+
+
+def test_a_click_on_an_empty_shelf_makes_nothing_and_its_key_buys_later(open_shop) -> None:
+    """No row and no workflow, however often it is clicked; the page says so, and keeps the key."""
+    shop = open_shop(units=0)
+    started = shop.checkpoints.rows("SELECT count(*) FROM workflow_status")
+    one_key = key()
+    for _ in range(20):
+        assert shop.shopper.submit("/buy", key=one_key).location == f"/?key={one_key}"
+        assert shop.shopper.post(f"/checkout/{one_key}").status == 409
+    page = shop.shopper.page(f"/?key={one_key}")
+    assert "Somebody took the last widget a moment before you." in page.text
+    assert "Buy Now" not in page.text
+    assert shop.books.orders() == {}
+    assert shop.checkpoints.rows("SELECT count(*) FROM workflow_status") == started
+
+    assert shop.shopper.submit("/restock").status == 303
+    page = shop.shopper.page(f"/?key={one_key}")
+    assert page.key == one_key
+    assert "Somebody took" not in page.text
+    assert shop.shopper.post(f"/checkout/{one_key}").text == one_key
+    assert shop.shopper.page(f"/pay/{shop.shopper.buy(one_key)}").heading == "Your widget is held"
+    assert shop.books.orders() == {one_key: "pending"}
     assert not shop.books.faults()
 
 
@@ -93,7 +119,10 @@ def test_a_hundred_shoppers_buy_exactly_ten_units(open_shop) -> None:
     with ThreadPoolExecutor(100) as crowd:
         answers = list(crowd.map(lambda each: shop.shopper.post(f"/checkout/{each}"), keys))
     assert sorted(answer.status for answer in answers) == [200] * 10 + [409] * 90
-    assert sorted(shop.books.orders().values()) == ["pending"] * 10 + ["sold_out"] * 90
+    # Who came when the shelf was seen to be empty has no order; who came just before has one, sold out.
+    endings = sorted(shop.books.orders().values())
+    assert endings[:10] == ["pending"] * 10
+    assert set(endings[10:]) <= {"sold_out"}
     assert not shop.books.faults()
 
 

@@ -428,3 +428,62 @@ def test_without_any_guestbook_the_page_says_so(open_shop: Callable[..., Shop]) 
     assert "STORE_GUESTBOOK_URL" in shop.shopper.page("/guestbook").text
     one_key = sign(shop.shopper, "Ada")
     assert "STORE_GUESTBOOK_URL" in wait_for(shop.shopper, one_key, "The guestbook keeps you waiting").text
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+AWAY = "http://127.0.0.1:9"
+"""Where nobody listens."""
+
+
+def test_one_client_has_so_many_greetings_under_way(open_shop: Callable[..., Shop]) -> None:
+    """429 for a program and for a form, and no row of it; the same key goes on, another address is free."""
+    shop = open_shop(STORE_GUESTBOOK_URL=AWAY, STORE_GREETINGS_PER_CLIENT=3, STORE_TRUSTED_PROXIES=1)
+    first = [sign(shop.shopper, "Ada") for _ in range(3)]
+    assert refuses(shop.shopper.submit("/guestbook", key=key(), name="Ada"), 429)
+    assert refuses(greet(shop.shopper, "Ada"), 429)
+    assert sign(shop.shopper, "Ada", first[0]) == first[0]
+    elsewhere = {"X-Forwarded-For": "192.0.2.7", "Content-Type": "application/x-www-form-urlencoded"}
+    answer = shop.shopper.request("POST", "/guestbook", f"key={key()}&name=Ada", elsewhere)
+    assert answer.status == 303
+    assert shop.books.rows("SELECT count(*) FROM greeting_requests") == [(4,)]
+
+
+def test_many_at_once_are_no_more(open_shop: Callable[..., Shop]) -> None:
+    """The limit is counted where the greeting is written down, so there is no moment between."""
+    shop = open_shop(STORE_GUESTBOOK_URL=AWAY, STORE_GREETINGS_PER_CLIENT=5)
+    with ThreadPoolExecutor(12) as pool:
+        statuses = list(
+            pool.map(lambda _: shop.shopper.submit("/guestbook", key=key(), name="Ada").status, range(24))
+        )
+    assert sorted(statuses) == [303] * 5 + [429] * 19
+
+
+def test_a_greeting_ends_with_its_reason_though_the_guestbook_never_answers(
+    open_shop: Callable[..., Shop],
+) -> None:
+    """It is given up after its time, the page and the program are told why, and its place is free again."""
+    shop = open_shop(STORE_GUESTBOOK_URL=AWAY, STORE_GREETINGS_PER_CLIENT=1, STORE_GREETING_WINDOW_SECONDS=1)
+    one_key = sign(shop.shopper, "Ada")
+    page = wait_for(shop.shopper, one_key, "The guestbook did not answer in time")
+    assert "The guestbook cannot be reached." in page.text
+    assert "every 1s" not in page.text[page.text.index('id="greeting"') :].partition(">")[0]
+    answer = greet_in_the_end(shop.shopper, "Ada", one_key)
+    assert (answer.status, answer.json) == (502, {"error": "The guestbook cannot be reached."})
+    assert greetings(shop) == []
+    sign(shop.shopper, "Ada")
+
+
+def test_greetings_that_wait_hold_few_threads(open_shop: Callable[..., Shop]) -> None:
+    """A hundred that wait for a guestbook that is away take no thread each."""
+    shop = open_shop(STORE_GUESTBOOK_URL=AWAY)
+
+    def threads() -> int:
+        return len(list(Path(f"/proc/{shop.server.pid}/task").iterdir()))
+
+    before = threads()
+    for _ in range(100):
+        sign(shop.shopper, "Ada")
+    assert shop.books.rows("SELECT count(*) FROM greeting_requests WHERE outcome IS NULL") == [(100,)]
+    # As many as are asked about at once, and what answers requests.
+    assert threads() < before + 60

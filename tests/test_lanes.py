@@ -108,12 +108,11 @@ def test_a_crash_breaks_one_lane(
 def test_the_code_is_the_code(shop: Shop) -> None:
     """What the page shows are the functions that run, and what it marks is what makes them durable."""
     page = html.unescape(shop.shopper.page("/lanes").text)
-    assert '<mark>@DBOS.workflow(name="dispatch", max_recovery_attempts=None)</mark>' in page
+    assert "<mark>@DBOS.workflow(name=DISPATCH, max_recovery_attempts=None)</mark>" in page
     for same in (
         "def dispatch(payment_id: str, paid_at_ms: int) -> None:",
-        "        ticked_at_ms = advance(payment_id, tick, ticked_at_ms)",
-        "def greet(name: str) -> None:",
-        "        at_ms = wait_a_beat(beat, at_ms)",
+        "        order = advance(payment_id, progress + 1, ticked_at_ms)",
+        "        order = settle(payment_id)",
     ):
         assert page.count(f"\n{same}\n") + page.count(f"<code>{same}\n") == 2, same
     marked, unmarked = page.count("<mark>"), sum(map(len, (each.lines for each in code())))

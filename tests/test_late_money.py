@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import NewUrl, Shop
 from tests.support.shopper import eventually, key
+from tests.support.standstill import buy_too_late
 
 _WINDOW_SECONDS = 0.5
 
@@ -73,8 +74,8 @@ def test_late_money_goes_back(hasty_shop: Shop, make: Callable[[Shop], str], way
 
 def test_late_money_for_what_was_sold_out_goes_back(open_shop: Callable[..., Shop]) -> None:
     """The order never held a unit, and the money is still its shopper's."""
-    shop = open_shop(units=0)
-    payment_id = shop.shopper.buy(key())
+    shop = open_shop(units=1)
+    payment_id = buy_too_late(shop)
     shop.shopper.post(f"/payment_webhook/{payment_id}/paid")
     assert money_of(shop, payment_id) == REFUNDED
     assert "came too late and has been refunded" in shop.shopper.order(payment_id).text

@@ -20,6 +20,7 @@ from tests.support.standstill import workflows_held
 _STATES: dict[str, tuple[str, set[str], set[str]]] = {
     "store": ("The Widget", {"POST /buy"}, {"shelf", "recent"}),
     "store, sold out": ("The Widget", set(), {"shelf", "recent"}),
+    "store, came too late": ("The Widget", set(), {"shelf", "recent"}),
     "payment, reserving": ("Reserving your widget…", set(), {"payment"}),
     "payment, held": (
         "Your widget is held",
@@ -250,7 +251,7 @@ def test_the_page_shows_what_the_database_remembers(shopper: Shopper) -> None:
     ticks = [f"tick {tick}" for tick in range(1, 11)]
     assert [step for step in told if not step.startswith("DBOS.")] == [
         "reserve",
-        "charge",
+        "settle",
         "dispatch",
         *ticks,
     ]

@@ -92,11 +92,6 @@ def test_a_crash_is_at_once_and_tells_nobody(open_shop: Callable[..., Shop]) -> 
     assert shop.server.wait_for_death() == 1
     assert shop.books.rows("SELECT stopped_at_ms FROM generations") == [(None,)]
     shop.server.restart()
-    [(last_sign, started)] = shop.books.rows(
-        "SELECT last_sign_of_life_ms, started_at_ms FROM generations WHERE generation = 2"
-    )
-    [(created,)] = shop.books.rows("SELECT created_at_ms FROM orders")
-    assert created <= last_sign < started
     assert shop.books.rows("SELECT generation, payment_id FROM recoveries") == [(2, payment_id)]
     assert "1 crash survived" in shop.shopper.page("/").text
     assert "It took up 1 order that" in shop.shopper.page("/").text
@@ -122,11 +117,8 @@ def test_a_stop_is_not_a_crash(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop()
     shop.shopper.buy(key())
     assert shop.server.stop() == 0
-    [(stopped_at_ms,)] = shop.books.rows("SELECT stopped_at_ms FROM generations")
+    assert shop.books.rows("SELECT count(stopped_at_ms) FROM generations") == [(1,)]
     shop.server.restart()
-    assert shop.books.rows("SELECT last_sign_of_life_ms FROM generations WHERE generation = 2") == [
-        (stopped_at_ms,)
-    ]
     assert shop.books.rows("SELECT count(*) FROM recoveries") == [(0,)]
     assert "0 crashes survived" in shop.shopper.page("/").text
 

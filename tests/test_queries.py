@@ -19,6 +19,7 @@ from store.queries import BOARD_SECONDS, LIST_LIMIT, Queries
 from tests.conftest import NewUrl, Shop
 from tests.support.books import Books
 from tests.support.shopper import key
+from tests.support.standstill import buy_too_late
 
 _MANY = 20_000
 Statements = list[tuple[str, Any]]
@@ -92,7 +93,7 @@ def test_watching_goes_on_at_one_select_for_each_fifth_of_a_second(
     with overheard(databases.reader) as selects:
         began = time.monotonic()
         while time.monotonic() - began < 3 * BOARD_SECONDS:
-            assert queries.watch("order-19007") is not None, "it moves, so it is on the board"
+            assert queries.watch("order-19007").order is not None, "it moves, so it is on the board"
             asked += 1
         took = time.monotonic() - began
     assert asked > 100
@@ -116,7 +117,7 @@ def test_an_order_that_has_left_the_board_is_read_by_itself(databases: Databases
     """By its key, and only that."""
     queries.board()
     with overheard(databases.reader) as selects:
-        found = queries.watch("order-12")
+        found = queries.watch("order-12").order
     assert found is not None
     assert found.order_id == 12
     assert len(selects) <= 2, "its own, and the board if that was a fifth of a second old"
@@ -198,9 +199,9 @@ def everything(shop: Shop) -> dict[str, list[str]]:
 
 def test_a_poll_writes_nothing(open_shop: Callable[..., Shop]) -> None:
     """Ten rounds of all that pages and front ends poll, and every row is as it was."""
-    shop = open_shop(units=2)
+    shop = open_shop(units=3)
     shopper = shop.shopper
-    done, pending, late = shopper.buy(), shopper.buy(), shopper.buy(key())
+    done, pending, late = shopper.buy(), shopper.buy(), buy_too_late(shop)
     shopper.confirm(done)
     shopper.wait_for(done, "Dispatched")
     before = everything(shop)

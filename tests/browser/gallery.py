@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from tests.conftest import Shop
 from tests.support.shopper import eventually, key
+from tests.support.standstill import buy_too_late
 
 
 class View(NamedTuple):
@@ -21,6 +22,7 @@ VIEWS = (
     "store",
     "store-without-orders",
     "store-sold-out",
+    "store-came-too-late",
     "pay",
     "pay-reserving",
     "pay-sold-out",
@@ -51,7 +53,7 @@ class Gallery:
         self._empty = open_still(STORE_GUESTBOOK_URL=guestbook_url)
         # Nobody buys here; a greeting comes to its end.
         self._new = open_still(STORE_GUESTBOOK_URL=guestbook_url, STORE_DISPATCH_TICK_SECONDS=0.01)
-        self._empty.books.stock(0)
+        self._empty.books.stock(1)
         pending, late = self._shop.shopper.buy(), self._shop.shopper.buy()
         self._change(late, "UPDATE orders SET pay_by_ms = created_at_ms + 1 WHERE payment_id = :id")
         expired = self._cancelled()
@@ -59,12 +61,18 @@ class Gallery:
         # A checkout that DBOS knows, and whose order is not there: as it is before `reserve`.
         reserving = self._cancelled()
         self._change(reserving, "DELETE FROM orders WHERE payment_id = :id")
-        sold_out = self._empty.shopper.buy(key())
+        sold_out = buy_too_late(self._empty)
+        heard = self._shop.shopper.buy()
+        self._change(
+            heard,
+            "INSERT INTO payment_notices (payment_id, outcome, received_at_ms) VALUES (:id, 'paid', 1)",
+        )
         on_its_way = "Paid. Your widget is on its way"
         self._views = {
             "store": View(self._shop, "/", "The Widget"),
             "store-without-orders": View(self._new, "/", "The Widget"),
             "store-sold-out": View(self._empty, "/", "The Widget"),
+            "store-came-too-late": View(self._empty, f"/?key={key()}", "The Widget"),
             "pay": View(self._shop, f"/pay/{pending}", "Your widget is held"),
             "pay-reserving": View(self._shop, f"/pay/{reserving}", "Reserving your widget…"),
             "pay-sold-out": View(self._empty, f"/pay/{sold_out}", "Sold out"),
@@ -75,7 +83,7 @@ class Gallery:
             "order-under-way": View(self._shop, f"/orders/{self._paid(4)}", on_its_way),
             "order-paid": View(self._shop, f"/orders/{self._paid(0)}", on_its_way),
             "order-pending": View(self._shop, f"/orders/{pending}", "Waiting for your payment"),
-            "order-settling": View(self._shop, f"/orders/{pending}?settling=1", "Settling your payment…"),
+            "order-settling": View(self._shop, f"/orders/{heard}", "Settling your payment…"),
             "guestbook": View(self._new, "/guestbook", "The guestbook"),
             "greeting-done": View(self._new, f"/greetings/{self._greeted()}", "Thank you for being awesome"),
             "lanes": View(self._new, "/lanes", "Side by side"),

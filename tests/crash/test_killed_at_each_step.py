@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from tests.conftest import NewUrl, Shop
-from tests.support.shopper import Answer, Shopper, key
+from tests.support.shopper import Answer, Shopper, eventually, key
 
 _STEPS_OF_A_SALE = (
     "the start of checkout",
@@ -20,7 +20,7 @@ _STEPS_OF_A_SALE = (
     "the payment message",
     "the checkpoint of DBOS.recv",
     "charge",
-    "the checkpoint of charge",
+    "the checkpoint of settle",
     "the start of dispatch",
     "the news that it is settled",
     "the end of checkout",
@@ -32,7 +32,7 @@ _STEPS_OF_A_SALE = (
 )
 _STEPS_OF_A_CANCELLATION = (
     "cancel",
-    "the checkpoint of cancel",
+    "the checkpoint of settle",
     "the news that it is settled",
     "the end of checkout",
 )
@@ -184,4 +184,52 @@ def test_a_stopped_shop_leaves_its_orders_to_the_next(open_shop: Callable[..., S
         shop.shopper.confirm(payment_id)
     for payment_id in payment_ids:
         shop.shopper.wait_for(payment_id, "Dispatched")
+    assert not shop.books.faults()
+
+
+def test_a_payment_between_an_expiry_and_its_checkpoint_dispatches_nothing(
+    open_shop: Callable[..., Shop],
+) -> None:
+    """The order expires, the shop dies before it has written so, and a payment comes: it goes back."""
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=1)
+    shop.server.kill()
+    shop.server.restart(script=("-m", "tests.crash.mortal", "after commit of cancel"))
+    payment_id = shop.shopper.buy(key())
+    assert shop.server.wait_for_death() == -9
+    assert shop.books.orders()[payment_id] == "expired"
+    # What another server writes that hears of the payment meanwhile.
+    for statement in (
+        "INSERT INTO payment_notices (payment_id, outcome, received_at_ms) VALUES (:id, 'paid', 1)",
+        "INSERT INTO payments VALUES ('charge', :id, 9999, 1)",
+        "INSERT INTO payments VALUES ('refund', :id, 9999, 1)",
+    ):
+        shop.books.change(statement, id=payment_id)
+    shop.server.restart()
+    eventually(
+        lambda: shop.checkpoints.rows(
+            "SELECT status FROM workflow_status WHERE workflow_uuid = :id", id=payment_id
+        ),
+        lambda ended: ended == [("SUCCESS",)],
+    )
+    assert shop.checkpoints.rows("SELECT 1 FROM workflow_status WHERE name = 'dispatch'") == []
+    assert shop.books.orders()[payment_id] == "expired"
+    assert "tick" not in shop.shopper.page(f"/orders/{payment_id}/checkpoints").text
+    assert not shop.books.faults()
+
+
+@pytest.mark.parametrize(("first", "later"), [("paid", "failed"), ("failed", "paid")])
+def test_the_first_outcome_counts_though_the_shop_died_over_it(
+    open_shop: Callable[..., Shop], first: str, later: str
+) -> None:
+    """It was written down, and nobody was told; then the other outcome comes."""
+    shop = open_shop()
+    payment_id = shop.shopper.buy(key())
+    shop.server.kill()
+    shop.server.restart(script=("-m", "tests.crash.mortal", "after commit of the notice of the payment"))
+    with pytest.raises((OSError, http.client.HTTPException)):
+        shop.shopper.post(f"/payment_webhook/{payment_id}/{first}")
+    assert shop.server.wait_for_death() == -9
+    shop.server.restart()
+    shop.shopper.post(f"/payment_webhook/{payment_id}/{later}")
+    shop.shopper.wait_for(payment_id, "Dispatched" if first == "paid" else "Payment cancelled")
     assert not shop.books.faults()

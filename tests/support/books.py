@@ -6,10 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from store.config import is_sqlite
+from store.config import Settings, is_sqlite
 
 # Each says what is wrong, and selects the rows that are.
-_FAULTS = {
+FAULTS = {
     "an order paid or dispatched without exactly one charge and no refund": """
         SELECT o.order_id FROM orders o WHERE o.status IN ('paid', 'dispatched') AND
         ((SELECT count(*) FROM payments p WHERE p.payment_id = o.payment_id AND p.kind = 'charge') <> 1 OR
@@ -43,13 +43,20 @@ _FAULTS = {
 }
 
 
+def checkpoints_of(database_url: str) -> str:
+    """Where a shop on this database has its checkpoints."""
+    return Settings.from_env({"DBOS_DATABASE_URL": database_url}).system_database_url
+
+
 class Books:
     """A reader of one shop's tables, beside the shop."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, schema: str = "public") -> None:
+        arguments = {}
         if not is_sqlite(database_url):
             database_url = database_url.replace("postgresql://", "postgresql+psycopg://")
-        self._engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+            arguments = {"options": f"-c search_path={schema}"}
+        self._engine = sa.create_engine(database_url, poolclass=sa.NullPool, connect_args=arguments)
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
         """Select."""
@@ -63,7 +70,7 @@ class Books:
 
     def faults(self) -> dict[str, list[Any]]:
         """What is wrong, in words, with the orders concerned; empty when the books balance."""
-        found = {fault: [row[0] for row in self.rows(select)] for fault, select in _FAULTS.items()}
+        found = {fault: [row[0] for row in self.rows(select)] for fault, select in FAULTS.items()}
         return {fault: orders for fault, orders in found.items() if orders}
 
     def orders(self) -> dict[str, str]:

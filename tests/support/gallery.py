@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tests.conftest import Shop
 from tests.support.markup import Markup
 from tests.support.shopper import Answer, eventually, key
-from tests.support.standstill import orders_held
+from tests.support.standstill import buy_too_late, orders_held
 
 PAYMENT_WINDOW_SECONDS = 2.4
 """Long enough to look at a held unit, short enough to wait for the end of it."""
@@ -71,12 +71,13 @@ def catch_orders(shop: Shop) -> dict[str, Exhibit]:
 
 
 def catch_sold_out(shop: Shop) -> dict[str, Exhibit]:
-    """A click on a Buy Now that was still on the screen when the last unit went."""
+    """Two clicks on the last unit at the same moment, and one on the empty shelf."""
     shop.server.start()
-    shop.books.stock(0)
-    late = shop.shopper.buy(key())
+    shop.books.stock(1)
+    late = buy_too_late(shop)
     return {
         "store, sold out": show(shop, "/"),
+        "store, came too late": show(shop, shop.shopper.submit("/buy", key=key()).location),
         "payment, sold out": show(shop, f"/pay/{late}", f"/pay/{late}/status"),
         "order, sold out": show_order(shop, late, "Sold out"),
     }

@@ -37,6 +37,7 @@ class Server:
             "STORE_PORT": "0",
             # All the shoppers of the tests have one address.
             "STORE_UNPAID_PER_CLIENT": "0",
+            "STORE_GREETINGS_PER_CLIENT": "0",
             # Nobody's: a shop with a parent would otherwise run one of its own.
             "STORE_GUESTBOOK_URL": "http://127.0.0.1:9",
             "DBOS_DATABASE_URL": database_url,

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from store.config import Settings, is_sqlite
+from tests.support.shopper import eventually, key
+
+if TYPE_CHECKING:
+    from tests.conftest import Shop
 
 # SQLite has one writer for each file; Postgres locks rows.
 _ORDERS = ("UPDATE counters SET value = value", "UPDATE orders SET progress = progress")
@@ -28,6 +33,15 @@ def workflows_held(database_url: str) -> Iterator[None]:
     url = Settings.from_env({"DBOS_DATABASE_URL": database_url}).system_database_url
     with _locked(url, _CHECKPOINTS_SQLITE if is_sqlite(url) else _CHECKPOINTS_POSTGRES):
         yield
+
+
+def buy_too_late(shop: Shop) -> str:
+    """Two clicks on the last unit at the same moment; the payment id of the one that finds it gone."""
+    with orders_held(shop.database_url):
+        both = [shop.shopper.buy(key()) for _ in range(2)]
+    ended = eventually(shop.books.orders, lambda orders: set(both) <= set(orders))
+    [late] = [each for each in both if ended[each] == "sold_out"]
+    return late
 
 
 @contextmanager
