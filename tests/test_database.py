@@ -17,6 +17,7 @@ from tests.conftest import NewUrl, Shop
 from tests.support.books import Books
 from tests.support.postgres import Postgres
 from tests.support.refusal import refusal
+from tests.support.shopper import key
 
 
 def settings(url: str) -> Settings:
@@ -68,6 +69,27 @@ def test_shops_that_open_together_make_one_schema(new_url: NewUrl) -> None:
     rows = contents(url)
     assert [tuple(row) for row in rows["schema_version"]] == [(1, SCHEMA_VERSION)]
     assert len(rows["products"]) == len(rows["stock_movements"]) == 1
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(open_shop: Callable[..., Shop]) -> None:
+    """Its orders stay, and a newer shop goes on selling from it."""
+    shop = open_shop()
+    payment_id = shop.shopper.buy(key())
+    shop.server.stop()
+    for statement in (
+        "DROP TABLE refusals",
+        "DROP TABLE greeting_requests",
+        "DROP TABLE mendings",
+        "DELETE FROM counters WHERE counter = 'greetings'",
+        "ALTER TABLE generations ADD COLUMN last_sign_of_life_ms BIGINT",
+        "UPDATE schema_version SET version = 1",
+    ):
+        shop.books.change(statement)
+    shop.server.restart()
+    assert shop.books.rows("SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
+    shop.shopper.confirm(payment_id)
+    shop.shopper.wait_for(payment_id, "Dispatched")
+    assert not shop.books.faults()
 
 
 def test_a_database_of_a_newer_shop_is_refused(new_url: NewUrl) -> None:
