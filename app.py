@@ -28,6 +28,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from store import api, database, durability, guestbook, lanes, ledger, presenter, web
     from store.books import Books
     from store.greetings import Greetings
+    from store.reconciler import Reconciler
     from store.storefront import storefront
 
     try:
@@ -46,12 +47,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     lanes.prepare(app, settings, databases, greetings)
     presenter.prepare(app, settings)
 
+    reconciler = Reconciler(settings, databases)
+    app.extensions["stuck"] = reconciler
     if _serves(Process.from_env()):
-        durability.launch(settings, databases)
+        durability.launch(settings, databases, reconciler.start)
     else:
         # The parent of `flask run --debug`, `flask routes` and the like: they answer no
         # request, and must not take up the orders of the process that does.
-        durability.launch_at_first_request(app, settings, databases)
+        durability.launch_at_first_request(app, settings, databases, reconciler.start)
     return app
 
 

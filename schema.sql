@@ -222,6 +222,11 @@ CREATE TABLE IF NOT EXISTS naive_greetings (
 
 -- What a new shop opens with.
 INSERT INTO schema_version (only_row, version) VALUES (1, 2) ON CONFLICT DO NOTHING;
+-- Greetings of version 1 had no requests: all that were written down were greeted.
+INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_at_ms, outcome)
+    SELECT greeting_id, name, '', recorded_at_ms, recorded_at_ms, 'greeted' FROM greetings
+    WHERE (SELECT version FROM schema_version) < 2
+    ON CONFLICT DO NOTHING;
 UPDATE schema_version SET version = 2 WHERE version < 2;
 -- The third counts nothing: its row is what greetings of one client take turns on.
 INSERT INTO counters (counter, value) VALUES ('orders', 0), ('generations', 0), ('greetings', 0)

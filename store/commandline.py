@@ -1,8 +1,8 @@
 """Owns the command line: `python app.py` and what it can be told to do.
 
 Imports `config` and `supervisor`, and where they are used `database`, `durability`, `server`,
-`signatures`, `storm` and `terminal`: the parent that starts the servers needs none of these, and one
-that cannot be imported ends a server, and not the parent that waits for it to be mended.
+`signatures`, `storm`, `stuck_commands` and `terminal`: the parent that starts the servers needs none of
+these, and one that cannot be imported ends a server, and not the parent that waits for it to be mended.
 """
 # ruff: noqa: PLC0415 - see above
 
@@ -39,6 +39,12 @@ def obey(create_app: Callable[[Settings], Flask]) -> None:
     signer.add_argument("--body", default="", help="what it will send (nothing)")
     signer.add_argument("--id", help="of the message (a new one)")
     signer.add_argument("--timestamp", type=_whole_number(0, 10**12), help="in seconds since 1970 (now)")
+    looker = commands.add_parser("stuck", help="list orders and greetings that will not end by themselves")
+    looker.add_argument("--json", action="store_true", help="as JSON")
+    mender = commands.add_parser("mend", help="run them again, or one of them")
+    mender.add_argument("order", nargs="?", help="the number of the order, or its payment id (all)")
+    mender.add_argument("--dry-run", action="store_true", help="only say what would be run again")
+    mender.add_argument("--json", action="store_true", help="as JSON")
     storm = commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own")
     storm.add_argument("--shoppers", type=_whole_number(1), default=30, help="how many (%(default)s)")
     storm.add_argument(
@@ -59,6 +65,8 @@ def obey(create_app: Callable[[Settings], Flask]) -> None:
             sign(settings, said)
         elif said.command == "storm":
             raise SystemExit(run_storm(said))
+        elif said.command in {"stuck", "mend"}:
+            raise SystemExit(look_after_stuck(settings, said))
         elif said.command == "server":
             serve(create_app, settings, inherited=said.socket, port=said.port)
         else:
@@ -145,6 +153,14 @@ def run_storm(said: argparse.Namespace) -> int:
         return run_storm(plan, settings, as_json=said.json)
     except DatabaseRefused as refusal:
         refuse(str(refusal))
+
+
+def look_after_stuck(settings: Settings, said: argparse.Namespace) -> int:
+    """List what is stuck, or run it again; the exit code."""
+    from store import stuck_commands
+
+    command = stuck_commands.show if said.command == "stuck" else stuck_commands.mend
+    return command(settings, said, _say)
 
 
 def migrate(settings: Settings) -> None:

@@ -84,6 +84,9 @@ class Settings:
         300.0,
         "how long a greeting asks the online guestbook before it gives up",
     )
+    reconcile_seconds: float = _setting(
+        "STORE_RECONCILE_SECONDS", 30.0, "time between two looks for stuck orders and greetings; 0 for none"
+    )
     guestbook_url: str = _setting(
         "STORE_GUESTBOOK_URL",
         "",
@@ -218,6 +221,7 @@ _READERS: dict[str, Any] = {
     "STORE_UNPAID_PER_CLIENT": readers.whole_number(0, 1_000_000),
     "STORE_GREETINGS_PER_CLIENT": readers.whole_number(0, 1_000_000),
     "STORE_GREETING_WINDOW_SECONDS": readers.seconds(1, 86_400),
+    "STORE_RECONCILE_SECONDS": readers.seconds(0, 86_400),
     "STORE_GUESTBOOK_URL": readers.web_address,
     "DBOS_DATABASE_URL": readers.database,
     "DBOS_SYSTEM_DATABASE_URL": readers.database,

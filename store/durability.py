@@ -1,6 +1,6 @@
 """Owns DBOS itself: how it is configured, launched, and left.
 
-Imports `config`, `database`, `masking`, `patience`, `steps` and `workflows`.
+Imports `config`, `database`, `executors`, `masking`, `patience`, `steps` and `workflows`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource, _sys_db
@@ -18,7 +19,7 @@ from flask import Flask
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from store import steps, workflows
+from store import executors, steps, workflows
 from store.config import Settings
 from store.database import Databases, for_a_last_word
 from store.masking import MaskWorkflowIds
@@ -29,6 +30,7 @@ APPLICATION_VERSION = "widget-store-2"
 must be able to go on: a change to a workflow that an order may be in the middle of is made
 behind `DBOS.patch`, not by a new version, which would leave that order waiting for ever."""
 
+APPLICATION_NAME = "widget-store"
 EXECUTOR_ID = "local"
 """At its launch, DBOS takes up what was left by whoever had the same executor id."""
 
@@ -48,7 +50,9 @@ _LONGEST_RETRY_PAUSE_SECONDS = 5.0
 GREETINGS = "greetings"
 """The queue of those greetings that find others under way, and wait for their turn without a thread."""
 GREETINGS_AT_ONCE = 16
-_GREETINGS_POLL_SECONDS = 1.0
+MENDINGS = "mendings"
+"""The queue of workflows that are run again because they were stuck; see `reconciler`."""
+_QUEUE_POLL_SECONDS = 1.0
 
 _LAUNCH_SECONDS = 60.0
 _RECOVERY_POLL_SECONDS = 0.05
@@ -65,10 +69,10 @@ class _Launched:
     has_said_goodbye = False
 
 
-def launch(settings: Settings, databases: Databases) -> None:
+def launch(settings: Settings, databases: Databases, once_launched: Callable[[], None]) -> None:
     """Start DBOS in this process; it takes up every order that the last one left."""
     config: DBOSConfig = {
-        "name": "widget-store",
+        "name": APPLICATION_NAME,
         "application_version": APPLICATION_VERSION,
         "executor_id": EXECUTOR_ID,
         "system_database_url": settings.system_database_url,
@@ -92,7 +96,7 @@ def launch(settings: Settings, databases: Databases) -> None:
     workflows.Terms.greeting_window_ms = round(settings.greeting_window_seconds * 1000)
     workflows.Terms.guestbook_url = settings.guestbook_url
     _Launched.settings = settings
-    _Launched.generation = workflows.record_start(EXECUTOR_ID, os.getpid())
+    _Launched.generation = executors.record_start(EXECUTOR_ID, os.getpid())
     # A private name: DBOS has no setting for it.
     SystemDatabase._notification_fallback_polling_interval = _POSTGRES_LOOK_SECONDS  # noqa: SLF001
     _hurry_recovery(dbos)
@@ -102,9 +106,11 @@ def launch(settings: Settings, databases: Databases) -> None:
     # In a daemon thread, because the threads that run workflows inherit that from it.
     promptly(DBOS.launch, _LAUNCH_SECONDS)
     DBOS.register_queue(
-        GREETINGS, worker_concurrency=GREETINGS_AT_ONCE, polling_interval_sec=_GREETINGS_POLL_SECONDS
+        GREETINGS, worker_concurrency=GREETINGS_AT_ONCE, polling_interval_sec=_QUEUE_POLL_SECONDS
     )
+    DBOS.register_queue(MENDINGS, polling_interval_sec=_QUEUE_POLL_SECONDS)
     _Launched.is_complete = True
+    once_launched()
 
 
 class _Clock:
@@ -154,7 +160,9 @@ def generation() -> int:
     return _Launched.generation
 
 
-def launch_at_first_request(app: Flask, settings: Settings, databases: Databases) -> None:
+def launch_at_first_request(
+    app: Flask, settings: Settings, databases: Databases, once_launched: Callable[[], None]
+) -> None:
     """Launch in a process that may never serve only once it does."""
     lock = threading.Lock()
 
@@ -162,7 +170,7 @@ def launch_at_first_request(app: Flask, settings: Settings, databases: Databases
     def launch_once() -> None:
         with lock:
             if not is_launched():
-                launch(settings, databases)
+                launch(settings, databases, once_launched)
 
 
 def _leave_workflows_where_they_are() -> None:
@@ -189,7 +197,7 @@ def say_goodbye() -> None:
     engine = for_a_last_word(_Launched.settings)
     try:
         with Session(engine) as session, session.begin():
-            workflows.record_stop(session, generation())
+            executors.record_stop(session, generation())
     except DBAPIError as error:
         # Then the next start takes it for a crash, which to the orders is the same.
         _log.warning("could not record the stop: %s", str(error.orig).splitlines()[0])

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from store.journal import Checkpoint, as_time, list_checkpoints
 from store.shared import Shared
-from store.vocabulary import DISPATCH_TICKS, PRODUCT_ID, Outcome, PaymentState, Reason, Status
+from store.vocabulary import DISPATCH_TICKS, PRODUCT_ID, Outcome, PaymentState, Reason, Status, dispatch_id
 
 BOARD_SECONDS = 0.2
 """How old what a poll is shown may be: every watcher in that time is served by one SELECT."""
@@ -254,10 +254,22 @@ class Queries:
         return found[::-1]
 
     def history(self, payment_id: str) -> list[Checkpoint | Generation]:
-        """What DBOS remembers of an order, with the crashes that came between, oldest first."""
+        """What DBOS remembers of an order, with the crashes and mendings that came between, oldest first."""
         return sorted(
-            [*list_checkpoints(payment_id), *self.crashes_of(payment_id)], key=lambda entry: entry.at
+            [*list_checkpoints(payment_id), *self.crashes_of(payment_id), *self.mendings_of(payment_id)],
+            key=lambda entry: entry.at,
         )
+
+    def mendings_of(self, payment_id: str) -> list[Checkpoint]:
+        """When the order was found stuck, and run again."""
+        return [
+            Checkpoint(f"found stuck and run again: {row.reason}", as_time(row.mended_at_ms))
+            for row in self._rows(
+                "SELECT reason, mended_at_ms FROM mendings WHERE workflow_id IN (:checkout, :dispatch)",
+                checkout=payment_id,
+                dispatch=dispatch_id(payment_id),
+            )
+        ]
 
     def _generations(self, condition: str, **values: Any) -> list[Generation]:
         return [

@@ -1,4 +1,4 @@
-"""Owns every change: the only module that writes. Imports `online`, `results`, `steps` and `vocabulary`.
+"""Owns every change of the shop. Imports `online`, `results`, `steps` and `vocabulary`.
 
 Read `checkout` first: it is the business of the shop on one screen. Each line of it that
 touches the world is a step, whose result DBOS checkpoints; after a crash DBOS runs the
@@ -12,15 +12,13 @@ is keyed by the payment or the greeting, not by the run; it expects a state (`WH
 that is stuck is therefore running it again. Order, stock and books change in one transaction or
 not at all.
 
-Contents: the business (four workflows); orders; refusals and holds; stock; payments; greetings;
-server processes and mendings.
+Contents: the business (four workflows); orders; refusals and holds; stock; payments; greetings.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import Any
 
 from dbos import DBOS, SetWorkflowID
 from sqlalchemy.orm import Session
@@ -169,6 +167,8 @@ def reserve(session: Session, payment_id: str, client: str | None) -> OrderNow:
     if found["status"] != LOST:
         if took_a_unit:
             _put_back(session)
+        if found["status"] == Status.CANCELLED and found["has_been_paid"]:
+            _take_and_give_back(session, payment_id)
         return found
     # What is paid already is not one more that is unpaid.
     if took_a_unit and client and not found["has_been_paid"] and _holds_enough(session, client):
@@ -613,74 +613,3 @@ def _known_greeting(session: Session, greeting_id: str) -> GreetingNow:
     if found is None:
         raise OrderLost(greeting_id)
     return found
-
-
-# --- server processes and mendings ----------------------------------------------------------
-#
-# Outside of any workflow, because these are about what runs them.
-
-
-def record_start(executor_id: str, pid: int) -> int:
-    """Record that a server process begins, before it takes up any order; its generation, 1 for the first.
-
-    If the one before it was not stopped in good order, what that one left under way is
-    recorded as recovered by this one.
-    """
-    return commit(_record_start, executor_id, pid)
-
-
-def _record_start(session: Session, executor_id: str, pid: int) -> int:
-    counter = row(
-        session, "UPDATE counters SET value = value + 1 WHERE counter = 'generations' RETURNING value"
-    )
-    before = row(
-        session,
-        "SELECT stopped_at_ms FROM generations WHERE executor_id = :executor_id"
-        " ORDER BY generation DESC LIMIT 1",
-        executor_id=executor_id,
-    )
-    change_one(
-        session,
-        "INSERT INTO generations (generation, executor_id, pid, started_at_ms)"
-        " VALUES (:generation, :executor_id, :pid, :at_ms)",
-        generation=counter.value,
-        executor_id=executor_id,
-        pid=pid,
-        at_ms=now_ms(),
-    )
-    if before is not None and before.stopped_at_ms is None:
-        run(
-            session,
-            "INSERT INTO recoveries (payment_id, generation)"
-            " SELECT payment_id, :generation FROM orders WHERE status IN ('pending', 'paid')",
-            generation=counter.value,
-        )
-    return int(counter.value)
-
-
-def record_stop(session: Session, generation: int) -> None:
-    """Record that a server process ends in good order."""
-    change_one(
-        session,
-        "UPDATE generations SET stopped_at_ms = :at_ms WHERE generation = :generation",
-        at_ms=now_ms(),
-        generation=generation,
-    )
-
-
-def record_mending(workflow_id: str, reason: str) -> int:
-    """Record that a workflow was found stuck, and why, before it is run again; which try this is, from 1."""
-    return commit(_record_mending, workflow_id, reason)
-
-
-def _record_mending(session: Session, workflow_id: str, reason: str) -> int:
-    mending: Any = row(
-        session,
-        "INSERT INTO mendings (workflow_id, attempt, reason, mended_at_ms)"
-        " SELECT :id, count(*) + 1, :reason, :at_ms FROM mendings WHERE workflow_id = :id"
-        " RETURNING attempt",
-        id=workflow_id,
-        reason=reason,
-        at_ms=now_ms(),
-    )
-    return int(mending.attempt)

@@ -36,6 +36,7 @@ _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_UNPAID_PER_CLIENT", "1000", 1000),
     ("STORE_GREETINGS_PER_CLIENT", "0", 0),
     ("STORE_GREETING_WINDOW_SECONDS", "1.5", 1.5),
+    ("STORE_RECONCILE_SECONDS", "0", 0.0),
     ("DBOS_DATABASE_URL", "sqlite:////srv/shop.db", "sqlite:////srv/shop.db"),
     ("DBOS_DATABASE_URL", "sqlite:///shop.db", f"sqlite:///{Path.cwd() / 'shop.db'}"),
     ("DBOS_DATABASE_URL", "postgresql://u:p@h:5433/widgets", "postgresql+psycopg://u:p@h:5433/widgets"),
@@ -56,6 +57,7 @@ _BAD: list[tuple[str, str]] = [
     *[("STORE_DISPATCH_TICK_SECONDS", text) for text in ("slow", "-0.1", "nan", "-inf", "3601")],
     *[("STORE_PRESENTER_PASSWORD", text) for text in ("x", "hunter2")],
     *[("STORE_GREETINGS_PER_CLIENT", text) for text in ("few", "-1", "1000001")],
+    *[("STORE_RECONCILE_SECONDS", text) for text in ("often", "-1", "86401")],
     *[("STORE_GREETING_WINDOW_SECONDS", text) for text in ("soon", "0.9", "86401", "nan")],
     *[("STORE_TRUSTED_PROXIES", text) for text in ("yes", "-1", "11", "*")],
     *[

@@ -1,0 +1,140 @@
+"""Owns how stuck work is mended: its workflow is run again.
+
+Imports `config`, `database`, `durability`, `executors`, `stuck`, `vocabulary` and `workflows`.
+
+A round compares orders, payments and greetings with their workflows, every `STORE_RECONCILE_SECONDS`. What
+is stuck is mended by the rule of `workflows.py`: its workflow is run again from its first line, under the
+same id. DBOS forgets the old run (`delete_workflows`), whose ownership token is gone with it, so that a
+thread of it that still lives is stopped at its next checkpoint; then the workflow is enqueued anew. A crash
+between the two leaves a workflow that is missing, which the next round finds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOSClient, DBOSPortableJSONSerializer
+from sqlalchemy.exc import DBAPIError
+
+from store import durability, executors, stuck, workflows
+from store.config import Settings, is_sqlite
+from store.database import Databases
+from store.stuck import Stuck
+from store.vocabulary import Outcome
+
+_FIRST_ROUND_SECONDS = 1.0
+_TRIES = 3
+"""Of one workflow since this process began; then a person has to look."""
+_PAUSE_SECONDS = 30.0
+"""After the first try; doubled with each."""
+_LOCK = 0x4D454E44
+"""Any number, the same in every process: one of them mends at a time."""
+_log = logging.getLogger("store")
+
+
+@dataclass
+class _Tries:
+    count: int = 0
+    next_at: float = 0.0
+    """On the monotonic clock."""
+
+
+def client_of(settings: Settings, engine: sa.Engine | None = None) -> DBOSClient:
+    """A client of the checkpoints, beside whoever runs the workflows; with an `engine`, one that waits."""
+    return DBOSClient(
+        system_database_url=settings.system_database_url,
+        system_database_engine=engine,
+        serializer=DBOSPortableJSONSerializer(),
+        application_name=durability.APPLICATION_NAME,
+        lazy=True,
+        retry_connection_errors=engine is not None,
+    )
+
+
+class Reconciler:
+    """Looks for stuck work in one shop, and mends it."""
+
+    def __init__(self, settings: Settings, databases: Databases) -> None:
+        self._settings, self._databases = settings, databases
+        self._found: tuple[Stuck, ...] = ()
+        self._tries: dict[str, _Tries] = {}
+        self._calm_since = time.monotonic()
+        self._swept = False
+
+    def start(self) -> None:
+        """Begin the rounds, in a thread that ends with the process. Once workflows run."""
+        if self._settings.reconcile_seconds:
+            threading.Thread(target=self._go_round, name="reconciler", daemon=True).start()
+
+    def found(self) -> tuple[Stuck, ...]:
+        """What the last round has found and not yet seen mended."""
+        return self._found
+
+    def count(self) -> int:
+        """How much that is."""
+        return len(self._found)
+
+    def _go_round(self) -> None:
+        client = client_of(self._settings, self._databases.system)
+        pause_seconds = _FIRST_ROUND_SECONDS
+        while True:
+            asleep_at = time.monotonic()
+            time.sleep(pause_seconds)
+            if time.monotonic() - asleep_at > 2 * pause_seconds + 1:  # the machine slept, or we were stopped
+                self._calm_since = time.monotonic()
+            pause_seconds = self._settings.reconcile_seconds
+            try:
+                self._round(client)
+            except (DBAPIError, sa.exc.TimeoutError) as trouble:
+                # Whatever is late now may be late because of that.
+                self._calm_since = time.monotonic()
+                _log.warning("nothing was reconciled: %s", str(trouble).splitlines()[0])
+
+    def _round(self, client: DBOSClient) -> None:
+        with self._databases.reader.connect() as connection:
+            if not is_sqlite(self._settings.database_url):
+                # Of the session: whoever dies over it lets it go.
+                mine = connection.execute(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
+                if not mine.scalar():
+                    return
+            try:
+                calm_ms = int((time.monotonic() - self._calm_since) * 1000)
+                terms = stuck.Terms(calm_ms, workflows.Terms.tick_ms, durability.APPLICATION_VERSION)
+                self._found = tuple(stuck.find(connection, client, terms, sweep=not self._swept))
+                self._swept = True
+                for each in self._found:
+                    self._mend_in_turn(client, each)
+            finally:
+                if not is_sqlite(self._settings.database_url):
+                    connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+
+    def _mend_in_turn(self, client: DBOSClient, each: Stuck) -> None:
+        tries = self._tries.setdefault(each.workflow_id, _Tries())
+        if tries.count >= _TRIES or time.monotonic() < tries.next_at:
+            return
+        tries.next_at = time.monotonic() + _PAUSE_SECONDS * 2**tries.count
+        tries.count += 1
+        attempt = mend(client, each)
+        _log.warning("found %s stuck and ran it again (%s): %s", each.subject, attempt, each.why)
+
+
+def mend(client: DBOSClient, each: Stuck) -> int:
+    """Run a stuck workflow again from its first line; which try that is of all that were ever made."""
+    attempt = executors.record_mending(each.workflow_id, each.why)
+    if each.outcome is not None:
+        # What the lost order's checkpoints knew of its payment decides again.
+        workflows.record_notice(each.workflow_id, Outcome(each.outcome))
+    client.delete_workflows([each.workflow_id, *each.with_it])
+    options: Any = {
+        "workflow_name": each.workflow_name,
+        "queue_name": durability.MENDINGS,
+        "workflow_id": each.workflow_id,
+        "app_version": durability.APPLICATION_VERSION,
+    }
+    client.enqueue(options, *each.arguments)
+    return attempt

@@ -1,0 +1,303 @@
+"""Stuck work is found, shown and mended: no order waits for somebody who will never come."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from store import durability
+from store.config import ROOT, Settings
+from store.reconciler import client_of
+from tests.conftest import NewUrl, Shop
+from tests.support.copies import Copy
+from tests.support.guestbook import Guestbook
+from tests.support.shopper import eventually, key
+
+OFTEN = 0.3
+"""Seconds between two rounds of the reconciler in these tests."""
+
+
+@pytest.fixture
+def shop(new_url: NewUrl) -> Iterator[Shop]:
+    """A shop that nobody else uses."""
+    shop = Shop(new_url(), STORE_RECONCILE_SECONDS=OFTEN, STORE_DISPATCH_TICK_SECONDS=0.1)
+    shop.server.start()
+    yield shop
+    shop.server.close()
+
+
+@pytest.fixture
+def unwatched(new_url: NewUrl) -> Iterator[Shop]:
+    """A shop whose server looks for nothing, so that a person has to."""
+    shop = Shop(new_url(), STORE_RECONCILE_SECONDS=0, STORE_DISPATCH_TICK_SECONDS=0.1)
+    shop.server.start()
+    yield shop
+    shop.server.close()
+
+
+def paid(shop: Shop) -> str:
+    """An order that has been paid, with the first tick done."""
+    payment_id = shop.shopper.buy(key())
+    shop.shopper.confirm(payment_id)
+    eventually(lambda: progress_of(shop, payment_id), lambda progress: progress > 0)
+    return payment_id
+
+
+def progress_of(shop: Shop, payment_id: str) -> int:
+    """Ticks that are done."""
+    [(progress,)] = shop.books.rows("SELECT progress FROM orders WHERE payment_id = :id", id=payment_id)
+    return int(progress)
+
+
+def dispatched(shop: Shop, *payment_ids: str) -> None:
+    """Wait until they are, each once, and the books are right."""
+    eventually(
+        lambda: {each: ending for each, ending in shop.books.orders().items() if each in payment_ids},
+        lambda ended: ended == dict.fromkeys(payment_ids, "dispatched"),
+    )
+    assert not shop.books.faults()
+    eventually(lambda: shop.shopper.get("/ledger.json").json["balanced"], bool)
+
+
+def mended(shop: Shop) -> list[str]:
+    """What was run again, in order."""
+    return [row[0] for row in shop.books.rows("SELECT workflow_id FROM mendings ORDER BY mended_at_ms")]
+
+
+def command(shop: Shop, *words: str) -> tuple[int, str]:
+    """What `app.py` says to an operator on this shop, and its exit code."""
+    done = subprocess.run(
+        [sys.executable, "app.py", *words],
+        cwd=ROOT,
+        env=Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}).environment(
+            {"PATH": "/usr/bin:/bin"}
+        ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout
+
+
+# --- workflows that are gone, or have ended in an error ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "DELETE FROM workflow_status",
+        "UPDATE workflow_status SET status = 'ERROR', error = NULL WHERE status = 'PENDING'",
+        "UPDATE workflow_status SET status = 'SUCCESS' WHERE status = 'PENDING'",
+        "UPDATE workflow_status SET status = 'CANCELLED' WHERE status = 'PENDING'",
+        "UPDATE workflow_status SET application_version = 'widget-store-0' WHERE status = 'PENDING'",
+    ],
+)
+def test_an_order_without_a_workflow_that_runs_is_run_again(shop: Shop, harm: str) -> None:
+    """A pending one can be paid, a paid one is dispatched; each is recorded, and shown to its shopper."""
+    pending, moving = shop.shopper.buy(key()), paid(shop)
+    shop.server.kill()
+    shop.checkpoints.change(harm)
+    shop.server.restart()
+    eventually(lambda: mended(shop), lambda ids: set(ids) == {pending, f"{moving}.dispatch"})
+    dispatched(shop, moving)
+    shop.shopper.confirm(pending)
+    dispatched(shop, pending, moving)
+    page = shop.shopper.page(f"/orders/{moving}/checkpoints").text
+    assert "found stuck and run again" in page
+
+
+def test_a_dispatch_that_began_goes_on_from_its_row(shop: Shop) -> None:
+    """Its checkpoints are gone; no tick is done twice, and none is left out."""
+    payment_id = paid(shop)
+    shop.server.kill()
+    before = progress_of(shop, payment_id)
+    shop.checkpoints.change("DELETE FROM workflow_status")
+    shop.server.restart()
+    dispatched(shop, payment_id)
+    ticks = shop.shopper.page(f"/orders/{payment_id}/checkpoints").text.count("<span>tick ")
+    assert ticks <= 1 + 10 - before, "the first finds where the order is"
+
+
+def test_a_run_that_was_replaced_does_no_harm(unwatched: Shop) -> None:
+    """Its thread still waits for the payment when its workflow is forgotten and started anew."""
+    shop = unwatched
+    payment_id = shop.shopper.buy(key())
+    client = client_of(Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}))
+    client.delete_workflows([payment_id])
+    options: Any = {
+        "workflow_name": "checkout",
+        "queue_name": durability.MENDINGS,
+        "workflow_id": payment_id,
+        "app_version": durability.APPLICATION_VERSION,
+    }
+    client.enqueue(options, payment_id, None)
+    status = "SELECT status FROM workflow_status WHERE workflow_uuid = :id"
+    eventually(lambda: shop.checkpoints.rows(status, id=payment_id), lambda rows: rows == [("PENDING",)])
+    client.destroy()
+    shop.shopper.confirm(payment_id)
+    dispatched(shop, payment_id)
+
+
+# --- restored copies ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of_checkpoints", [False, True], ids=["the store", "the checkpoints"])
+def test_an_older_copy_comes_to_rest(new_url: NewUrl, of_checkpoints: bool) -> None:
+    """Orders pending, paid, dispatched when it was taken, and made since: each ends, nothing is stuck."""
+    shop = Shop(
+        new_url(),
+        STORE_RECONCILE_SECONDS=OFTEN,
+        STORE_DISPATCH_TICK_SECONDS=0.1,
+        STORE_PAYMENT_WINDOW_SECONDS=5,
+    )
+    shop.server.start()
+    try:
+        done = paid(shop)
+        dispatched(shop, done)
+        pending, moving = shop.shopper.buy(key()), paid(shop)
+        shop.server.kill()
+        copy = Copy(shop.database_url, of_checkpoints=of_checkpoints)
+        shop.server.restart()
+        shop.shopper.confirm(pending)
+        later, unpaid = paid(shop), shop.shopper.buy(key())
+        dispatched(shop, moving, pending)
+        shop.server.kill()
+        copy.put_back()
+        shop.server.restart()
+        # An order that the restored store does not have is made again, with another number.
+        eventually(
+            shop.books.orders,
+            lambda orders: (
+                {orders.get(each) for each in (done, moving, pending, later)} == {"dispatched"}
+                and orders.get(unpaid) == "expired"
+            ),
+            patience_seconds=60,
+        )
+        assert not shop.books.faults()
+        assert command(shop, "stuck") == (0, "Nothing is stuck.\n")
+        assert shop.shopper.get("/ledger.json").json["balanced"]
+    finally:
+        shop.server.close()
+
+
+# --- money -------------------------------------------------------------------------------------------
+
+
+def test_late_money_that_nobody_gave_back_is_given_back(shop: Shop) -> None:
+    """Its notice is there, and neither charge nor refund."""
+    payment_id = shop.shopper.buy(key())
+    shop.shopper.cancel(payment_id)
+    shop.shopper.wait_for(payment_id, "Payment cancelled")
+    shop.books.change(
+        "INSERT INTO payment_notices (payment_id, outcome, received_at_ms) VALUES (:id, 'paid', 1)",
+        id=payment_id,
+    )
+    assert command(shop, "mend", payment_id)[0] == 0
+    eventually(
+        lambda: shop.books.rows(
+            "SELECT kind FROM payments WHERE payment_id = :id ORDER BY kind", id=payment_id
+        ),
+        lambda rows: rows == [("charge",), ("refund",)],
+    )
+    assert not shop.books.faults()
+
+
+# --- greetings ---------------------------------------------------------------------------------------
+
+
+def test_a_greeting_without_a_workflow_is_greeted(new_url: NewUrl, tmp_path: Path) -> None:
+    """It was asked for, and the server died before any workflow was told."""
+    with Guestbook(tmp_path / "guestbook.sqlite3") as guestbook:
+        shop = Shop(new_url(), STORE_RECONCILE_SECONDS=0, STORE_GUESTBOOK_URL=guestbook.url)
+        shop.server.start()
+        try:
+            shop.books.change(
+                "INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_at_ms)"
+                " VALUES ('somebody.greeting', 'Ada', 'x', 1, 9999999999999)"
+            )
+            code, said = command(shop, "stuck")
+            assert (code, said.startswith("a greeting, since ")) == (1, True)
+            command(shop, "mend")
+            eventually(lambda: shop.books.rows("SELECT name FROM greetings"), lambda rows: rows == [("Ada",)])
+            assert command(shop, "stuck")[0] == 0
+        finally:
+            shop.server.close()
+
+
+# --- code that has changed -----------------------------------------------------------------------------
+
+
+def test_an_order_that_the_code_cannot_resume_is_listed_and_finishes_when_it_is_put_right(
+    unwatched: Shop,
+) -> None:
+    """A step was renamed under it; the list says which, in one sentence."""
+    shop = unwatched
+    payment_id = paid(shop)
+    shop.server.kill()
+    rename = "UPDATE operation_outputs SET function_name = '{}' WHERE function_name = '{}'"
+    shop.checkpoints.change(rename.format("stamp 1", "tick 1"))
+    shop.server.restart()
+    shop.books.change("UPDATE orders SET updated_at_ms = 1 WHERE payment_id = :id", id=payment_id)
+    code, said = command(shop, "stuck")
+    assert code == 1
+    assert "has a checkpoint, 'stamp 1', that the code of today cannot have made." in said
+    shop.server.kill()
+    shop.checkpoints.change(rename.format("tick 1", "stamp 1"))
+    shop.server.restart()
+    dispatched(shop, payment_id)
+    assert command(shop, "stuck")[0] == 0
+
+
+# --- the commands --------------------------------------------------------------------------------------
+
+
+def test_an_operator_lists_and_mends(unwatched: Shop) -> None:
+    """One line each, or JSON; a dry run changes nothing; the living server then runs them again."""
+    shop = unwatched
+    assert command(shop, "stuck") == (0, "Nothing is stuck.\n")
+    assert command(shop, "mend") == (0, "Nothing is stuck.\n")
+    assert command(shop, "mend", "7") == (1, "Order 7 is not stuck.\n")
+    pending, moving = shop.shopper.buy(key()), paid(shop)
+    shop.server.kill()
+    shop.checkpoints.change("DELETE FROM workflow_status")
+    shop.server.restart()
+    code, said = command(shop, "stuck")
+    assert code == 1
+    assert [line.split(", since ")[0] for line in said.splitlines()] == ["order 1", "order 2"]
+    assert all(line.endswith(": Its checkpoints are gone.") for line in said.splitlines())
+    code, said = command(shop, "stuck", "--json")
+    assert code == 1
+    assert [(each["order_id"], each["workflow_id"]) for each in json.loads(said)] == [
+        (1, pending),
+        (2, f"{moving}.dispatch"),
+    ]
+    assert command(shop, "mend", "--dry-run")[1].startswith("Would run again: order 1, since ")
+    assert mended(shop) == []
+    code, said = command(shop, "mend", "2")
+    assert (code, said.splitlines()[-1]) == (
+        0,
+        "A server does it within a second or two, or as soon as one is started.",
+    )
+    dispatched(shop, moving)
+    assert mended(shop) == [f"{moving}.dispatch"]
+    assert [each["mended"] for each in json.loads(command(shop, "mend", "--json")[1])] == [True]
+    shop.shopper.confirm(pending)
+    dispatched(shop, pending, moving)
+    assert command(shop, "stuck")[0] == 0
+
+
+def test_what_is_under_way_is_not_stuck(unwatched: Shop) -> None:
+    """Orders that wait for their payment, or are on their way, are left alone."""
+    shop = unwatched
+    for _ in range(3):
+        shop.shopper.buy(key())
+        paid(shop)
+    assert command(shop, "stuck") == (0, "Nothing is stuck.\n")
