@@ -21,7 +21,11 @@ _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 10.0
 _REMEMBERED = 10_000
 """Addresses whose failed tries are remembered; the oldest are forgotten."""
-_PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via")
+_PROXY_HEADERS = (
+    "x-", "forwarded", "via", "proxy-", "wl-proxy-", "cf-", "cdn-", "fastly-", "fly-", "akamai-", "ali-",
+    "cloudfront-", "incap-", "ngrok-", "remote-", "tailscale-",
+)  # fmt: skip
+"""What the headers of proxies begin with. No browser sends a header of its own that begins with x-."""
 
 
 class Answer(Enum):
@@ -96,6 +100,21 @@ def _is_local(request: Request) -> bool:
         address is not None
         and address.is_loopback
         and name_asked_for(request) in LOOPBACK_HOSTS
-        and not any(header in request.headers for header in _PROXY_HEADERS)
+        and not _comes_through_a_proxy(request)
         and not str(request.environ.get("SERVER_SOFTWARE")).startswith("waitress")
+    )
+
+
+def _comes_through_a_proxy(request: Request) -> bool:
+    """Whether a request looks like that of a proxy, by its headers or by how it asks.
+
+    A proxy that adds no header, such as nginx with a bare `proxy_pass`, speaks HTTP/1.0 or closes
+    each connection, which no browser of today does. One that adds none and keeps its connections
+    cannot be told from a browser: that is what STORE_TRUSTED_PROXIES is for.
+    """
+    names = [name.lower() for name in request.headers.keys()]  # noqa: SIM118 - iterating gives pairs
+    return (
+        request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0"
+        or "close" in request.headers.get("Connection", "").lower()
+        or any(name.startswith(_PROXY_HEADERS) or name.endswith("-ip") for name in names)
     )

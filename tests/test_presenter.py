@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -68,7 +70,22 @@ def test_the_tools_name_the_server_that_answers(shop: Shop) -> None:
     assert f'name="generation" value="{generation}"' in tools
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Forwarded-For", "Forwarded", "X-Real-IP", "Via", "X-Forwarded-Host", "X-Forwarded-Proto",
+        "X-Forwarded-Port", "X-Forwarded-By", "X-Forwarded-Server", "X-Forwarded-Anything",
+        "x-forwarded-ssl", "X-Client-IP", "X-Cluster-Client-IP", "X-ProxyUser-Ip",
+        "X-Original-Forwarded-For", "X-Original-Host", "X-Original-URL", "X-Envoy-External-Address",
+        "X-Amzn-Trace-Id", "X-Amz-Cf-Id", "X-Azure-ClientIP", "X-Appengine-User-Ip",
+        "X-Vercel-Forwarded-For", "X-Request-Start", "X-ARR-LOG-ID", "X-Remote-Addr",
+        "CF-Connecting-IP", "cf-ray", "CF-IPCountry", "CDN-Loop", "True-Client-IP", "Fastly-Client-IP",
+        "Fastly-FF", "Fly-Client-IP", "Fly-Forwarded-Proto", "WL-Proxy-Client-IP", "Proxy-Client-IP",
+        "Proxy-Connection", "Akamai-Origin-Hop", "Client-IP", "Remote-Addr", "Forwarded-For",
+        "Ali-Cdn-Real-Ip", "Tailscale-User-Login", "Cloudfront-Viewer-Address", "Incap-Client-IP",
+        "Ngrok-Trace-Id",
+    ],
+)  # fmt: skip
 def test_a_proxy_that_nobody_told_of_gets_no_tools(shop: Shop, header: str) -> None:
     """It runs on this machine too, and who is behind it nobody knows."""
     page = as_html(shop, "/", **{header: "192.0.2.7"})
@@ -77,6 +94,30 @@ def test_a_proxy_that_nobody_told_of_gets_no_tools(shop: Shop, header: str) -> N
     for path in _ACTIONS:
         for method in ("GET", "POST", "DELETE"):
             assert as_html(shop, path, method=method, **{header: "192.0.2.7"}).status == 404
+    assert shop.shopper.is_open()
+
+
+@pytest.mark.parametrize(
+    "request_line_and_headers",
+    [
+        "HTTP/1.0\r\nHost: HERE\r\nConnection: close\r\n",
+        "HTTP/1.0\r\nHost: HERE\r\n",
+        "HTTP/1.0\r\n",
+        "HTTP/1.1\r\nHost: HERE\r\nConnection: close\r\n",
+    ],
+    ids=["as nginx does", "HTTP/1.0", "without Host", "HTTP/1.1 as nginx does"],
+)
+def test_a_proxy_that_says_nothing_of_itself_gets_no_tools(shop: Shop, request_line_and_headers: str) -> None:
+    """It is known by how it asks, which no browser of today does."""
+    where = urlsplit(shop.server.url)
+    said = request_line_and_headers.replace("HERE", where.netloc)
+    for path, status in [("POST /crash_application", b"404"), ("POST /restock", b"404"), ("GET /", b"200")]:
+        with socket.create_connection((str(where.hostname), where.port or 0), timeout=20) as connection:
+            connection.sendall(f"{path} {said}Accept: text/html\r\nContent-Length: 0\r\n\r\n".encode())
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.makefile("rb").read()
+        assert answer.split()[1:2] == [status], answer
+        assert b"Crash" not in answer
     assert shop.shopper.is_open()
 
 
