@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from waitress.channel import HTTPChannel
 from waitress.server import create_server
@@ -85,7 +85,8 @@ def serve(
         max_request_header_size=_MAX_HEADER_BYTES,
         ident=None,
         max_request_body_size=_MAX_BODY_BYTES,
-        **_behind_proxies(settings.trusted_proxies),
+        # Left where they are: `origin` says whose are believed, and to `gate` they tell of a proxy.
+        clear_untrusted_proxy_headers=False,
     )
     server.channel_class = _Channel
     server.run()
@@ -102,17 +103,3 @@ def _allow_as_many_files_as_possible() -> None:
     if soft < enough:
         with contextlib.suppress(OSError, ValueError):  # then it stays as it was
             resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
-
-
-def _behind_proxies(count: int) -> dict[str, Any]:
-    """What waitress needs to believe as many proxies as there are, and nobody else."""
-    if count == 0:
-        # Left where they are and believed by nobody: to the presenter's tools they say that
-        # there is a proxy after all, and so that a request from this machine may be anybody's.
-        return {"clear_untrusted_proxy_headers": False}
-    return {
-        "trusted_proxy": "*",
-        "trusted_proxy_count": count,
-        "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"},
-        "clear_untrusted_proxy_headers": True,
-    }

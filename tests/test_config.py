@@ -26,6 +26,8 @@ _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_DISPATCH_TICK_SECONDS", "0", 0.0),
     ("STORE_PRESENTER_PASSWORD", "correct horse: battery", "correct horse: battery"),
     ("STORE_TRUSTED_PROXIES", "1", 1),
+    ("STORE_TRUSTED_PROXY_ADDRESSES", "192.0.2.7", "192.0.2.7"),
+    ("STORE_TRUSTED_PROXY_ADDRESSES", "10.0.0.0/8 , 2001:db8::/32,::1", "10.0.0.0/8,2001:db8::/32,::1"),
     ("STORE_TRUSTED_HOSTS", "widgets.example", "widgets.example"),
     ("STORE_TRUSTED_HOSTS", "a.example, .b.example,192.0.2.7,::1", "a.example,.b.example,192.0.2.7,::1"),
     ("STORE_WEBHOOK_SECRET", f"whsec_{_KEY}", f"whsec_{_KEY}"),
@@ -54,6 +56,10 @@ _BAD: list[tuple[str, str]] = [
     *[("STORE_DISPATCH_TICK_SECONDS", text) for text in ("slow", "-0.1", "nan", "-inf", "3601")],
     *[("STORE_PRESENTER_PASSWORD", text) for text in ("x", "hunter2")],
     *[("STORE_TRUSTED_PROXIES", text) for text in ("yes", "-1", "11", "*")],
+    *[
+        ("STORE_TRUSTED_PROXY_ADDRESSES", text)
+        for text in ("*", "nginx", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.1,", ",", "1.1.1.1 1.1.1.2", "[::1]")
+    ],
     *[
         ("STORE_TRUSTED_HOSTS", text)
         for text in ("*", "a.example:80", "http://a.example", "two words", "a.example,", ",", "..a", "приве́т")

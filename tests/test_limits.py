@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
+from flask import Flask, request
 
-from store import supervisor
+from store import origin, supervisor
 from store.config import Settings
 from store.server import serve
 from tests.conftest import Shop
 from tests.support.refusal import refuses
-from tests.support.shopper import Answer, eventually, key
+from tests.support.shopper import Answer, Shopper, eventually, key
 
 OpenShop = Callable[..., Shop]
 _ENOUGH = "You have enough for now"
@@ -128,6 +129,60 @@ def test_each_address_has_a_limit_of_its_own(open_shop: OpenShop) -> None:
         assert buy_from(shop, address).status == status, address
     # What is kept is a digest.
     assert {len(client) for (client,) in shop.books.rows("SELECT client FROM holds")} == {16}
+
+
+def test_forwarded_headers_of_strangers_are_not_believed(open_shop: OpenShop) -> None:
+    """Whoever reaches the shop directly is one client, whatever they say; a proxy that was named is many."""
+    shop = open_shop(
+        STORE_UNPAID_PER_CLIENT=1,
+        STORE_TRUSTED_PROXIES=1,
+        STORE_TRUSTED_PROXY_ADDRESSES="127.0.0.2, 192.0.2.0/24",
+        STORE_TRUSTED_HOSTS="widgets.example",
+    )
+    for source, second in [("127.0.0.1", 429), ("127.0.0.2", 200)]:
+        visitor = Shopper(shop.server.url, source=source)
+        statuses = [
+            visitor.request("POST", f"/checkout/{key()}", headers={"X-Forwarded-For": address}).status
+            for address in ("198.51.100.1", "198.51.100.2")
+        ]
+        assert statuses == [200, second], source
+        page = visitor.get("/", **{"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"})
+        assert (page.status == 400) is (source == "127.0.0.2")
+        page = visitor.get("/", **{"X-Forwarded-Host": "widgets.example", "X-Forwarded-Proto": "https"})
+        assert ("Strict-Transport-Security" in page.headers) is (source == "127.0.0.2")
+    warnings = [line for line in shop.server.log if "STORE_TRUSTED_PROXY_ADDRESSES" in line]
+    assert len(warnings) == 1, "the operator is told, and the log is not flooded"
+    assert "127.0.0.1" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("proxies", "peer", "forwarded", "client"),
+    [
+        (1, "10.1.2.3", "192.0.2.1", "192.0.2.1"),
+        (1, "::ffff:10.1.2.3", "192.0.2.1", "192.0.2.1"),
+        (1, "::1", "192.0.2.1", "192.0.2.1"),
+        (1, "11.0.0.1", "192.0.2.1", "11.0.0.1"),
+        (1, "127.0.0.1", "192.0.2.1", "127.0.0.1"),
+        (1, "10.1.2.3", "", "10.1.2.3"),
+        (1, "10.1.2.3", "127.0.0.1, 192.0.2.1", "192.0.2.1"),
+        (1, "10.1.2.3", "192.0.2.1:5678", "192.0.2.1"),
+        (1, "10.1.2.3", "2001:db8::1", "2001:0db8:0000:0000"),
+        (1, "10.1.2.3", "[2001:db8::1]:5678", "2001:0db8:0000:0000"),
+        (2, "10.1.2.3", "127.0.0.1, 192.0.2.1, 192.0.2.2", "192.0.2.1"),
+        (2, "10.1.2.3", "192.0.2.2", "10.1.2.3"),
+        (0, "10.1.2.3", "192.0.2.1", "10.1.2.3"),
+    ],
+)
+def test_the_client_is_who_the_outermost_proxy_heard_from(
+    proxies: int, peer: str, forwarded: str, client: str
+) -> None:
+    """As many proxies as there are have each added an address; what is before those is hearsay."""
+    app = Flask("behind proxies")
+    origin.prepare(app, Settings(trusted_proxies=proxies, trusted_proxy_addresses="10.0.0.0/8,::1"))
+    app.add_url_rule("/", view_func=lambda: origin.client_of(request))
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+    seen = app.test_client().get("/", headers=headers, environ_overrides={"REMOTE_ADDR": peer})
+    assert (seen.status_code, seen.text) == (200, client)
 
 
 def test_without_a_limit_one_client_may_hold_them_all(open_shop: OpenShop) -> None:
