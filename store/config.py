@@ -84,6 +84,11 @@ class Settings:
         50,
         "unpaid orders that one address may hold units with; 0 for no limit",
     )
+    connections_per_client: int = _setting(
+        "STORE_CONNECTIONS_PER_CLIENT",
+        500,
+        "connections that one address may have open, of 2000 in all; 0 for no limit",
+    )
     guestbook_url: str = _setting(
         "STORE_GUESTBOOK_URL",
         "",
@@ -227,6 +232,7 @@ _READERS: dict[str, Any] = {
     "STORE_TRUSTED_HOSTS": readers.host_names,
     "STORE_WEBHOOK_SECRET": readers.webhook_secrets,
     "STORE_UNPAID_PER_CLIENT": readers.whole_number(0, 1_000_000),
+    "STORE_CONNECTIONS_PER_CLIENT": readers.whole_number(0, 2000),
     "STORE_GUESTBOOK_URL": readers.web_address,
     "DBOS_DATABASE_URL": readers.database,
     "DBOS_SYSTEM_DATABASE_URL": readers.database,

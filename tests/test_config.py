@@ -36,6 +36,8 @@ _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_GUESTBOOK_URL", "https://books.example/guests", "https://books.example/guests"),
     ("STORE_UNPAID_PER_CLIENT", "0", 0),
     ("STORE_UNPAID_PER_CLIENT", "1000", 1000),
+    ("STORE_CONNECTIONS_PER_CLIENT", "0", 0),
+    ("STORE_CONNECTIONS_PER_CLIENT", "2000", 2000),
     ("DBOS_DATABASE_URL", "sqlite:////srv/shop.db", "sqlite:////srv/shop.db"),
     ("DBOS_DATABASE_URL", "sqlite:///shop.db", f"sqlite:///{Path.cwd() / 'shop.db'}"),
     ("DBOS_DATABASE_URL", "postgresql://u:p@h:5433/widgets", "postgresql+psycopg://u:p@h:5433/widgets"),
@@ -72,6 +74,7 @@ _BAD: list[tuple[str, str]] = [
         ("STORE_GUESTBOOK_URL", text)
         for text in ("here", "127.0.0.1:8001", "ftp://a.example", "http://", "http://a:b", "http://u:hunter2@h/")
     ],
+    *[("STORE_CONNECTIONS_PER_CLIENT", text) for text in ("many", "-1", "5.5", "2001")],
     *[("STORE_UNPAID_PER_CLIENT", text) for text in ("some", "-1", "1.5", "1000001")],
     *[
         (variable, text)

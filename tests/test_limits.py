@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import resource
+import select
 import socket
 import threading
 import time
@@ -205,6 +207,76 @@ def connect(url: str) -> socket.socket:
     """A connection to whoever listens there."""
     where = urlsplit(url)
     return socket.create_connection((str(where.hostname), where.port or 0), timeout=20)
+
+
+@contextlib.contextmanager
+def idlers(url: str, count: int, *sources: str) -> Iterator[list[socket.socket]]:
+    """So many connections from each of these addresses, on which nothing is said."""
+    where = urlsplit(url)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each is a file, and 1024 is usual
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                socket.create_connection(
+                    (str(where.hostname), where.port or 0), timeout=20, source_address=(source, 0)
+                )
+            )
+            for source in sources
+            for _ in range(count)
+        ]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def still_open(connections: list[socket.socket]) -> int:
+    """How many of these the other side has not closed."""
+    poller = select.poll()
+    for connection in connections:
+        poller.register(connection, select.POLLIN)
+    return len(connections) - len(poller.poll(0))
+
+
+def test_one_address_cannot_have_every_connection(open_shop: OpenShop) -> None:
+    """What it opens beyond its limit is closed at once; others are answered, and so is it where it is in."""
+    shop = open_shop()
+    with idlers(shop.server.url, 2300, "127.0.0.2") as connections:
+        for _ in range(20):
+            assert shop.shopper.page("/").status == 200
+        assert eventually(lambda: still_open(connections), lambda count: count <= 500) == 500
+        connections[0].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connections[0].makefile("rb").readline().split()[1] == b"200"
+    visitor = Shopper(shop.server.url, source="127.0.0.2")
+    eventually(visitor.is_open, bool)
+    assert shop.server.output.count("STORE_CONNECTIONS_PER_CLIENT") == 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"STORE_CONNECTIONS_PER_CLIENT": 0}], ids=["limited", "unlimited"])
+def test_when_every_connection_is_taken_the_idle_ones_make_room(
+    open_shop: OpenShop, settings: dict[str, object]
+) -> None:
+    """Those of whoever has most of them first, so that a shopper's own stays open."""
+    shop = open_shop(**settings)
+    with contextlib.ExitStack() as stack:
+        shopper = stack.enter_context(connect(shop.server.url))
+        for sources in (["127.0.0.2", "127.0.0.3", "127.0.0.4"], ["127.0.0.5", "127.0.0.6", "127.0.0.7"]):
+            stack.enter_context(idlers(shop.server.url, 400, *sources))
+            for _ in range(5):
+                assert shop.shopper.page("/").status == 200
+        assert still_open([shopper]) == 1
+        shopper.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert shopper.makefile("rb").readline().split()[1] == b"200"
+
+
+def test_a_proxy_that_was_named_has_no_limit_of_its_own(open_shop: OpenShop) -> None:
+    """All visitors come through it; whoever else connects has one."""
+    shop = open_shop(STORE_CONNECTIONS_PER_CLIENT=5, STORE_TRUSTED_PROXIES=1)
+    with (
+        idlers(shop.server.url, 20, "127.0.0.1") as proxied,
+        idlers(shop.server.url, 20, "127.0.0.2") as strangers,
+    ):
+        assert eventually(lambda: still_open(strangers), lambda count: count <= 5) == 5
+        assert still_open(proxied) == 20
+    eventually(Shopper(shop.server.url, source="127.0.0.2").is_open, bool)
 
 
 def test_headers_without_end_are_refused(shop: Shop) -> None:
