@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 _log = logging.getLogger("store")
 _CONNECTIONS = 2000
-_SPARE_CONNECTIONS = 50
-"""Kept free by closing idle ones, so that whoever comes next is let in."""
+_SPARE_SHARE = 40
+"""One in so many is kept free by closing idle ones, so that whoever comes next is let in."""
 _REFUSALS_AT_ONCE = 50
 _WARNING_SECONDS = 60
 _IDLE_SECONDS = 30
@@ -147,7 +147,8 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     def __init__(self, app: WSGIApplication, settings: Settings, listener: socket.socket, **adjustments: Any):
         self.connections = _Connections(settings)
-        self._most = adjustments["connection_limit"] - _SPARE_CONNECTIONS
+        limit: int = adjustments["connection_limit"]
+        self._most = limit - limit // _SPARE_SHARE
         where = (listener.family, listener.type, listener.proto, listener.getsockname())
         super().__init__(
             app, _sock=listener, sockinfo=where, bind_socket=False, sockets=[listener], **adjustments
