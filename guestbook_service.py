@@ -25,8 +25,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request
 from waitress import serve
@@ -147,6 +149,23 @@ def create_app(book: Guestbook) -> Flask:
     app.register_blueprint(service)
     app.register_error_handler(HTTPException, _explain)
     return app
+
+
+@service.before_app_request
+def refuse_other_names() -> None:
+    """Answer only to names of this machine: another may be a web page's that its owner made mean it."""
+    host = request.headers.get("Host")
+    if host is not None and not _is_loopback(host):  # without: HTTP/1.0, no browser of today
+        abort(400, "The guestbook is for programs on this machine: ask for 127.0.0.1 or localhost.")
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a Host header names this machine."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 @service.post("/record_greeting")

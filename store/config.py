@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,6 +61,12 @@ class Settings:
     trusted_proxies: int = _setting(
         "STORE_TRUSTED_PROXIES", 0, "reverse proxies in front whose `X-Forwarded-*` headers are believed"
     )
+    trusted_proxy_addresses: str = _setting(
+        "STORE_TRUSTED_PROXY_ADDRESSES",
+        "127.0.0.1, ::1",
+        "where those proxies connect from: addresses and networks such as `10.0.0.0/8`, with commas between "
+        "them; nobody else's headers are believed",
+    )
     trusted_hosts: str = _setting(
         "STORE_TRUSTED_HOSTS",
         "",
@@ -86,6 +94,11 @@ class Settings:
     )
     reconcile_seconds: float = _setting(
         "STORE_RECONCILE_SECONDS", 30.0, "time between two looks for stuck orders and greetings; 0 for none"
+    )
+    connections_per_client: int = _setting(
+        "STORE_CONNECTIONS_PER_CLIENT",
+        500,
+        "connections that one address may have open, of 2000 in all; 0 for no limit",
     )
     guestbook_url: str = _setting(
         "STORE_GUESTBOOK_URL",
@@ -136,6 +149,16 @@ class Settings:
         """`environ`, changed so that `from_env` reads these very settings from it."""
         told = {each.metadata["variable"]: str(getattr(self, each.name)) for each in fields(self)}
         return {**environ, **told}
+
+    def is_trusted_proxy(self, address: IPv4Address | IPv6Address | None) -> bool:
+        """Whether a reverse proxy of ours connects from there."""
+        return address is not None and any(address in network for network in self._proxy_networks)
+
+    @cached_property
+    def _proxy_networks(self) -> list[IPv4Network | IPv6Network]:
+        if self.trusted_proxies == 0:
+            return []
+        return [ip_network(text.strip()) for text in self.trusted_proxy_addresses.split(",")]
 
     @property
     def is_for_this_machine_only(self) -> bool:
@@ -216,12 +239,14 @@ _READERS: dict[str, Any] = {
     "STORE_DISPATCH_TICK_SECONDS": readers.seconds(0, 3600),
     "STORE_PRESENTER_PASSWORD": readers.password,
     "STORE_TRUSTED_PROXIES": readers.whole_number(0, 10),
+    "STORE_TRUSTED_PROXY_ADDRESSES": readers.networks,
     "STORE_TRUSTED_HOSTS": readers.host_names,
     "STORE_WEBHOOK_SECRET": readers.webhook_secrets,
     "STORE_UNPAID_PER_CLIENT": readers.whole_number(0, 1_000_000),
     "STORE_GREETINGS_PER_CLIENT": readers.whole_number(0, 1_000_000),
     "STORE_GREETING_WINDOW_SECONDS": readers.seconds(1, 86_400),
     "STORE_RECONCILE_SECONDS": readers.seconds(0, 86_400),
+    "STORE_CONNECTIONS_PER_CLIENT": readers.whole_number(0, 2000),
     "STORE_GUESTBOOK_URL": readers.web_address,
     "DBOS_DATABASE_URL": readers.database,
     "DBOS_SYSTEM_DATABASE_URL": readers.database,

@@ -39,16 +39,21 @@ def begin(key: str, generation: int) -> str | None:
     """Write down that there will be a run; who is to greet in it, or None if this key has had one."""
     # Nobody else's name, so that its signature can be told from theirs.
     visitor = f"Naive visitor {secrets.token_hex(3)}"
-    begun = write(
-        "INSERT INTO naive_runs (run, key, visitor, generation, started_at_ms)"
-        " SELECT count(*) + 1, :key, :visitor, :generation, :at_ms FROM naive_runs WHERE TRUE"
-        " ON CONFLICT DO NOTHING RETURNING run",
-        key=key,
-        visitor=visitor,
-        generation=generation,
-        at_ms=now_ms(),
-    )
-    return visitor if begun else None
+    while True:
+        begun = write(
+            "INSERT INTO naive_runs (run, key, visitor, generation, started_at_ms)"
+            " SELECT coalesce(max(run), 0) + 1, :key, :visitor, :generation, :at_ms"
+            " FROM naive_runs WHERE TRUE ON CONFLICT DO NOTHING RETURNING run",
+            key=key,
+            visitor=visitor,
+            generation=generation,
+            at_ms=now_ms(),
+        )
+        if begun:
+            return visitor
+        if write("SELECT run FROM naive_runs WHERE key = :key", key=key):
+            return None
+        # On Postgres another key took that number at the same time, so there is a next one now.
 
 
 def run(key: str, visitor: str) -> None:

@@ -1,8 +1,10 @@
-"""Owns how the store speaks to the online guestbook. Imports `patience`.
+"""Owns how the store speaks to the online guestbook. Imports `patience` and `vocabulary`.
 
 It is somebody else's system: it may be away, slow, broken, or answer something else altogether. What it
 said is sorted here into three: it signed; it may sign later, so that asking again makes sense; it never
 will. Asking again is safe, because the key of a request makes it one signature.
+
+Its texts are cleaned on the way in: JSON can hold characters that neither UTF-8 nor Postgres can.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from store.patience import TooSlow, promptly
+from store.vocabulary import NAME_MAX_LENGTH, fit_to_show
 
 _SIGN_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
@@ -116,14 +119,14 @@ def _signature(found: Any) -> Signature:
     number, name = (found.get("signature"), found.get("name")) if isinstance(found, dict) else (None, None)
     if type(number) is not int or not 0 < number <= _LARGEST_NUMBER or not isinstance(name, str):
         raise Unavailable("The guestbook answers something that is no signature.")
-    return Signature(number, name)
+    return Signature(number, fit_to_show(name, NAME_MAX_LENGTH))
 
 
 def _reason(status: int, answer: bytes) -> str:
     found = _json(answer)
     said = found.get("error") if isinstance(found, dict) else None
     if isinstance(said, str) and said.strip():
-        return f"The guestbook refuses ({status}): {said[:_LONGEST_REASON]}"
+        return f"The guestbook refuses ({status}): {fit_to_show(said, _LONGEST_REASON)}"
     return f"The guestbook refuses ({status}) and does not say why."
 
 

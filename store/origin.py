@@ -5,35 +5,86 @@ Imports `config`.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, abort, request
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from store.config import LOOPBACK_HOSTS, Settings
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_log = logging.getLogger("store")
 
 
 def prepare(app: Flask, settings: Settings) -> None:
-    """Have `app` refuse what nobody who belongs here would send."""
+    """Have `app` believe its proxies, and refuse what nobody who belongs here would send."""
+    if settings.trusted_proxies:
+        app.wsgi_app = BehindProxies(app.wsgi_app, settings)  # type: ignore[assignment, method-assign]
     app.before_request(partial(_refuse_unknown_names, settings))
     app.before_request(_refuse_changes_by_other_sites)
 
 
-def address_of(request: Request) -> IPv4Address | IPv6Address | None:
-    """Where a request comes from; None if that is no address, as of a Unix socket."""
+class BehindProxies:
+    """Applies the X-Forwarded headers of the proxies that the settings name, and of nobody else.
+
+    Each proxy adds the address that it heard from to X-Forwarded-For. The scheme and the host are what
+    the last proxy says, because proxies replace these. Nothing else in the store reads these headers,
+    so those of a stranger are ignored by not applying them.
+    """
+
+    def __init__(self, app: WSGIApplication, settings: Settings) -> None:
+        self._app = app
+        self._believing = ProxyFix(app, x_for=settings.trusted_proxies, x_proto=1, x_host=1)
+        self._settings = settings
+        self._has_warned = False
+
+    def __call__(self, wsgi: WSGIEnvironment, start_response: StartResponse, /) -> Iterable[bytes]:
+        """Answer one request."""
+        peer = wsgi.get("REMOTE_ADDR", "")
+        if not self._settings.is_trusted_proxy(parse_address(peer)):
+            if "HTTP_X_FORWARDED_FOR" in wsgi and not self._has_warned:
+                self._has_warned = True  # once: whoever else says so may be anybody
+                _log.warning(
+                    "ignored X-Forwarded-For from %s, which is not in STORE_TRUSTED_PROXY_ADDRESSES", peer
+                )
+            return self._app(wsgi, start_response)
+        scheme = wsgi.pop("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
+        if scheme in {"http", "https"}:
+            wsgi["HTTP_X_FORWARDED_PROTO"] = scheme
+        return self._believing(wsgi, start_response)
+
+
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address, with or without a port, IPv4 written as IPv6 as IPv4; None if it is none."""
     try:
-        address = ip_address(request.remote_addr or "")
+        if text.startswith("[") or text.count(":") == 1:
+            text = urlsplit(f"//{text}").hostname or ""
+        address = ip_address(text)
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def address_of(request: Request) -> IPv4Address | IPv6Address | None:
+    """Where a request comes from; None if that is no address."""
+    return parse_address(request.remote_addr or "")
+
+
 def client_of(request: Request) -> str:
-    """The client that a request counts for: an address; of IPv6 the network, because one has a whole /64."""
-    address = address_of(request)
+    """The client that a request counts for."""
+    return client_at(address_of(request))
+
+
+def client_at(address: IPv4Address | IPv6Address | None) -> str:
+    """The client at an address; of IPv6 the network, because one client has a whole /64."""
     if isinstance(address, IPv6Address):
         return address.exploded[:19]
     return str(address)

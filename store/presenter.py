@@ -20,11 +20,12 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from store import actions, durability
 from store.config import Settings
-from store.gate import Answer, Gate
+from store.gate import COOKIE, Answer, Gate
 from store.queries import Generation
 from store.web import fragment, htmx, queries
 
 presenter = Blueprint("presenter", __name__)
+_REMEMBER_SECONDS = 30 * 24 * 3600
 _CHALLENGE = WWWAuthenticate("basic", {"realm": "The presenter's tools", "charset": "UTF-8"})
 
 
@@ -75,13 +76,25 @@ def refuse_others() -> None:
     if answer is Answer.TOO_SOON:
         seconds = _gate().seconds_to_wait(request)
         raise TooManyRequests(
-            f"That password was wrong: wait {seconds} s before the next try.", retry_after=seconds
+            f"A wrong password has just come from where you are: wait {seconds} s before the next try.",
+            retry_after=seconds,
         )
     if answer is Answer.UNKNOWN:
         raise Unauthorized(
             "The presenter's tools need the password that the shop was started with.",
             www_authenticate=_CHALLENGE,
         )
+
+
+@presenter.after_request
+def remember_browser(response: Response) -> Response:
+    """Recognise a browser that was let in, whoever else tries passwords from its address later."""
+    cookie = _gate().cookie_for(request) if response.status_code < 400 else None
+    if cookie is not None:
+        response.set_cookie(
+            COOKIE, cookie, _REMEMBER_SECONDS, secure=request.is_secure, httponly=True, samesite="Lax"
+        )
+    return response
 
 
 @presenter.get("/presenter")

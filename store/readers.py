@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,20 @@ def webhook_secrets(variable: str, text: str) -> str:
                 "in base64, with or without whsec_ before them."
             )
     return text
+
+
+def networks(variable: str, text: str) -> str:
+    """Addresses and networks, with commas between them."""
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        try:
+            ip_network(part)
+        except ValueError:
+            raise ValueError(
+                f"{variable} must be addresses or networks with commas between them, "
+                f"such as 127.0.0.1, 10.0.0.0/8, not {part[:80]!r}."
+            ) from None
+    return ",".join(parts)
 
 
 def host_names(variable: str, text: str) -> str:

@@ -65,7 +65,13 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        is_every_address = family == socket.AF_INET6 and address[0] == "::"
+        return socket.create_server(
+            address[:2],
+            family=family,
+            backlog=_BACKLOG,
+            dualstack_ipv6=is_every_address and socket.has_dualstack_ipv6(),  # IPv4 too
+        )
     except OSError as error:
         raise BadSetting(
             f"STORE_HOST {host} and STORE_PORT {port} cannot be listened on ({error.strerror}): "

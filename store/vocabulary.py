@@ -160,12 +160,26 @@ def fault_of_name(name: str) -> str | None:
         return "A greeting needs a name: write yours."
     if len(name) > NAME_MAX_LENGTH:
         return f"That name is too long: use at most {NAME_MAX_LENGTH} characters."
-    # Cc: control characters. Zl, Zp: ends of lines. Cs: halves of characters.
-    if any(unicodedata.category(ch) in {"Cc", "Cs", "Zl", "Zp"} or ch in _TURNING for ch in name):
+    if any(_cannot_be_shown(ch) for ch in name):
         return "That name has characters that cannot be shown: leave them out."
     if "<" in name or ">" in name:
         return "A name has no markup in it: leave out < and >."
     return None
+
+
+def fit_to_show(text: str, max_length: int) -> str:
+    """What somebody else's system has said, as it may be stored and shown.
+
+    A character that cannot be is replaced by U+FFFD. A text that is too long ends in an ellipsis.
+    """
+    if len(text) > max_length:
+        text = text[: max_length - 1] + "…"
+    return "".join("\ufffd" if _cannot_be_shown(ch) else ch for ch in text)
+
+
+def _cannot_be_shown(ch: str) -> bool:
+    # Cc: control characters. Zl, Zp: ends of lines. Cs: halves of characters.
+    return unicodedata.category(ch) in {"Cc", "Cs", "Zl", "Zp"} or ch in _TURNING
 
 
 def price(cents: int) -> str:

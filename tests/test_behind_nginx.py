@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from store.config import ROOT
-from tests.conftest import NewUrl
+from tests.conftest import NewUrl, Shop
 from tests.support.shopper import HTML, Answer, Shopper, eventually, key
 from tests.test_supervisor import Kept
 
@@ -32,16 +32,31 @@ def kept(new_url: NewUrl) -> Iterator[Kept]:
 
 @pytest.fixture(scope="module")
 def proxy(kept: Kept, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shopper]:
-    """Somebody who comes through nginx; without one here a skip, or a failure where it is required."""
+    """Somebody who comes through nginx, set up as the README says."""
+    block = re.search(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert block
+    assert "http://127.0.0.1:8000" in block[1]
+    yield from _through_nginx(
+        tmp_path_factory.mktemp("nginx"), block[1].replace("http://127.0.0.1:8000", kept.parent.url)
+    )
+
+
+@pytest.fixture
+def bare_proxy(shop: Shop, tmp_path: Path) -> Iterator[Shopper]:
+    """Somebody who comes through an nginx that the shop was not told of, and that adds nothing."""
+    yield from _through_nginx(tmp_path, f"location / {{ proxy_pass {shop.server.url}; }}")
+
+
+def _through_nginx(folder: Path, block: str) -> Iterator[Shopper]:
+    """Run nginx; without one here a skip, or a failure where it is required."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         if os.environ.get("WIDGET_STORE_REQUIRE_ALL") == "1":
             pytest.fail("no nginx on this machine")
         pytest.skip("no nginx on this machine")
-    folder = tmp_path_factory.mktemp("nginx")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    settings = _settings(folder, port, kept.parent.url)
+    settings = _settings(folder, port, block)
     nginx = subprocess.Popen([program, "-p", folder, "-e", folder / "error.log", "-c", settings])
     shopper = Shopper(f"http://127.0.0.1:{port}")
     try:
@@ -52,18 +67,15 @@ def proxy(kept: Kept, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop
         nginx.wait()
 
 
-def _settings(folder: Path, port: int, shop: str) -> Path:
-    """The README's block, for the address of this shop, in the least that nginx needs around it."""
-    block = re.search(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert block
-    assert "http://127.0.0.1:8000" in block[1]
+def _settings(folder: Path, port: int, block: str) -> Path:
+    """A block of settings, in the least that nginx needs around it."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     path = folder / "nginx.conf"
     path.write_text(
         "daemon off; worker_processes 1; pid nginx.pid; events {}\n"
         "http { access_log off;\n"
         + "".join(f"{kind}_temp_path {kind};\n" for kind in kinds)
-        + f"server {{ listen 127.0.0.1:{port}; {block[1].replace('http://127.0.0.1:8000', shop)} }} }}\n",
+        + f"server {{ listen 127.0.0.1:{port}; {block} }} }}\n",
         encoding="utf-8",
     )
     return path
@@ -114,3 +126,12 @@ def test_a_crash_behind_the_proxy_is_a_pause(kept: Kept, proxy: Shopper) -> None
     )
     assert page.status == 200
     kept.wait_for_deaths(1)
+
+
+def test_behind_a_bare_proxy_nobody_gets_the_tools(shop: Shop, bare_proxy: Shopper) -> None:
+    """Neither by a page nor by a program, whatever name they ask for; on the machine itself they stay."""
+    for headers in ({}, {"Host": _NAME}, {"Host": "127.0.0.1"}):
+        assert "Crash" not in bare_proxy.request("GET", "/", headers={**HTML, **headers}).text
+        for path in ("/crash_application", "/restock"):
+            assert bare_proxy.request("POST", path, headers=headers).status == 404
+    assert "Crash" in shop.shopper.page("/").text

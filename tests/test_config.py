@@ -26,6 +26,8 @@ _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_DISPATCH_TICK_SECONDS", "0", 0.0),
     ("STORE_PRESENTER_PASSWORD", "correct horse: battery", "correct horse: battery"),
     ("STORE_TRUSTED_PROXIES", "1", 1),
+    ("STORE_TRUSTED_PROXY_ADDRESSES", "192.0.2.7", "192.0.2.7"),
+    ("STORE_TRUSTED_PROXY_ADDRESSES", "10.0.0.0/8 , 2001:db8::/32,::1", "10.0.0.0/8,2001:db8::/32,::1"),
     ("STORE_TRUSTED_HOSTS", "widgets.example", "widgets.example"),
     ("STORE_TRUSTED_HOSTS", "a.example, .b.example,192.0.2.7,::1", "a.example,.b.example,192.0.2.7,::1"),
     ("STORE_WEBHOOK_SECRET", f"whsec_{_KEY}", f"whsec_{_KEY}"),
@@ -37,6 +39,8 @@ _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_GREETINGS_PER_CLIENT", "0", 0),
     ("STORE_GREETING_WINDOW_SECONDS", "1.5", 1.5),
     ("STORE_RECONCILE_SECONDS", "0", 0.0),
+    ("STORE_CONNECTIONS_PER_CLIENT", "0", 0),
+    ("STORE_CONNECTIONS_PER_CLIENT", "2000", 2000),
     ("DBOS_DATABASE_URL", "sqlite:////srv/shop.db", "sqlite:////srv/shop.db"),
     ("DBOS_DATABASE_URL", "sqlite:///shop.db", f"sqlite:///{Path.cwd() / 'shop.db'}"),
     ("DBOS_DATABASE_URL", "postgresql://u:p@h:5433/widgets", "postgresql+psycopg://u:p@h:5433/widgets"),
@@ -61,6 +65,10 @@ _BAD: list[tuple[str, str]] = [
     *[("STORE_GREETING_WINDOW_SECONDS", text) for text in ("soon", "0.9", "86401", "nan")],
     *[("STORE_TRUSTED_PROXIES", text) for text in ("yes", "-1", "11", "*")],
     *[
+        ("STORE_TRUSTED_PROXY_ADDRESSES", text)
+        for text in ("*", "nginx", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.1,", ",", "1.1.1.1 1.1.1.2", "[::1]")
+    ],
+    *[
         ("STORE_TRUSTED_HOSTS", text)
         for text in ("*", "a.example:80", "http://a.example", "two words", "a.example,", ",", "..a", "приве́т")
     ],
@@ -72,6 +80,7 @@ _BAD: list[tuple[str, str]] = [
         ("STORE_GUESTBOOK_URL", text)
         for text in ("here", "127.0.0.1:8001", "ftp://a.example", "http://", "http://a:b", "http://u:hunter2@h/")
     ],
+    *[("STORE_CONNECTIONS_PER_CLIENT", text) for text in ("many", "-1", "5.5", "2001")],
     *[("STORE_UNPAID_PER_CLIENT", text) for text in ("some", "-1", "1.5", "1000001")],
     *[
         (variable, text)

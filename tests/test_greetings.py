@@ -273,6 +273,11 @@ class _Odd(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.listed)  # type: ignore[attr-defined]
+
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
@@ -281,6 +286,7 @@ class _Odd(BaseHTTPRequestHandler):
 def odd() -> Iterator[ThreadingHTTPServer]:
     """A service whose answers a test makes up."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Odd)
+    server.listed = b"{}"  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -309,6 +315,49 @@ def test_rubbish_of_every_kind_is_no_signature(
     wait_for(shop.shopper, one_key, "Thank you")
     assert greetings(shop) == [(7, "Ada")]
     assert not odd.answers  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "odd_text",
+    [
+        "\ud800",
+        "\udfff\ud83d",
+        "\0",
+        "\x1b[31m",
+        "\u202e",
+        "\u2028",
+        "\r\nSet-Cookie: a=b",
+        "x" * 100_000,
+        "<b>",
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_what_others_say_is_fit_to_be_shown_and_kept(
+    open_shop: Callable[..., Shop], odd: ThreadingHTTPServer, odd_text: str
+) -> None:
+    """Halves of characters, NUL, which Postgres refuses, what turns text round, and no end of it."""
+    odd.answers = [  # type: ignore[attr-defined]
+        (200, json.dumps({"signature": 7, "name": f"Ada{odd_text}"}).encode()),
+        (422, json.dumps({"error": f"Not you{odd_text}, Grace"}).encode()),
+    ]
+    odd.listed = json.dumps(  # type: ignore[attr-defined]
+        {"signatures": [{"signature": 7, "name": f"Ada{odd_text}"}, {"signature": 6, "name": odd_text}]}
+    ).encode()
+    shop = open_shop(STORE_GUESTBOOK_URL=f"http://127.0.0.1:{odd.server_port}")
+    wait_for(shop.shopper, sign(shop.shopper, "Ada"), "Thank you")
+    assert greetings(shop) == [(7, "Ada")]
+    refused = sign(shop.shopper, "Grace")
+    page = wait_for(shop.shopper, refused, "The guestbook will not have it")
+    assert "The guestbook refuses (422): Not you" in page.text
+    books = eventually(
+        lambda: shop.shopper.page("/guestbook"), lambda page: page.status == 200 and ">7</span>" in page.text
+    )
+    names = re.findall(r"<bdi>(.*?)</bdi>", books.text, re.DOTALL)
+    assert len(names) == 3  # two over there, one here
+    for text in (*names, page.text):
+        assert not re.search("[\ud800-\udfff\0\x1b\u202e\u2028\r]|<b>|x{201}", text)
+    assert max(map(len, names)) <= len("Ada") + 80
+    assert greet(shop.shopper, "Grace", refused).status == 502
 
 
 # --- crashes ------------------------------------------------------------------------------------

@@ -138,6 +138,24 @@ def test_what_it_does_not_answer_it_says(guestbook: Guestbook, method: str, path
     assert (answer.status, is_one_sentence(answer.json["error"])) == (status, True)
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8001", "127.0.0.1.evil.example", "192.0.2.7", "[2001:db8::1]", "[", ""],
+)
+def test_a_name_that_is_not_of_this_machine_is_refused(guestbook: Guestbook, host: str) -> None:
+    """Somebody's web page may call this machine by a name of its own (DNS rebinding)."""
+    for method, path in [("GET", "/signatures"), ("POST", "/record_greeting"), ("POST", "/trouble")]:
+        answer = guestbook.request(method, path, '{"name": "Ada", "kind": "die"}', {**JSON, "Host": host})
+        assert (answer.status, is_one_sentence(answer.json["error"])) == (400, True)
+    assert guestbook.get("/signatures").json["total"] == 0
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8001", "127.0.0.1:1", "127.0.0.2", "[::1]:8001"])
+def test_every_name_of_this_machine_will_do(guestbook: Guestbook, host: str) -> None:
+    """And what names nobody, as programs that speak HTTP/1.0, is no web page."""
+    assert guestbook.get("/signatures", Host=host).status == 200
+
+
 def test_it_runs_by_itself() -> None:
     """With the command at its top; and says where it is."""
     said = (ROOT / "guestbook_service.py").read_text(encoding="utf-8")

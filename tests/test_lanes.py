@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import html
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
 
+from store import naive
 from store.lanes import code
 from tests.conftest import Shop
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import refuses
-from tests.support.shopper import HTML, eventually
+from tests.support.shopper import HTML, Answer, eventually, key
 from tests.test_presenter import PASSWORD
 
 OpenShop = Callable[..., Shop]
@@ -70,6 +74,51 @@ def test_without_a_crash_both_lanes_end_well(open_shop: OpenShop, guestbook: Gue
         "charged_and_never_shipped": 0,
         "greetings_never_written_down": 0,
     }
+    assert not shop.books.faults()
+
+
+def test_each_key_has_one_run_and_a_number_of_its_own(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever begins at the same moment: of the same key all but one hear that it has begun."""
+    shop = open_shop()
+    url = shop.database_url.replace("postgresql://", "postgresql+psycopg://")
+    engine = sa.create_engine(url, pool_size=16)
+    monkeypatch.setattr(naive.Lane, "engine", engine, raising=False)
+    for _ in range(10):
+        together = threading.Barrier(16)
+
+        def begin(one: str, together: threading.Barrier = together) -> str | None:
+            together.wait()
+            return naive.begin(one, generation=1)
+
+        with ThreadPoolExecutor(16) as pool:
+            visitors = list(pool.map(begin, [key() for _ in range(8)] * 2))
+        assert len([visitor for visitor in visitors if visitor is not None]) == 8, visitors
+    engine.dispose()
+    assert shop.books.rows("SELECT run FROM naive_runs ORDER BY run") == [(run,) for run in range(1, 81)]
+
+
+@pytest.mark.parametrize("clicks_of_each_key", [1, 2])
+def test_clicks_at_once_are_one_run_for_each_key(
+    open_shop: OpenShop, guestbook: Guestbook, clicks_of_each_key: int
+) -> None:
+    """Two keys are two runs, and two clicks with one key are one, however they meet."""
+    shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.02)
+    keys = [key() for _ in range(6)]
+
+    def click(one: str) -> Answer:
+        # 503 asks to come again, which the page does by itself: on a busy machine a click may take longer.
+        return eventually(lambda: shop.shopper.submit("/lanes", key=one), lambda answer: answer.status != 503)
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(click, sorted(keys * clicks_of_each_key)))
+    assert [answer.status for answer in answers] == [303] * len(answers)
+    runs = shop.books.rows("SELECT run, key FROM naive_runs ORDER BY run")
+    assert [number for number, _ in runs] == list(range(1, 7))
+    assert {one for _, one in runs} == set(keys)
+    visitors = eventually(lambda: shop.books.rows("SELECT name FROM greetings"), lambda rows: len(rows) == 6)
+    assert {name for (name,) in visitors} == {f"Durable visitor {number}" for number in range(1, 7)}
     assert not shop.books.faults()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import resource
+import select
 import socket
 import threading
 import time
@@ -12,13 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
+from flask import Flask, request
 
-from store import supervisor
+from store import origin, supervisor
 from store.config import Settings
 from store.server import serve
 from tests.conftest import Shop
 from tests.support.refusal import refuses
-from tests.support.shopper import Answer, eventually, key
+from tests.support.shopper import Answer, Shopper, eventually, key
 
 OpenShop = Callable[..., Shop]
 _ENOUGH = "You have enough for now"
@@ -130,6 +133,60 @@ def test_each_address_has_a_limit_of_its_own(open_shop: OpenShop) -> None:
     assert {len(client) for (client,) in shop.books.rows("SELECT client FROM holds")} == {16}
 
 
+def test_forwarded_headers_of_strangers_are_not_believed(open_shop: OpenShop) -> None:
+    """Whoever reaches the shop directly is one client, whatever they say; a proxy that was named is many."""
+    shop = open_shop(
+        STORE_UNPAID_PER_CLIENT=1,
+        STORE_TRUSTED_PROXIES=1,
+        STORE_TRUSTED_PROXY_ADDRESSES="127.0.0.2, 192.0.2.0/24",
+        STORE_TRUSTED_HOSTS="widgets.example",
+    )
+    for source, second in [("127.0.0.1", 429), ("127.0.0.2", 200)]:
+        visitor = Shopper(shop.server.url, source=source)
+        statuses = [
+            visitor.request("POST", f"/checkout/{key()}", headers={"X-Forwarded-For": address}).status
+            for address in ("198.51.100.1", "198.51.100.2")
+        ]
+        assert statuses == [200, second], source
+        page = visitor.get("/", **{"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"})
+        assert (page.status == 400) is (source == "127.0.0.2")
+        page = visitor.get("/", **{"X-Forwarded-Host": "widgets.example", "X-Forwarded-Proto": "https"})
+        assert ("Strict-Transport-Security" in page.headers) is (source == "127.0.0.2")
+    warnings = [line for line in shop.server.log if "STORE_TRUSTED_PROXY_ADDRESSES" in line]
+    assert len(warnings) == 1, "the operator is told, and the log is not flooded"
+    assert "127.0.0.1" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("proxies", "peer", "forwarded", "client"),
+    [
+        (1, "10.1.2.3", "192.0.2.1", "192.0.2.1"),
+        (1, "::ffff:10.1.2.3", "192.0.2.1", "192.0.2.1"),
+        (1, "::1", "192.0.2.1", "192.0.2.1"),
+        (1, "11.0.0.1", "192.0.2.1", "11.0.0.1"),
+        (1, "127.0.0.1", "192.0.2.1", "127.0.0.1"),
+        (1, "10.1.2.3", "", "10.1.2.3"),
+        (1, "10.1.2.3", "127.0.0.1, 192.0.2.1", "192.0.2.1"),
+        (1, "10.1.2.3", "192.0.2.1:5678", "192.0.2.1"),
+        (1, "10.1.2.3", "2001:db8::1", "2001:0db8:0000:0000"),
+        (1, "10.1.2.3", "[2001:db8::1]:5678", "2001:0db8:0000:0000"),
+        (2, "10.1.2.3", "127.0.0.1, 192.0.2.1, 192.0.2.2", "192.0.2.1"),
+        (2, "10.1.2.3", "192.0.2.2", "10.1.2.3"),
+        (0, "10.1.2.3", "192.0.2.1", "10.1.2.3"),
+    ],
+)
+def test_the_client_is_who_the_outermost_proxy_heard_from(
+    proxies: int, peer: str, forwarded: str, client: str
+) -> None:
+    """As many proxies as there are have each added an address; what is before those is hearsay."""
+    app = Flask("behind proxies")
+    origin.prepare(app, Settings(trusted_proxies=proxies, trusted_proxy_addresses="10.0.0.0/8,::1"))
+    app.add_url_rule("/", view_func=lambda: origin.client_of(request))
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+    seen = app.test_client().get("/", headers=headers, environ_overrides={"REMOTE_ADDR": peer})
+    assert (seen.status_code, seen.text) == (200, client)
+
+
 def test_without_a_limit_one_client_may_hold_them_all(open_shop: OpenShop) -> None:
     """0, for an audience that shares one address."""
     shop = open_shop(STORE_UNPAID_PER_CLIENT=0, units=60)
@@ -150,6 +207,76 @@ def connect(url: str) -> socket.socket:
     """A connection to whoever listens there."""
     where = urlsplit(url)
     return socket.create_connection((str(where.hostname), where.port or 0), timeout=20)
+
+
+@contextlib.contextmanager
+def idlers(url: str, count: int, *sources: str) -> Iterator[list[socket.socket]]:
+    """So many connections from each of these addresses, on which nothing is said."""
+    where = urlsplit(url)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each is a file, and 1024 is usual
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                socket.create_connection(
+                    (str(where.hostname), where.port or 0), timeout=20, source_address=(source, 0)
+                )
+            )
+            for source in sources
+            for _ in range(count)
+        ]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def still_open(connections: list[socket.socket]) -> int:
+    """How many of these the other side has not closed."""
+    poller = select.poll()
+    for connection in connections:
+        poller.register(connection, select.POLLIN)
+    return len(connections) - len(poller.poll(0))
+
+
+def test_one_address_cannot_have_every_connection(open_shop: OpenShop) -> None:
+    """What it opens beyond its limit is closed at once; others are answered, and so is it where it is in."""
+    shop = open_shop()
+    with idlers(shop.server.url, 2300, "127.0.0.2") as connections:
+        for _ in range(20):
+            assert shop.shopper.page("/").status == 200
+        assert eventually(lambda: still_open(connections), lambda count: count <= 500) == 500
+        connections[0].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connections[0].makefile("rb").readline().split()[1] == b"200"
+    visitor = Shopper(shop.server.url, source="127.0.0.2")
+    eventually(visitor.is_open, bool)
+    assert shop.server.output.count("STORE_CONNECTIONS_PER_CLIENT") == 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"STORE_CONNECTIONS_PER_CLIENT": 0}], ids=["limited", "unlimited"])
+def test_when_every_connection_is_taken_the_idle_ones_make_room(
+    open_shop: OpenShop, settings: dict[str, object]
+) -> None:
+    """Those of whoever has most of them first, so that a shopper's own stays open."""
+    shop = open_shop(**settings)
+    with contextlib.ExitStack() as stack:
+        shopper = stack.enter_context(connect(shop.server.url))
+        for sources in (["127.0.0.2", "127.0.0.3", "127.0.0.4"], ["127.0.0.5", "127.0.0.6", "127.0.0.7"]):
+            stack.enter_context(idlers(shop.server.url, 400, *sources))
+            for _ in range(5):
+                assert shop.shopper.page("/").status == 200
+        assert still_open([shopper]) == 1
+        shopper.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert shopper.makefile("rb").readline().split()[1] == b"200"
+
+
+def test_a_proxy_that_was_named_has_no_limit_of_its_own(open_shop: OpenShop) -> None:
+    """All visitors come through it; whoever else connects has one."""
+    shop = open_shop(STORE_CONNECTIONS_PER_CLIENT=5, STORE_TRUSTED_PROXIES=1)
+    with (
+        idlers(shop.server.url, 20, "127.0.0.1") as proxied,
+        idlers(shop.server.url, 20, "127.0.0.2") as strangers,
+    ):
+        assert eventually(lambda: still_open(strangers), lambda count: count <= 5) == 5
+        assert still_open(proxied) == 20
+    eventually(Shopper(shop.server.url, source="127.0.0.2").is_open, bool)
 
 
 def test_headers_without_end_are_refused(shop: Shop) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,7 +20,7 @@ from store.gate import Gate
 from tests.conftest import Shop
 from tests.support.refusal import is_one_sentence
 from tests.support.server import SERVER
-from tests.support.shopper import HTML, Answer, key
+from tests.support.shopper import HTML, Answer, eventually, key
 
 PASSWORD = "correct horse: battery"  # noqa: S105 - of shops that close with the test
 _TOOLS = ("/presenter", "/presenter/tools")
@@ -68,7 +71,22 @@ def test_the_tools_name_the_server_that_answers(shop: Shop) -> None:
     assert f'name="generation" value="{generation}"' in tools
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Forwarded-For", "Forwarded", "X-Real-IP", "Via", "X-Forwarded-Host", "X-Forwarded-Proto",
+        "X-Forwarded-Port", "X-Forwarded-By", "X-Forwarded-Server", "X-Forwarded-Anything",
+        "x-forwarded-ssl", "X-Client-IP", "X-Cluster-Client-IP", "X-ProxyUser-Ip",
+        "X-Original-Forwarded-For", "X-Original-Host", "X-Original-URL", "X-Envoy-External-Address",
+        "X-Amzn-Trace-Id", "X-Amz-Cf-Id", "X-Azure-ClientIP", "X-Appengine-User-Ip",
+        "X-Vercel-Forwarded-For", "X-Request-Start", "X-ARR-LOG-ID", "X-Remote-Addr",
+        "CF-Connecting-IP", "cf-ray", "CF-IPCountry", "CDN-Loop", "True-Client-IP", "Fastly-Client-IP",
+        "Fastly-FF", "Fly-Client-IP", "Fly-Forwarded-Proto", "WL-Proxy-Client-IP", "Proxy-Client-IP",
+        "Proxy-Connection", "Akamai-Origin-Hop", "Client-IP", "Remote-Addr", "Forwarded-For",
+        "Ali-Cdn-Real-Ip", "Tailscale-User-Login", "Cloudfront-Viewer-Address", "Incap-Client-IP",
+        "Ngrok-Trace-Id",
+    ],
+)  # fmt: skip
 def test_a_proxy_that_nobody_told_of_gets_no_tools(shop: Shop, header: str) -> None:
     """It runs on this machine too, and who is behind it nobody knows."""
     page = as_html(shop, "/", **{header: "192.0.2.7"})
@@ -77,6 +95,30 @@ def test_a_proxy_that_nobody_told_of_gets_no_tools(shop: Shop, header: str) -> N
     for path in _ACTIONS:
         for method in ("GET", "POST", "DELETE"):
             assert as_html(shop, path, method=method, **{header: "192.0.2.7"}).status == 404
+    assert shop.shopper.is_open()
+
+
+@pytest.mark.parametrize(
+    "request_line_and_headers",
+    [
+        "HTTP/1.0\r\nHost: HERE\r\nConnection: close\r\n",
+        "HTTP/1.0\r\nHost: HERE\r\n",
+        "HTTP/1.0\r\n",
+        "HTTP/1.1\r\nHost: HERE\r\nConnection: close\r\n",
+    ],
+    ids=["as nginx does", "HTTP/1.0", "without Host", "HTTP/1.1 as nginx does"],
+)
+def test_a_proxy_that_says_nothing_of_itself_gets_no_tools(shop: Shop, request_line_and_headers: str) -> None:
+    """It is known by how it asks, which no browser of today does."""
+    where = urlsplit(shop.server.url)
+    said = request_line_and_headers.replace("HERE", where.netloc)
+    for path, status in [("POST /crash_application", b"404"), ("POST /restock", b"404"), ("GET /", b"200")]:
+        with socket.create_connection((str(where.hostname), where.port or 0), timeout=20) as connection:
+            connection.sendall(f"{path} {said}Accept: text/html\r\nContent-Length: 0\r\n\r\n".encode())
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.makefile("rb").read()
+        assert answer.split()[1:2] == [status], answer
+        assert b"Crash" not in answer
     assert shop.shopper.is_open()
 
 
@@ -192,6 +234,64 @@ def test_failed_tries_are_slowed_down(open_shop: Callable[..., Shop]) -> None:
     assert shop.server.script == SERVER
 
 
+def test_guesses_do_not_keep_out_who_has_signed_in_before(open_shop: Callable[..., Shop]) -> None:
+    """A browser is recognised by its cookie, behind the same router as a guesser and after a crash."""
+    shop = open_shop(STORE_PRESENTER_PASSWORD=PASSWORD)
+    signed_in = as_html(shop, "/presenter", **credentials(PASSWORD))
+    assert signed_in.status == 303
+    recognised = {"Cookie": signed_in.headers.get("Set-Cookie", "").partition(";")[0]}
+    stop = threading.Event()
+    guesses: list[int] = []
+
+    def guess(number: int) -> None:
+        while not stop.is_set():
+            guesses.append(as_html(shop, "/presenter", **credentials(f"guess {number}")).status)
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(2):
+            pool.submit(guess, number)
+        try:
+            eventually(lambda: guesses.count(429), lambda count: count > 5)
+            for _ in range(55):
+                answer = as_html(shop, "/presenter", **credentials(PASSWORD), **recognised)
+                assert answer.status == 303
+            # Without it, the right password has no other answer than a wrong one: that would tell.
+            assert as_html(shop, "/presenter", **credentials(PASSWORD)).status == 429
+        finally:
+            stop.set()
+    assert guesses.count(401) <= 10
+    assert set(guesses) == {401, 429}
+
+    shop.server.kill()
+    shop.server.restart()
+    assert as_html(shop, "/presenter", **credentials("a guess")).status == 401
+    assert as_html(shop, "/presenter", **credentials(PASSWORD)).status == 429
+    assert as_html(shop, "/presenter", **credentials(PASSWORD), **recognised).status == 303
+
+
+def test_a_cookie_is_no_password_and_gives_few_tries(open_shop: Callable[..., Shop]) -> None:
+    """Alone it opens nothing; with wrong passwords it is slowed as an address is; others' are unknown."""
+    shop, other = (open_shop(STORE_PRESENTER_PASSWORD=word) for word in (PASSWORD, PASSWORD + "!"))
+    cookie = as_html(shop, "/presenter", **credentials(PASSWORD)).headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))
+    assert "Set-Cookie" not in as_html(shop, "/").headers
+    assert "Set-Cookie" not in as_html(shop, "/presenter").headers
+    recognised = {"Cookie": cookie.partition(";")[0]}
+    assert "Set-Cookie" not in as_html(shop, "/presenter", **credentials(PASSWORD), **recognised).headers
+    assert as_html(shop, "/presenter", **recognised).status == 401
+    statuses = [
+        as_html(shop, "/presenter", **credentials(f"guess {n}"), **recognised).status for n in range(9)
+    ]
+    assert statuses == [401] + [429] * 8
+
+    for forged in (recognised["Cookie"], recognised["Cookie"][:-1] + "~", "presenter=", "presenter=x.y"):
+        assert as_html(other, "/presenter", **credentials(f"wrong {forged}"), Cookie=forged).status in {
+            401,
+            429,
+        }
+        assert as_html(other, "/presenter", **credentials(PASSWORD + "!"), Cookie=forged).status == 429
+
+
 class Asked:
     """A request, as far as the gate looks at it."""
 
@@ -203,6 +303,7 @@ class Asked:
             None if password is None else Authorization("basic", {"username": "x", "password": password})
         )
         self.headers: dict[str, str] = {}
+        self.cookies: dict[str, str] = {}
 
 
 def test_a_thousand_tries_at_once_are_one_try() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -91,6 +92,18 @@ def test_a_reload_goes_on_with_the_orders(served: Server, database_url: str) -> 
     shopper.confirm(payment_id)
     shopper.wait_for(payment_id, "Dispatched")
     assert not Books(database_url).faults()
+
+
+@pytest.mark.parametrize("script", [SERVER, SUPERVISED], ids=["server", "supervised"])
+def test_on_every_address_both_families_are_served(database_url: str, script: tuple[str, ...]) -> None:
+    """`STORE_HOST=::` is every address of the machine, of IPv4 too."""
+    server = Server(database_url, script=script, STORE_HOST="::").start()
+    try:
+        port = urlsplit(server.url).port
+        for host in ("127.0.0.1", "[::1]"):
+            assert Shopper(f"http://{host}:{port}").page("/").status == 200
+    finally:
+        server.close()
 
 
 def test_a_port_in_use_is_said_in_one_sentence(database_url: str, tmp_path: Path) -> None:

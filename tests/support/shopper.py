@@ -51,10 +51,11 @@ class Answer:
 
 
 class Client:
-    """Requests to one shop."""
+    """Requests to one shop, from the address `source` of this machine, or from any."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, source: str = "") -> None:
         self.url = url
+        self._source = (source, 0) if source else None
 
     def request(
         self,
@@ -64,7 +65,9 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """One request on a connection of its own."""
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_SECONDS)
+        connection = http.client.HTTPConnection(
+            urlsplit(self.url).netloc, timeout=PATIENCE_SECONDS, source_address=self._source
+        )
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
