@@ -25,11 +25,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     from flask import Flask
 
-    from store import api, database, durability, guestbook, lanes, ledger, presenter, web
+    from store import api, database, durability, guestbook, lanes, ledger, presenter, storefront, web
     from store.books import Books
     from store.greetings import Greetings
     from store.reconciler import Reconciler
-    from store.storefront import storefront
 
     try:
         settings = settings or Settings.from_env()
@@ -39,7 +38,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     app = Flask("app")
     web.prepare(app, settings, databases)
-    app.register_blueprint(storefront)
+    storefront.prepare(app, settings)
     api.prepare(app, settings)
     ledger.prepare(app, Books(databases.reader, settings.dispatch_tick_seconds))
     greetings = Greetings(databases.reader, settings.guestbook_url)

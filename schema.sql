@@ -110,14 +110,9 @@ CREATE TABLE IF NOT EXISTS refusals (
     refused_at_ms  BIGINT  NOT NULL
 );
 
--- What each signed message of a payment provider was about: the same message, sent again, is
--- about nothing else.
-CREATE TABLE IF NOT EXISTS webhook_messages (
-    message_id      TEXT    NOT NULL PRIMARY KEY CHECK (length(message_id) BETWEEN 1 AND 255),
-    payment_id      TEXT    NOT NULL,
-    outcome         TEXT    NOT NULL CHECK (outcome IN ('paid', 'failed')),
-    received_at_ms  BIGINT  NOT NULL
-);
+-- Earlier shops remembered what each signed message was about. A message now says so itself, in the body
+-- that is signed, so nothing has to be remembered.
+DROP TABLE IF EXISTS webhook_messages;
 
 -- Every greeting that was asked for, from the click to its end. What the online guestbook is asked to sign
 -- must end: signed there and here, refused by it, or given up when its time is over.

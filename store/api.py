@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from threading import BoundedSemaphore
-from typing import NoReturn, TypedDict
+from typing import NoReturn, TypedDict, cast
 
 from flask import Blueprint, Flask, Response, abort, current_app, request
 
@@ -133,6 +133,7 @@ def payment_webhook(payment_id: str, status: str) -> Response:
     _check_signature()
     if status not in set(Outcome):
         abort(400, "The status must be paid or failed.")
+    _check_body(payment_id, Outcome(status))
     order_id = _settle(payment_id, Outcome(status))
     if order_id is None:
         abort(504, "The shop is still settling this payment: repeat this request.")
@@ -195,14 +196,33 @@ def _greet(key: str, name: str) -> str | None:
             _greeting_waiters.release()
 
 
+def _webhook_keys() -> tuple[bytes, ...]:
+    return cast(tuple[bytes, ...], current_app.extensions["webhook_keys"])
+
+
 def _check_signature() -> None:
-    keys: tuple[bytes, ...] = current_app.extensions["webhook_keys"]
-    if not keys:
+    if not _webhook_keys():
         return
     try:
-        signatures.verify(keys, request.headers, request.get_data(), time.time())
+        signatures.verify(_webhook_keys(), request.headers, request.get_data(), time.time())
     except signatures.BadSignature as error:
         abort(401, str(error))
+
+
+def _check_body(payment_id: str, outcome: Outcome) -> None:
+    """Hold what was signed against the path, which was not. Without a secret the body says nothing."""
+    if not _webhook_keys():
+        return
+    try:
+        said = signatures.read_body(request.get_data())
+    except signatures.BadBody as fault:
+        abort(400, str(fault))
+    if said != (payment_id, outcome):
+        abort(
+            400,
+            "The body names another payment or status than the address: "
+            "send it to the address of the payment and status that it names.",
+        )
 
 
 def _no_such_payment() -> NoReturn:

@@ -1,7 +1,7 @@
 """Owns the command line: `python app.py` and what it can be told to do.
 
 Imports `config` and `supervisor`, and where they are used `database`, `durability`, `server`,
-`signatures`, `storm`, `stuck_commands` and `terminal`: the parent that starts the servers needs none of
+`signatures`, `storm`, `stuck_commands`, `terminal` and `vocabulary`: the parent needs none of
 these, and one that cannot be imported ends a server, and not the parent that waits for it to be mended.
 """
 # ruff: noqa: PLC0415 - see above
@@ -36,7 +36,8 @@ def obey(create_app: Callable[[Settings], Flask]) -> None:
     server.add_argument("--port", type=int, help=argparse.SUPPRESS)
     commands.add_parser("migrate", help="create the database, or bring it up to date")
     signer = commands.add_parser("sign", help="sign a webhook, for curl: see the README")
-    signer.add_argument("--body", default="", help="what it will send (nothing)")
+    signer.add_argument("payment_id", help="what is paid; -- before one that begins with -")
+    signer.add_argument("status", choices=["paid", "failed"], help="what became of it")
     signer.add_argument("--id", help="of the message (a new one)")
     signer.add_argument("--timestamp", type=_whole_number(0, 10**12), help="in seconds since 1970 (now)")
     looker = commands.add_parser("stuck", help="list orders and greetings that will not end by themselves")
@@ -174,19 +175,36 @@ def migrate(settings: Settings) -> None:
 
 
 def sign(settings: Settings, said: argparse.Namespace) -> None:
-    """Print the three headers of a signed webhook, one on a line, as `curl -H @-` reads them."""
+    """Print a signed webhook as `curl -K -` reads it: its headers and its body."""
     from store import signatures
+    from store.vocabulary import Outcome, is_key
 
     if not settings.webhook_keys:
         raise BadSetting(
             "STORE_WEBHOOK_SECRET is not set: set it to the secret that the shop was started with."
         )
-    message_id = said.id or f"msg_{secrets.token_hex(12)}"
+    if not is_key(said.payment_id):
+        refuse("A payment id is 1 to 64 letters, digits, _ or -: use the one that the checkout answered.")
+    message_id = f"msg_{secrets.token_hex(12)}" if said.id is None else said.id
+    if not signatures.is_message_id(message_id):
+        refuse("The id of a message is 1 to 255 visible ASCII characters, without a full stop: use another.")
     timestamp = int(time.time()) if said.timestamp is None else said.timestamp
     key, *_ = settings.webhook_keys
-    _say(f"webhook-id: {message_id}")
-    _say(f"webhook-timestamp: {timestamp}")
-    _say(f"webhook-signature: {signatures.sign(key, message_id, timestamp, said.body.encode())}")
+    body = signatures.body_of(said.payment_id, Outcome(said.status))
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": signatures.sign(key, message_id, timestamp, body),
+    }
+    for name, text in headers.items():
+        _say(f"header = {_quoted(f'{name}: {text}')}")
+    _say(f"data-raw = {_quoted(body.decode())}")
+
+
+def _quoted(text: str) -> str:
+    """Printable text as a configuration file of curl has it."""
+    return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
 
 
 def _opening(settings: Settings, address: str, pid: int) -> str:

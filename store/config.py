@@ -76,8 +76,8 @@ class Settings:
     webhook_secret: str = _setting(
         "STORE_WEBHOOK_SECRET",
         "",
-        "what payment webhooks must be signed with: base64, as in `whsec_…`; two with a space between "
-        "while one replaces the other",
+        "what payment webhooks must be signed with, and then the page takes no payment: base64, as in "
+        "`whsec_…`; two with a space between while one replaces the other",
     )
     unpaid_per_client: int = _setting(
         "STORE_UNPAID_PER_CLIENT",

@@ -1,10 +1,15 @@
-"""Owns the signatures of webhooks, as Standard Webhooks defines them. Imports nothing of ours.
+"""Owns signed webhooks: the signature, as Standard Webhooks defines it, and what the body must say.
+
+Imports `vocabulary`.
 
 The specification is at https://www.standardwebhooks.com. A sender signs
 `<webhook-id>.<webhook-timestamp>.<body>` with HMAC-SHA256 and sends, beside those two, the
 header `webhook-signature`: one or more of `v1,<base64>` with spaces between them, one for each
 secret that is in use. Its own Python library brings an HTTP client and four more packages for
 these few lines.
+
+The body names the payment and its outcome, because the path is not signed: a message that was
+overheard is good for what it says, and for nothing else.
 """
 
 from __future__ import annotations
@@ -12,10 +17,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from werkzeug.datastructures import Headers
+
+from store.vocabulary import Outcome
 
 TOLERANCE_SECONDS = 5 * 60
 """A message older or newer than this is refused: it may have been recorded and sent again."""
@@ -29,13 +38,55 @@ class BadSignature(Exception):
     """A message that is not signed as it must be; the text is one sentence for whoever sent it."""
 
 
+class BadBody(Exception):
+    """A body that does not say which payment ended how; the text is one sentence for whoever sent it."""
+
+
+def is_message_id(text: str) -> bool:
+    """Whether `text` may be the `webhook-id` of a message."""
+    return _MESSAGE_ID.fullmatch(text) is not None
+
+
+def body_of(payment_id: str, outcome: Outcome) -> bytes:
+    """The body of a message about that payment."""
+    return json.dumps({"payment_id": payment_id, "status": outcome}).encode()
+
+
+def read_body(body: bytes) -> tuple[str, Outcome]:
+    """The payment and the outcome that a body names; it may have further members.
+
+    Raises:
+        BadBody: it is no JSON object that names both, each once.
+    """
+    try:
+        said = json.loads(body.decode(), object_pairs_hook=_members)
+    except (ValueError, RecursionError):  # no UTF-8, no JSON, a name that comes twice, or nested too deeply
+        said = None
+    if isinstance(said, dict):
+        payment_id, status = said.get("payment_id"), said.get("status")
+        if isinstance(payment_id, str) and isinstance(status, str) and status in set(Outcome):
+            return payment_id, Outcome(status)
+    raise BadBody(
+        'The body must be a JSON object such as {"payment_id": "...", "status": "paid"}, '
+        "where status is paid or failed and no name comes twice."
+    )
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Of two that have one name, readers take different ones.
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError
+    return members
+
+
 def sign(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """The signature of a message, as it stands in `webhook-signature`; `timestamp` in seconds since 1970."""
     return "v1," + base64.b64encode(_code(key, message_id, str(timestamp), body)).decode()
 
 
-def verify(keys: Iterable[bytes], headers: Headers, body: bytes, now: float) -> str:
-    """Check a message against every key that is in use; its id. `now` is in seconds since 1970.
+def verify(keys: Iterable[bytes], headers: Headers, body: bytes, now: float) -> None:
+    """Check a message against every key that is in use. `now` is in seconds since 1970.
 
     Raises:
         BadSignature: it has no signature, an old one, or none that one of the keys has made.
@@ -43,7 +94,7 @@ def verify(keys: Iterable[bytes], headers: Headers, body: bytes, now: float) -> 
     message_id = headers.get("webhook-id", "")
     timestamp = headers.get("webhook-timestamp", "")
     signatures = headers.get("webhook-signature", "")
-    if not (_MESSAGE_ID.fullmatch(message_id) and _TIMESTAMP.fullmatch(timestamp) and signatures):
+    if not (is_message_id(message_id) and _TIMESTAMP.fullmatch(timestamp) and signatures):
         raise BadSignature(
             "A webhook needs the headers webhook-id, webhook-timestamp and webhook-signature: "
             "sign it as Standard Webhooks says."
@@ -59,7 +110,6 @@ def verify(keys: Iterable[bytes], headers: Headers, body: bytes, now: float) -> 
         raise BadSignature(
             "That webhook-signature is not one that this shop's secret makes: check the secret."
         )
-    return message_id
 
 
 def _code(key: bytes, message_id: str, timestamp: str, body: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """Owns the shopper's pages and fragments.
 
-Imports `actions`, `journal`, `origin`, `queries`, `web` and `vocabulary`.
+Imports `actions`, `config`, `journal`, `origin`, `queries`, `web` and `vocabulary`.
 
 A page and the fragment that polls below it render the same template, so what a shopper sees
 is the same with JavaScript and without.
@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
+from flask import Blueprint, Flask, Response, abort, current_app, redirect, render_template, request, url_for
 from flask_htmx import make_response
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import actions
+from store.config import Settings
 from store.journal import is_known_checkout
 from store.origin import client_of
 from store.queries import Order, PaymentView, Refund
@@ -26,6 +27,13 @@ storefront = Blueprint("storefront", __name__)
 
 _RECENT = 8
 """Orders on the store page."""
+
+
+def prepare(app: Flask, settings: Settings) -> None:
+    """Give `app` the pages."""
+    # With a secret, only whoever has it may say that something is paid.
+    app.jinja_env.globals["can_pay_here"] = not settings.webhook_keys
+    app.register_blueprint(storefront)
 
 
 @storefront.get("/")
@@ -96,6 +104,13 @@ def settle(payment_id: str) -> AnyResponse:
     outcome = request.form.get("outcome", "")
     if outcome not in set(Outcome):
         abort(400, "A payment is either paid or failed: go back and choose one of the two.")
+    # Anybody may still cancel: money that comes for a cancelled order is given back.
+    if outcome == Outcome.PAID and not current_app.jinja_env.globals["can_pay_here"]:
+        abort(
+            403,
+            "The payment provider tells this shop what is paid: "
+            "go back to the payment page, which goes on by itself.",
+        )
     view = _known(queries().payment(payment_id), payment_id)
     if view.state is PaymentState.REFUSED:
         _no_such_order()
