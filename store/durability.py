@@ -11,9 +11,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource, _sys_db
+from dbos._serialization import DefaultSerializer
 from dbos._sys_db import SystemDatabase
 from flask import Flask
 from sqlalchemy.exc import DBAPIError
@@ -22,7 +23,7 @@ from sqlalchemy.orm import Session
 from store import executors, steps, workflows
 from store.config import Settings
 from store.database import Databases, for_a_last_word
-from store.masking import MaskWorkflowIds
+from store.masking import MaskWorkflowIds, mask
 from store.patience import promptly
 
 APPLICATION_VERSION = "widget-store-2"
@@ -69,8 +70,31 @@ class _Launched:
     has_said_goodbye = False
 
 
+class PickleRefused(Exception):
+    """A checkpoint is labelled as a pickle, and was not read."""
+
+
+def refuse_pickles() -> None:
+    """Have DBOS raise PickleRefused where it would unpickle, which runs whatever code the pickle names.
+
+    DBOS believes the label of each row, whatever serializer it is given, so whoever can write to the
+    checkpoints could run code here. A private name: DBOS has no setting for it.
+    """
+
+    def refuse(cls: DefaultSerializer, serialized_data: str) -> NoReturn:  # noqa: ARG001 - DBOS's names
+        # Of the inputs of a workflow, DBOS itself names the workflow in its log.
+        _log.error(mask(f"a checkpoint read by workflow {DBOS.workflow_id} is labelled py_pickle: refused"))
+        raise PickleRefused(
+            "A checkpoint is labelled py_pickle and was not read, because this shop writes none: "
+            "find out who wrote it."
+        )
+
+    DefaultSerializer.deserialize = refuse  # type: ignore[method-assign]
+
+
 def launch(settings: Settings, databases: Databases, once_launched: Callable[[], None]) -> None:
     """Start DBOS in this process; it takes up every order that the last one left."""
+    refuse_pickles()
     config: DBOSConfig = {
         "name": APPLICATION_NAME,
         "application_version": APPLICATION_VERSION,
