@@ -1,4 +1,4 @@
-"""Owns the limits on waiting: no request waits for longer than it said. Imports nothing of ours.
+"""Owns the limits on waiting: no request waits for longer than it said. Imports `masking`.
 
 DBOS waits for a lost database without end. That is right for a workflow, which has all the
 time in the world, and wrong for a request, whose shopper has not. So each request begins
@@ -8,13 +8,17 @@ it goes on by itself, and since every action carries the shopper's key, asking a
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextvars import ContextVar
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from threading import BoundedSemaphore, Semaphore, Thread
 from typing import TypeVar
+
+from store.masking import mask
 
 T = TypeVar("T")
 
@@ -30,6 +34,7 @@ _MAX_LATE = 200
 _late = BoundedSemaphore(_MAX_LATE)
 _deadline: ContextVar[float] = ContextVar("deadline")
 _event_seconds: ContextVar[float] = ContextVar("event_seconds", default=PAGE_EVENT_SECONDS)
+_log = logging.getLogger("store")
 
 
 class TooSlow(Exception):
@@ -56,9 +61,10 @@ def promptly(call: Callable[[], T], seconds: float | None = None, *, among: Sema
     """What `call` returns or raises, if it does so within `seconds`, or what the request has left.
 
     `among` is how many calls of its kind may be under way: those for the database, unless it says others.
+    The call has a copy of the caller's context, so what it calls in turn has the same deadline.
 
     Raises:
-        TooSlow: it did not, or too many earlier calls are still under way.
+        TooSlow: it did not, or too many earlier calls are still under way, or no thread is to be had.
     """
     if not among.acquire(blocking=False):
         raise TooSlow("too many calls are under way")
@@ -66,17 +72,35 @@ def promptly(call: Callable[[], T], seconds: float | None = None, *, among: Sema
 
     def run() -> None:
         try:
-            answer.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - the caller raises it, whatever it is
-            answer.set_exception(error)
+            _run_into(answer, call)
         finally:
             among.release()
 
     # A thread of its own: one that is late must not keep others waiting behind it.
-    Thread(target=run, name="promptly", daemon=True).start()
+    thread = Thread(target=copy_context().run, args=[run], name="promptly", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:  # no memory, or as many threads as the system allows
+        among.release()
+        raise TooSlow("no thread could be started") from error
     try:
         return answer.result(seconds_left() if seconds is None else seconds)
     except FutureTimeout:
-        if answer.done():  # it was the call that raised this
-            raise
-        raise TooSlow("no answer in time") from None
+        if answer.cancel():
+            raise TooSlow("no answer in time") from None
+        return answer.result()  # it came at the last moment, or it was the call that raised this
+
+
+def _run_into(answer: Future[T], call: Callable[[], T]) -> None:
+    """Give `answer` what the call returns or raises. An error that nobody waits for any more is logged."""
+    try:
+        found = call()
+    except BaseException as error:  # noqa: BLE001 - the caller raises it, whatever it is
+        try:
+            answer.set_exception(error)
+        except InvalidStateError:
+            first_line, *_ = str(error).splitlines() or [""]
+            _log.warning("a call failed after its deadline: %s: %s", type(error).__name__, mask(first_line))
+    else:
+        with suppress(InvalidStateError):  # nobody waits for it any more
+            answer.set_result(found)
