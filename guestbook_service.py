@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -72,6 +72,9 @@ class Guestbook:
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+            with suppress(OSError):  # it is not there, or somebody else's
+                file.chmod(0o600)
         with closing(self._connect()) as connection:
             connection.executescript("PRAGMA journal_mode = WAL;" + _SCHEMA)
 
@@ -259,6 +262,7 @@ def main() -> None:
     )
     parser.add_argument("--socket", type=int, help=argparse.SUPPRESS)  # from the parent that keeps the port
     said = parser.parse_args()
+    os.umask(0o077)  # the book is for this user alone
     if said.socket is None:
         listener = socket.create_server(("127.0.0.1", said.port))
         print(f"The guestbook is open at http://127.0.0.1:{listener.getsockname()[1]}", flush=True)

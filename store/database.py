@@ -1,6 +1,6 @@
 """Owns the engines and the schema: how the shop connects, to what, and what it finds there.
 
-Imports `config` alone. Three engines, because three parties connect: DBOS keeps its
+Imports `config` and `files`. Three engines, because three parties connect: DBOS keeps its
 checkpoints through `system`, the workflows write through `store`, and pages read through
 `reader`, which the database itself holds to reading.
 """
@@ -20,6 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from store.config import ROOT, Settings, is_sqlite
+from store.files import make_private
 
 SCHEMA_VERSION = 2
 _SCHEMA = ROOT / "schema.sql"
@@ -157,10 +158,10 @@ def _refuse_newer(connection: sa.Connection) -> None:
 
 
 def _make_place(url: str) -> None:
-    """Make the folder of a SQLite file, or the Postgres database if the server lets us."""
+    """Make a SQLite file and its folder, or the Postgres database if the server lets us."""
     parsed = sa.make_url(url)
     if is_sqlite(url):
-        Path(parsed.database or "").parent.mkdir(parents=True, exist_ok=True)
+        make_private(Path(parsed.database or ""))
         return
     address = parsed.set(drivername="postgresql")
     try:
