@@ -1,6 +1,6 @@
 """Owns how stuck work is mended: its workflow is run again.
 
-Imports `config`, `database`, `durability`, `executors`, `stuck`, `vocabulary` and `workflows`.
+Imports `config`, `database`, `durability`, `executors`, `masking`, `stuck`, `vocabulary` and `workflows`.
 
 A round compares orders, payments and greetings with their workflows, every `STORE_RECONCILE_SECONDS`. What
 is stuck is mended by the rule of `workflows.py`: its workflow is run again from its first line, under the
@@ -19,15 +19,17 @@ from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOSClient, DBOSPortableJSONSerializer
-from sqlalchemy.exc import DBAPIError
 
 from store import durability, executors, stuck, workflows
 from store.config import Settings, is_sqlite
 from store.database import Databases
+from store.masking import mask
 from store.stuck import Stuck
 from store.vocabulary import Outcome
 
 _FIRST_ROUND_SECONDS = 1.0
+_SWEEP_AFTER_SECONDS = 5.0
+"""Until then, workflows that a crash has interrupted come back by themselves, and read their messages."""
 _TRIES = 3
 """Of one workflow since this process began; then a person has to look."""
 _PAUSE_SECONDS = 30.0
@@ -88,12 +90,14 @@ class Reconciler:
             if time.monotonic() - asleep_at > 2 * pause_seconds + 1:  # the machine slept, or we were stopped
                 self._calm_since = time.monotonic()
             pause_seconds = self._settings.reconcile_seconds
+            if not self._swept:
+                pause_seconds = min(pause_seconds, _SWEEP_AFTER_SECONDS)
             try:
                 self._round(client)
-            except (DBAPIError, sa.exc.TimeoutError) as trouble:
-                # Whatever is late now may be late because of that.
+            except Exception as trouble:  # noqa: BLE001 - whatever it was, this round is not the last
+                # What is late now may be late because of that.
                 self._calm_since = time.monotonic()
-                _log.warning("nothing was reconciled: %s", str(trouble).splitlines()[0])
+                _log.warning("nothing was reconciled: %s", mask(f"{type(trouble).__name__}: {trouble}"))
 
     def _round(self, client: DBOSClient) -> None:
         with self._databases.reader.connect() as connection:
@@ -105,8 +109,9 @@ class Reconciler:
             try:
                 calm_ms = int((time.monotonic() - self._calm_since) * 1000)
                 terms = stuck.Terms(calm_ms, workflows.Terms.tick_ms, durability.APPLICATION_VERSION)
-                self._found = tuple(stuck.find(connection, client, terms, sweep=not self._swept))
-                self._swept = True
+                sweep = not self._swept and calm_ms > _SWEEP_AFTER_SECONDS * 1000
+                self._found = tuple(stuck.find(connection, client, terms, sweep=sweep))
+                self._swept = self._swept or (sweep and not self._found)
                 for each in self._found:
                     self._mend_in_turn(client, each)
             finally:

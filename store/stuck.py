@@ -57,7 +57,9 @@ class Stuck:
     since_ms: int
     """When it should have moved, in ms since 1970."""
     why: str
-    """One sentence."""
+    """One sentence, for everybody."""
+    detail: str = ""
+    """The error that its workflow ended with, for operators."""
     tries: int = 0
     """How often it was run again before."""
     outcome: str | None = None
@@ -116,13 +118,16 @@ def _live_orders(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iter
         if why is not None:
             yield Stuck(
                 workflow_id=workflow_id,
+                outcome=None if is_paid else _outcome_heard(client, order.payment_id),
                 workflow_name=DISPATCH if is_paid else CHECKOUT,
                 arguments=(order.payment_id, order.updated_at_ms if is_paid else order.client),
                 order_id=order.order_id,
                 subject=f"order {order.order_id}",
-                since_ms=due_ms,
+                since_ms=min(due_ms, _now_ms()),
                 why=why,
+                detail=_error(client, workflow),
                 tries=order.tries,
+                with_it=() if is_paid else (dispatch_id(order.payment_id),),
             )
 
 
@@ -131,7 +136,7 @@ def _why(client: DBOSClient, workflow: Any, terms: Terms, *, is_late: bool) -> s
     if workflow is None:
         return "Its checkpoints are gone."
     if not _is_alive(workflow):
-        return f"Its workflow ended ({workflow.status}) before its work was done{_error(client, workflow)}."
+        return f"Its workflow ended ({workflow.status}) before its work was done."
     if workflow.app_version not in {None, terms.version}:
         return f"Its workflow is of another version of the shop ({workflow.app_version}), which nobody runs."
     if not is_late:
@@ -147,9 +152,12 @@ def _is_alive(workflow: Any) -> bool:
 
 
 def _error(client: DBOSClient, workflow: Any) -> str:
+    """The first line of the error that a workflow has ended with; nothing if it has not."""
+    if workflow is None or workflow.status != "ERROR":
+        return ""
     found = client.list_workflows(workflow_ids=[workflow.workflow_id], load_input=False)
     lines = str(found[0].error or "").splitlines() if found else []
-    return f": {lines[0][:200].rstrip('.')}" if lines else ""
+    return lines[0][:200] if lines else ""
 
 
 def _strange_step(client: DBOSClient, workflow: Any) -> str | None:
@@ -238,8 +246,9 @@ def _greetings(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iterat
                 arguments=(request.greeting_id, request.name),
                 order_id=None,
                 subject="a greeting",
-                since_ms=request.give_up_at_ms,
+                since_ms=min(request.give_up_at_ms, _now_ms()),
                 why=why,
+                detail=_error(client, workflow),
                 tries=request.tries,
             )
 
@@ -280,9 +289,7 @@ def _lost_order(store: sa.Connection, client: DBOSClient, workflow: Any) -> Iter
     ).first()
     if here is not None:  # made since
         return
-    heard = next((step["output"] for step in steps if step["function_name"] == "DBOS.recv"), None)
     dispatch = dispatch_id(workflow.workflow_id)
-    is_paid = bool(_workflows(client, [dispatch]))
     yield Stuck(
         workflow_id=workflow.workflow_id,
         workflow_name=CHECKOUT,
@@ -291,9 +298,22 @@ def _lost_order(store: sa.Connection, client: DBOSClient, workflow: Any) -> Iter
         subject=f"what was order {reserved['output'].get('order_id')}",
         since_ms=reserved["completed_at_epoch_ms"] or _now_ms(),
         why="Its workflow has made an order that the store does not have: an older copy was restored.",
-        outcome=Outcome.PAID if is_paid else heard if heard in set(Outcome) else None,
+        outcome=_outcome_heard(client, workflow.workflow_id),
         with_it=(dispatch,),
     )
+
+
+def _outcome_heard(client: DBOSClient, payment_id: str) -> str | None:
+    """What the checkpoints of a checkout remember of its payment, should the store have forgotten it."""
+    if _workflows(client, [dispatch_id(payment_id)]):
+        return Outcome.PAID
+    heard: str | None = None
+    for step in client.list_workflow_steps(payment_id):
+        if step["function_name"] == "settle" and step["output"] and step["output"].get("first_outcome"):
+            return str(step["output"]["first_outcome"])  # the message only wakes; this decided
+        if step["function_name"] == "DBOS.recv" and step["output"] in set(Outcome):
+            heard = str(step["output"])
+    return heard
 
 
 def _now_ms() -> int:

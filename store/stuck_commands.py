@@ -101,7 +101,8 @@ def _terms(settings: Settings) -> stuck.Terms:
 def _sentence(each: Stuck) -> str:
     since = datetime.fromtimestamp(each.since_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
     tried = f"; run again {each.tries} times before" if each.tries else ""
-    return f"{each.subject}, since {since}{tried}: {each.why}"
+    ended = f" It said: {each.detail}" if each.detail else ""
+    return f"{each.subject}, since {since}{tried}: {each.why}{ended}"
 
 
 def _as_json(each: Stuck) -> dict[str, Any]:
@@ -112,5 +113,6 @@ def _as_json(each: Stuck) -> dict[str, Any]:
         "subject": each.subject,
         "since": datetime.fromtimestamp(each.since_ms / 1000, UTC).isoformat(timespec="milliseconds"),
         "why": each.why,
+        "detail": each.detail,
         "tries": each.tries,
     }
