@@ -49,7 +49,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     reconciler = Reconciler(settings, databases)
     app.extensions["stuck"] = reconciler
     if _serves(Process.from_env()):
-        durability.launch(settings, databases, reconciler.start)
+        try:
+            durability.launch(settings, databases, reconciler.start)
+        except database.DatabaseRefused as refusal:
+            refuse(str(refusal))
     else:
         # The parent of `flask run --debug`, `flask routes` and the like: they answer no
         # request, and must not take up the orders of the process that does.

@@ -1,6 +1,6 @@
 """Owns DBOS itself: how it is configured, launched, and left.
 
-Imports `config`, `database`, `executors`, `masking`, `patience`, `steps` and `workflows`.
+Imports `config`, `database`, `executors`, `files`, `masking`, `patience`, `steps` and `workflows`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource, _sys_db
 from dbos._serialization import DefaultSerializer
 from dbos._sys_db import SystemDatabase
-from flask import Flask
+from flask import Flask, abort
+from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from store import executors, steps, workflows
-from store.config import Settings
-from store.database import Databases, for_a_last_word
+from store import executors, files, steps, workflows
+from store.config import Settings, is_sqlite
+from store.database import DatabaseRefused, Databases, for_a_last_word
 from store.masking import MaskWorkflowIds, mask
 from store.patience import promptly
 
@@ -93,7 +95,12 @@ def refuse_pickles() -> None:
 
 
 def launch(settings: Settings, databases: Databases, once_launched: Callable[[], None]) -> None:
-    """Start DBOS in this process; it takes up every order that the last one left."""
+    """Start DBOS in this process; it takes up every order that the last one left.
+
+    Raises:
+        DatabaseRefused: another server has the SQLite file.
+    """
+    _take_sqlite_files(settings)
     refuse_pickles()
     config: DBOSConfig = {
         "name": APPLICATION_NAME,
@@ -135,6 +142,28 @@ def launch(settings: Settings, databases: Databases, once_launched: Callable[[],
     DBOS.register_queue(MENDINGS, polling_interval_sec=_QUEUE_POLL_SECONDS)
     _Launched.is_complete = True
     once_launched()
+
+
+def _take_sqlite_files(settings: Settings) -> None:
+    """Keep other servers from these files: each would take up the orders of the other as those of a crash."""
+    for variable, url in (
+        ("DBOS_DATABASE_URL", settings.database_url),
+        ("DBOS_SYSTEM_DATABASE_URL", settings.system_database_url),
+    ):
+        if not is_sqlite(url):
+            continue
+        try:
+            is_ours = files.lock(Path(make_url(url).database or ""))
+        except OSError as error:
+            raise DatabaseRefused(
+                f"The SQLite file that {variable} names cannot be locked ({error.strerror}): "
+                "its folder must be on a disk of this machine that we may write to."
+            ) from error
+        if not is_ours:
+            raise DatabaseRefused(
+                f"Another server has the SQLite file that {variable} names: "
+                "stop it, name another file, or use Postgres for several servers."
+            )
 
 
 class _Clock:
@@ -194,7 +223,10 @@ def launch_at_first_request(
     def launch_once() -> None:
         with lock:
             if not is_launched():
-                launch(settings, databases, once_launched)
+                try:
+                    launch(settings, databases, once_launched)
+                except DatabaseRefused as refusal:
+                    abort(503, str(refusal))
 
 
 def _leave_workflows_where_they_are() -> None:

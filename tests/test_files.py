@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import stat
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from tests.conftest import Shop
 from tests.support.guestbook import Guestbook
-from tests.support.server import SUPERVISED
+from tests.support.refusal import refusal
+from tests.support.server import SUPERVISED, Server
 from tests.support.shopper import Shopper, eventually
 
 
@@ -58,5 +60,65 @@ def test_files_that_others_could_read_are_tightened(tmp_path: Path) -> None:
             Shopper(shop.server.url).buy()
             found = modes(tmp_path)
         assert found == dict.fromkeys(found, "0o600")
+    finally:
+        shop.server.close()
+
+
+def test_a_second_server_is_refused(tmp_path: Path) -> None:
+    """One sentence, exit code 2, and neither a start nor a crash is counted; the first goes on."""
+    shop = Shop(f"sqlite:///{tmp_path}/store.sqlite3")
+    shop.server.start()
+    try:
+        payment_id = shop.shopper.buy()
+        before = shop.books.rows("SELECT * FROM generations")
+        for script in (("app.py", "server"), ("app.py",), ("-m", "flask", "run", "--port", "0")):
+            sentence = refusal(*script, DBOS_DATABASE_URL=f"sqlite:///{tmp_path}/./store.sqlite3")
+            assert "DBOS_DATABASE_URL" in sentence
+            assert shop.books.rows("SELECT * FROM generations") == before
+        shop.shopper.confirm(payment_id)
+        shop.shopper.wait_for(payment_id, "Dispatched")
+    finally:
+        shop.server.close()
+
+
+def test_a_second_store_on_the_same_checkpoints_is_refused(tmp_path: Path) -> None:
+    """It would take up the workflows of the first."""
+    shop = Shop(f"sqlite:///{tmp_path}/store.sqlite3")
+    shop.server.start()
+    try:
+        sentence = refusal(
+            DBOS_DATABASE_URL=f"sqlite:///{tmp_path}/other.sqlite3",
+            DBOS_SYSTEM_DATABASE_URL=f"sqlite:///{tmp_path}/store-checkpoints.sqlite3",
+        )
+        assert "DBOS_SYSTEM_DATABASE_URL" in sentence
+    finally:
+        shop.server.close()
+
+
+def test_the_successor_of_a_killed_server_has_the_files_at_once(tmp_path: Path) -> None:
+    """The lock dies with its holder; a lock file that is left over locks nobody out."""
+    shop = Shop(f"sqlite:///{tmp_path}/store.sqlite3")
+    shop.server.start()
+    try:
+        for _ in range(3):
+            shop.server.kill()
+            assert (tmp_path / "store.sqlite3.lock").exists()
+            with (tmp_path / "store.sqlite3.lock").open() as left_over:
+                fcntl.flock(left_over, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shop.server.restart()
+        assert shop.books.rows("SELECT count(*) FROM generations") == [(4,)]
+    finally:
+        shop.server.close()
+
+
+@pytest.mark.parametrize("script", [("app.py", "migrate"), ("-m", "flask", "routes")])
+def test_what_serves_nobody_works_beside_a_server(tmp_path: Path, script: tuple[str, ...]) -> None:
+    """It launches nothing, so it needs no lock."""
+    shop = Shop(f"sqlite:///{tmp_path}/store.sqlite3")
+    shop.server.start()
+    try:
+        beside = Server(shop.database_url, script=script).start(expect_to_open=False)
+        assert beside.wait_for_death() == 0, beside.output
+        assert shop.books.rows("SELECT count(*) FROM generations") == [(1,)]
     finally:
         shop.server.close()
