@@ -47,6 +47,11 @@ class Settings:
     host: str = _setting("STORE_HOST", "127.0.0.1", "address that `python app.py` listens on")
     port: int = _setting("STORE_PORT", 8000, "port that `python app.py` listens on; 0 picks a free one")
     threads: int = _setting("STORE_THREADS", 16, "requests answered at the same time by one process")
+    hang_seconds: float = _setting(
+        "STORE_HANG_SECONDS",
+        10.0,
+        "a server that answers nothing for so long is killed and replaced by `python app.py`; 0 for never",
+    )
     payment_window_seconds: float = _setting(
         "STORE_PAYMENT_WINDOW_SECONDS", 120.0, "how long an unpaid order holds its unit"
     )
@@ -235,6 +240,7 @@ _READERS: dict[str, Any] = {
     "STORE_HOST": readers.address,
     "STORE_PORT": readers.whole_number(0, 65535),
     "STORE_THREADS": readers.whole_number(2, 512),
+    "STORE_HANG_SECONDS": readers.seconds(0, 3600),
     "STORE_PAYMENT_WINDOW_SECONDS": readers.seconds(0.1, 86_400),
     "STORE_DISPATCH_TICK_SECONDS": readers.seconds(0, 3600),
     "STORE_PRESENTER_PASSWORD": readers.password,

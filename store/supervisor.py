@@ -1,6 +1,6 @@
 """Owns a listening socket and the life of the server on it: starts it, and starts it again when it dies.
 
-Imports `config` alone, so that nothing that is wrong with the rest of the store can end it.
+Imports `config` and `probe` alone, so that nothing that is wrong with the rest of the store can end it.
 
 The parent binds the socket once and hands it down to each server. While one is dead and the
 next not yet up, new connections wait in the socket's backlog: none is refused, and whoever
@@ -10,7 +10,7 @@ comes in that second sees a page that takes a second.
 from __future__ import annotations
 
 import contextlib
-import http.client
+import math
 import os
 import select
 import signal
@@ -23,9 +23,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import IO
-from urllib.parse import urlsplit
 
 from store.config import REFUSED, ROOT, BadSetting, Settings
+from store.probe import FirstAnswer, Question
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ _STOP_SECONDS = 2.5
 """A server that was told to stop and has not by then is killed; its orders go on at the next start."""
 _LONGEST_PAUSE_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS = 0.1
-_KNOCK_SECONDS = 30.0
+_BEAT_SECONDS = 1.0
+"""Between two looks at whether the server still answers, and the longest that one look waits."""
 
 Say = Callable[[str], None]
 
@@ -106,6 +107,7 @@ class Supervisor:
         self._news = news
         self._program = program
         self._environment = settings.environment()
+        self._hang_seconds = settings.hang_seconds
         self._log = log
         self._listener = listen(settings.host, settings.port)
         self.address = address_of(settings.host, self._listener)
@@ -134,8 +136,8 @@ class Supervisor:
                 pause_seconds = next_pause(pause_seconds)
                 self._tell(f"No server could be started ({error}); the next try is in {pause_seconds:g} s.")
                 continue
-            first_answer = _FirstAnswer(
-                server, self.address + self._program.knock, partial(self._tell_of, said)
+            first_answer = FirstAnswer(
+                server, self.address + self._program.knock, partial(self._open, server, said)
             )
             code = self._wait_for_the_end_of(server)
             if self._is_stopping:
@@ -187,8 +189,28 @@ class Supervisor:
             f"{self._program.name.lower()} {successor} answered {time.monotonic() - died_at:.2f} s later."
         )
 
-    def _tell_of(self, said: Callable[[int], str], pid: int) -> None:
+    def _open(self, server: subprocess.Popen[bytes], said: Callable[[int], str], pid: int) -> None:
         self._tell(said(pid))
+        if self._hang_seconds:
+            self._watch_for_a_hang(server)
+
+    def _watch_for_a_hang(self, server: subprocess.Popen[bytes]) -> None:
+        """Kill the server once it answers nothing for too long; return when it is dead.
+
+        Failed looks are counted, and no time is measured: a parent that was suspended itself has not looked.
+        """
+        question = Question(self.address + self._program.knock)
+        most = max(2, math.ceil(self._hang_seconds / _BEAT_SECONDS))
+        failed = 0
+        while failed < most and server.poll() is None and not self._is_stopping:
+            failed = 0 if question.is_answered_within(_BEAT_SECONDS) else failed + 1
+        question.close()
+        if failed == most and server.poll() is None and not self._is_stopping:
+            self._tell(
+                f"{self._program.name} {server.pid} has not answered for {self._hang_seconds:g} s "
+                "and is killed."
+            )
+            server.kill()
 
     def _tell(self, line: str) -> None:
         # A log on a full disk, or at the end of a pipe that nobody reads any more, must not
@@ -247,36 +269,6 @@ class Supervisor:
         if server.stdin is not None:
             server.stdin.close()
         return server.wait()
-
-
-class _FirstAnswer:
-    """Knocks until a server answers, and tells of it then."""
-
-    def __init__(self, server: subprocess.Popen[bytes], url: str, tell: Callable[[int], None]) -> None:
-        self._server, self._url, self._tell = server, urlsplit(url), tell
-        self.came = False
-        threading.Thread(target=self._knock, name="first answer", daemon=True).start()
-
-    def _knock(self) -> None:
-        while not self._is_answered():
-            if self._server.poll() is not None:
-                return
-            time.sleep(0.02)  # between two knocks; on an inherited socket the first one waits
-        # If the server is dead by now, it was the next one that found this in the backlog.
-        if self._server.poll() is None:
-            self.came = True
-            self._tell(self._server.pid)
-
-    def _is_answered(self) -> bool:
-        connection = http.client.HTTPConnection(self._url.netloc, timeout=_KNOCK_SECONDS)
-        try:
-            connection.request("GET", self._url.path)
-            connection.getresponse()
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-        return True
 
 
 def next_pause(pause_seconds: float) -> float:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -281,5 +282,50 @@ def test_the_parent_needs_nothing_of_the_store_but_its_settings() -> None:
         text=True,
         check=True,
     )
-    rooms = ("commandline", "config", "readers", "supervisor")
+    rooms = ("commandline", "config", "probe", "readers", "supervisor")
     assert set(loaded.stdout.split()) == {"store", *(f"store.{room}" for room in rooms)}
+
+
+# --- a server that hangs ----------------------------------------------------------------------------
+
+_HANG_SECONDS = 4
+
+
+def test_a_server_that_stops_answering_is_replaced(keep: Callable[..., Kept]) -> None:
+    """It is killed, its orders go on, and the parent says why."""
+    shop = keep(STORE_HANG_SECONDS=_HANG_SECONDS)
+    payment_id, hung = shop.shopper.buy(key()), shop.server_pid
+    os.kill(hung, signal.SIGSTOP)
+    shop.wait_for_deaths(1)
+    shop.shopper.confirm(payment_id)
+    shop.shopper.wait_for(payment_id, "Dispatched")
+    assert shop.deaths[0][:2] == (str(hung), "SIGKILL")
+    assert f"Server {hung} has not answered for {_HANG_SECONDS} s and is killed." in shop.parent.output
+    assert not is_alive(hung)
+
+
+def test_a_parent_that_was_suspended_kills_nobody(keep: Callable[..., Kept]) -> None:
+    """It has not looked meanwhile, however long that was; afterwards it looks as before."""
+    shop = keep(STORE_HANG_SECONDS=_HANG_SECONDS)
+    server = shop.server_pid
+    os.kill(shop.parent.pid, signal.SIGSTOP)
+    suspended_at = time.monotonic()
+    eventually(time.monotonic, lambda now: now > suspended_at + 2 * _HANG_SECONDS)
+    os.kill(shop.parent.pid, signal.SIGCONT)
+    eventually(time.monotonic, lambda now: now > suspended_at + 4 * _HANG_SECONDS)
+    assert not shop.deaths
+    assert is_alive(server)
+    assert shop.shopper.is_open()
+    os.kill(server, signal.SIGSTOP)
+    shop.wait_for_deaths(1)
+
+
+def test_nobody_is_killed_for_a_hang_where_that_is_off(keep: Callable[..., Kept]) -> None:
+    """0, for whoever stops a server in a debugger."""
+    shop = keep(STORE_HANG_SECONDS=0)
+    server, stopped_at = shop.server_pid, time.monotonic()
+    os.kill(server, signal.SIGSTOP)
+    eventually(time.monotonic, lambda now: now > stopped_at + 5)
+    os.kill(server, signal.SIGCONT)
+    assert shop.shopper.is_open()
+    assert not shop.deaths
