@@ -135,15 +135,16 @@ def _why(client: DBOSClient, workflow: Any, terms: Terms, *, is_late: bool) -> s
     """Why a workflow that has not done its work never will, one sentence; None if it may."""
     if workflow is None:
         return "Its checkpoints are gone."
-    if not _is_alive(workflow):
-        return f"Its workflow ended ({workflow.status}) before its work was done."
-    if workflow.app_version not in {None, terms.version}:
+    is_alive = _is_alive(workflow)
+    if is_alive and workflow.app_version not in {None, terms.version}:
         return f"Its workflow is of another version of the shop ({workflow.app_version}), which nobody runs."
-    if not is_late:
+    if is_alive and not is_late:
         return None
     strange = _strange_step(client, workflow)
     if strange is not None:
         return f"Its workflow has a checkpoint, {strange!r}, that the code of today cannot have made."
+    if not is_alive:
+        return f"Its workflow ended ({workflow.status}) before its work was done."
     return "Its workflow is under way and does not move: the log of the server may say why."
 
 

@@ -252,6 +252,7 @@ def test_an_order_that_the_code_cannot_resume_is_listed_and_finishes_when_it_is_
     shop.server.kill()
     shop.checkpoints.change(rename.format("tick 1", "stamp 1"))
     shop.server.restart()
+    assert command(shop, "mend", "1")[0] == 0  # as a round of the server does
     dispatched(shop, payment_id)
     assert command(shop, "stuck")[0] == 0
 
