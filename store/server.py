@@ -27,6 +27,8 @@ _CONNECTIONS = 2000
 _SPARE_SHARE = 40
 """One in so many is kept free by closing idle ones, so that whoever comes next is let in."""
 _REFUSALS_AT_ONCE = 50
+_ACCEPTED_AT_ONCE = 20
+"""Fewer than are kept free."""
 _WARNING_SECONDS = 60
 _IDLE_SECONDS = 30
 """A connection that says nothing for this long is closed; browsers open another when they need it.
@@ -147,6 +149,7 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     def __init__(self, app: WSGIApplication, settings: Settings, listener: socket.socket, **adjustments: Any):
         self.connections = _Connections(settings)
+        self._has_accepted = False
         limit: int = adjustments["connection_limit"]
         self._most = limit - limit // _SPARE_SHARE
         where = (listener.family, listener.type, listener.proto, listener.getsockname())
@@ -157,10 +160,21 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     def accept(self) -> tuple[socket.socket, Any] | None:
         for _ in range(_REFUSALS_AT_ONCE):  # then whoever is connected has a turn
             accepted: tuple[socket.socket, Any] | None = super().accept()
-            if accepted is None or self.connections.admits(accepted[1][0]):
+            if accepted is None:
+                return None
+            if self.connections.admits(accepted[1][0]):
+                self._has_accepted = True
                 return accepted
             accepted[0].close()
         return None
+
+    def handle_accept(self) -> None:
+        # One for each look at every connection, as waitress has it, is slow when there are many.
+        for _ in range(_ACCEPTED_AT_ONCE):
+            self._has_accepted = False
+            super().handle_accept()
+            if not self._has_accepted:
+                break
 
     def readable(self) -> bool:
         if len(self.active_channels) > self._most:
