@@ -40,6 +40,8 @@ class Purchase:
     """What its page said, in order: a status, or for a cancelled order the reason; without repeats."""
     may_end_as: frozenset[Status | Reason] = frozenset(_ENDED)
     """What can become of it, given what the shopper did."""
+    is_taken: bool = False
+    """Whether any Buy Now was answered with a payment page. One on an empty shelf makes no order."""
 
 
 class Notes:
@@ -109,9 +111,9 @@ class Shopper:
     def shop_until(self, is_over: Callable[[], bool]) -> None:
         """Buy one widget after another, each in its own way."""
         ways = {
-            self._confirm: 40,
+            self.confirm: 40,
             self._decline: 12,
-            self._double_click: 14,
+            self.double_click: 14,
             self._walk_away: 12,
             self._come_back_late: 8,
             self._reload: 14,
@@ -131,6 +133,8 @@ class Shopper:
         number = re.search(r"Order No\. (\d+)", page.text)
         ending = re.search(r'data-ending="(\w+)"', page.text)
         if number is None or ending is None:
+            if page.status == 404 and not purchase.is_taken:
+                return None  # the shelf was empty
             if page.status != 200 or not page.path.startswith("/pay/"):  # where it is still being reserved
                 self._notes.complain(f"the page of an order answered {page.status} and did not show it")
             return None
@@ -148,26 +152,30 @@ class Shopper:
 
     # --- the ways to buy ----------------------------------------------------------------
 
-    def _confirm(self, purchase: Purchase) -> None:
-        self._buy(purchase)
-        self._pause()
-        self._settle(purchase, Outcome.PAID)
+    def confirm(self, purchase: Purchase) -> None:
+        """Buy and pay."""
+        if self._buy(purchase):
+            self._pause()
+            self._settle(purchase, Outcome.PAID)
 
     def _decline(self, purchase: Purchase) -> None:
-        self._buy(purchase)
-        self._pause()
-        self._settle(purchase, Outcome.FAILED)
+        if self._buy(purchase):
+            self._pause()
+            self._settle(purchase, Outcome.FAILED)
 
-    def _double_click(self, purchase: Purchase) -> None:
+    def double_click(self, purchase: Purchase) -> None:
+        """Buy and pay, each with two clicks at once."""
         self._both_at_once(lambda: self._buy(purchase))
-        self._both_at_once(lambda: self._settle(purchase, Outcome.PAID))
+        if purchase.is_taken:
+            self._both_at_once(lambda: self._settle(purchase, Outcome.PAID))
 
     def _walk_away(self, purchase: Purchase) -> None:
-        self._buy(purchase)
-        purchase.may_end_as = frozenset({Reason.EXPIRED, Reason.SOLD_OUT})
+        if self._buy(purchase):
+            purchase.may_end_as = frozenset({Reason.EXPIRED, Reason.SOLD_OUT})
 
     def _come_back_late(self, purchase: Purchase) -> None:
-        self._buy(purchase)
+        if not self._buy(purchase):
+            return
         time.sleep(self._window_seconds + 0.2)  # being late is what this shopper is about
         # If the shop was dead at the deadline, it may find the payment before it looks at the
         # clock. Then the payment counts: the shopper paid, and gets a widget.
@@ -176,7 +184,8 @@ class Shopper:
         self.look(purchase)
 
     def _reload(self, purchase: Purchase) -> None:
-        self._buy(purchase)
+        if not self._buy(purchase):
+            return
         self.get(f"/pay/{purchase.key}")
         self._send(purchase, Outcome.PAID)
         self._settle(purchase, Outcome.PAID)
@@ -186,10 +195,19 @@ class Shopper:
 
     # --- what a click does ----------------------------------------------------------------
 
-    def _buy(self, purchase: Purchase) -> None:
-        answer = self.post("/buy", key=purchase.key)
-        if answer.status != 200:
-            self._notes.complain(f"Buy Now answered {answer.status}")
+    def _buy(self, purchase: Purchase) -> bool:
+        """Click Buy Now, on an empty shelf once more with the same key; whether there is a payment page."""
+        for _ in range(2):
+            answer = self.post("/buy", key=purchase.key)
+            if answer.status != 200:
+                self._notes.complain(f"Buy Now answered {answer.status}")
+            if not answer.path.startswith("/?"):
+                purchase.is_taken = True
+                return True
+            # A click that died with its server may have made an order all the same.
+            purchase.may_end_as = frozenset({Reason.EXPIRED, Reason.SOLD_OUT})
+            self._pause()
+        return False
 
     def _settle(self, purchase: Purchase, outcome: Outcome) -> None:
         wanted = Status.DISPATCHED if outcome is Outcome.PAID else Reason.DECLINED
@@ -206,7 +224,7 @@ class Shopper:
         if answer.status != 200:
             self._notes.complain(f"{outcome.value} answered {answer.status}")
 
-    def _both_at_once(self, click: Callable[[], None]) -> None:
+    def _both_at_once(self, click: Callable[[], object]) -> None:
         second = threading.Thread(target=click, daemon=True)
         second.start()
         click()

@@ -216,16 +216,19 @@ class _Storm:
         observer, notes = self._shopper(-3), self._notes
         for purchase in notes.purchases:
             ending = observer.look(purchase)
+            if ending is None and not purchase.is_taken:
+                continue  # the shelf was empty, and no order was made
             if ending is None or ending in LIVE:
                 notes.complain(f"order No. {purchase.number} has not ended")
             elif ending not in purchase.may_end_as:
                 notes.complain(f"order No. {purchase.number} ended as {ending}, which its shopper did not do")
-        numbers = Counter(purchase.number for purchase in notes.purchases)
+        made = [purchase for purchase in notes.purchases if purchase.is_taken or purchase.number is not None]
+        numbers = Counter(purchase.number for purchase in made)
         for number, purchases in numbers.items():
             if purchases > 1:
                 notes.complain(f"order No. {number} was shown to {purchases} shoppers")
-        if figure(ledger, "orders") != len(notes.purchases):
-            notes.complain(f"{len(notes.purchases)} clicks on Buy Now made {figure(ledger, 'orders')} orders")
+        if figure(ledger, "orders") != len(made):
+            notes.complain(f"{len(made)} clicks on Buy Now made {figure(ledger, 'orders')} orders")
 
     def _verdict(self, ledger: dict[str, Any]) -> Verdict:
         notes = self._notes

@@ -101,7 +101,9 @@ def test_a_shopper_notices_an_order_that_goes_back(
 
 def test_a_shopper_notices_an_order_that_is_gone(watcher: Callable[[Purchase], list[str]]) -> None:
     """A click that was answered, and of which nobody knows."""
-    assert watcher(Purchase(key())) == ["the page of an order answered 404 and did not show it"]
+    assert watcher(Purchase(key(), is_taken=True)) == [
+        "the page of an order answered 404 and did not show it"
+    ]
 
 
 def test_a_shopper_is_not_surprised_by_what_may_happen(
@@ -112,3 +114,17 @@ def test_a_shopper_is_not_surprised_by_what_may_happen(
     shop.shopper.confirm(payment_id)
     shop.shopper.wait_for(payment_id, "Dispatched")
     assert watcher(Purchase(payment_id, seen=[Status.PENDING])) == []
+
+
+@pytest.mark.parametrize("way", [Shopper.confirm, Shopper.double_click])
+def test_a_shopper_leaves_an_empty_shelf_without_an_order(
+    open_shop: Callable[..., Shop], way: Callable[[Shopper, Purchase], None]
+) -> None:
+    """The last unit went between the page and the click: nothing to pay, and nothing to complain of."""
+    shop, notes = open_shop(units=0), Notes()
+    visitor, purchase = Shopper(shop.server.url, "1", notes, 1.0), Purchase(key())
+    way(visitor, purchase)
+    visitor.look(purchase)
+    assert notes.complaints == []
+    assert not purchase.is_taken
+    assert shop.books.orders() == {}
