@@ -156,7 +156,7 @@ def test_an_older_copy_comes_to_rest(new_url: NewUrl, of_checkpoints: bool) -> N
         new_url(),
         STORE_RECONCILE_SECONDS=OFTEN,
         STORE_DISPATCH_TICK_SECONDS=0.1,
-        STORE_PAYMENT_WINDOW_SECONDS=5,
+        STORE_PAYMENT_WINDOW_SECONDS=15,
     )
     shop.server.start()
     try:

@@ -141,7 +141,14 @@ def gallery(sqlite_url: Callable[[], str], tmp_path_factory: pytest.TempPathFact
     """Every page in every state that it has."""
 
     def open_still(**settings: object) -> Shop:
-        return _open(sqlite_url(), **{"STORE_DISPATCH_TICK_SECONDS": _STILL_TICK_SECONDS, **settings})
+        return _open(
+            sqlite_url(),
+            **{
+                "STORE_DISPATCH_TICK_SECONDS": _STILL_TICK_SECONDS,
+                "STORE_RECONCILE_SECONDS": 0,  # what is held still is not to be mended
+                **settings,
+            },
+        )
 
     with Guestbook(tmp_path_factory.mktemp("guestbook") / "guestbook.sqlite3") as guestbook:
         gallery = Gallery(open_still, guestbook.url)

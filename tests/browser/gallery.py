@@ -49,7 +49,7 @@ class Gallery:
     """Shops where nothing moves by itself, with an order in every state."""
 
     def __init__(self, open_still: Callable[..., Shop], guestbook_url: str) -> None:
-        self._shop = open_still(STORE_UNPAID_PER_CLIENT=3)
+        self._shop = open_still(STORE_UNPAID_PER_CLIENT=4)
         self._empty = open_still(STORE_GUESTBOOK_URL=guestbook_url)
         # Nobody buys here; a greeting comes to its end.
         self._new = open_still(STORE_GUESTBOOK_URL=guestbook_url, STORE_DISPATCH_TICK_SECONDS=0.01)
@@ -93,7 +93,7 @@ class Gallery:
             "books-broken": View(self._shop, "/ledger", "The books"),
             "not-found": View(self._shop, "/nowhere", "There is nothing at this address"),
         }
-        # The two above hold a unit each, and after this one there is none left for whoever has them.
+        # The three above hold a unit each, and after this one there is none left for whoever has them.
         self._shop.shopper.buy()
         refused = self._shop.shopper.buy()
         self._views["pay-refused"] = View(self._shop, f"/pay/{refused}", "You have enough for now")
