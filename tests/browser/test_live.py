@@ -23,6 +23,7 @@ def test_the_last_unit_goes_to_one_and_a_restock_brings_the_other_back(
     second.buy_now.click()
     second.wait_until(lambda: len(held) == 1)
     first.buy()  # is faster
+    expect(passer_by.page.get_by_role("button", name="Sold out")).to_be_disabled()
     held[0].continue_()
 
     expect(second.page.get_by_text("You were not charged")).to_be_visible()
