@@ -186,7 +186,7 @@ def test_a_purchase_by_keyboard_alone(still_shop: Shop, visit: Visit) -> None:
     shopper.sees("Paid. Your widget is on its way")
     tab_to(shopper, "What the database remembers")
     shopper.page.keyboard.press("Enter")
-    expect(shopper.page.get_by_text("charge", exact=True)).to_be_visible()
+    expect(shopper.page.get_by_text("settle", exact=True)).to_be_visible()
     move(still_shop, shopper.payment_id, 10)
     shopper.sees("Dispatched")
     tab_to(shopper, "Buy another")

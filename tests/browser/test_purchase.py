@@ -87,7 +87,7 @@ def test_a_purchase_keeps_to_a_strict_content_security_policy(still_shop: Shop, 
     payment_id = shopper.buy()
     shopper.pay()
     shopper.page.get_by_text("What the database remembers").click()
-    expect(shopper.page.get_by_text("charge", exact=True)).to_be_visible()
+    expect(shopper.page.get_by_text("settle", exact=True)).to_be_visible()
     for progress in (5, 10):
         move(still_shop, payment_id, progress)
         expect(shopper.bar).to_have_attribute("value", str(progress))
