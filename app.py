@@ -29,6 +29,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from store.books import Books
     from store.greetings import Greetings
     from store.reconciler import Reconciler
+    from store.witnesses import Witnesses
 
     try:
         settings = settings or Settings.from_env()
@@ -40,8 +41,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     web.prepare(app, settings, databases)
     storefront.prepare(app, settings)
     api.prepare(app, settings)
-    ledger.prepare(app, Books(databases.reader, settings.dispatch_tick_seconds))
     greetings = Greetings(databases.reader, settings.guestbook_url)
+    witnesses = Witnesses(databases.system_reader, greetings.theirs)
+    ledger.prepare(app, Books(databases.reader, settings.dispatch_tick_seconds, witnesses))
     guestbook.prepare(app, greetings)
     lanes.prepare(app, settings, databases, greetings)
     presenter.prepare(app, settings)
@@ -50,13 +52,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["stuck"] = reconciler
     if _serves(Process.from_env()):
         try:
-            durability.launch(settings, databases, reconciler.start)
+            durability.launch(settings, databases, witnesses, reconciler.start)
         except database.DatabaseRefused as refusal:
             refuse(str(refusal))
     else:
         # The parent of `flask run --debug`, `flask routes` and the like: they answer no
         # request, and must not take up the orders of the process that does.
-        durability.launch_at_first_request(app, settings, databases, reconciler.start)
+        durability.launch_at_first_request(app, settings, databases, witnesses, reconciler.start)
     return app
 
 

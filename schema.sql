@@ -164,6 +164,13 @@ CREATE TABLE IF NOT EXISTS mendings (
     PRIMARY KEY (workflow_id, attempt)
 );
 
+-- Workflows whose checkpoints are gone, because an older copy of them was restored: what they had made is
+-- here, and nobody remembers making it. Found at a start, before anything new begins.
+CREATE TABLE IF NOT EXISTS lost_checkpoints (
+    workflow_id  TEXT    NOT NULL PRIMARY KEY,
+    found_at_ms  BIGINT  NOT NULL
+);
+
 -- One row for each server process that has run the shop's workflows, in the order in which
 -- they started. A time between two starts belongs to the earlier one: that is how a page
 -- knows which process did what.

@@ -1,8 +1,8 @@
 """Owns the engines and the schema: how the shop connects, to what, and what it finds there.
 
-Imports `config` and `files`. Three engines, because three parties connect: DBOS keeps its
+Imports `config` and `files`. Four engines, because three parties connect: DBOS keeps its
 checkpoints through `system`, the workflows write through `store`, and pages read through
-`reader`, which the database itself holds to reading.
+`reader` and `system_reader`, which the databases themselves hold to reading.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _SCHEMA = ROOT / "schema.sql"
 
 _READ_PATIENCE_SECONDS = 1
 """How long a page waits for a connection, and then for an answer, before it says that the shop is busy."""
+_SYSTEM_READERS = 2
+"""Connections that read the checkpoints for the books."""
 _CONNECT_SECONDS = 2
 """How long making a connection may take: the least that Postgres's own client allows."""
 _WRITE_PATIENCE_SECONDS = 3600
@@ -59,10 +61,11 @@ class Databases:
     store: sa.Engine
     reader: sa.Engine
     system: sa.Engine
+    system_reader: sa.Engine
 
     def close(self) -> None:
         """Give every connection back."""
-        for engine in (self.store, self.reader, self.system):
+        for engine in (self.store, self.reader, self.system, self.system_reader):
             engine.dispose()
 
 
@@ -85,6 +88,7 @@ def connect(settings: Settings) -> Databases:
     databases = Databases(
         store=_writer(settings.database_url, pool_size=10),
         reader=_reader(settings.database_url, settings.threads),
+        system_reader=_reader(settings.system_database_url, _SYSTEM_READERS),
         system=_writer(settings.system_database_url, pool_size=20),
     )
     with _naming("DBOS_DATABASE_URL"):
@@ -114,9 +118,12 @@ def for_a_last_word(settings: Settings) -> sa.Engine:
             "connect_timeout": _CONNECT_SECONDS,
             "options": f"-c statement_timeout={milliseconds}",
         }
-    return sa.create_engine(
+    engine = sa.create_engine(
         settings.database_url, poolclass=sa.NullPool, connect_args=patience, hide_parameters=True
     )
+    if is_sqlite(settings.database_url):
+        event.listen(engine, "connect", _keep_foreign_keys)
+    return engine
 
 
 @contextmanager
@@ -270,9 +277,14 @@ def _sqlite(url: str, *, pool_size: int, pool_timeout: float) -> sa.Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA busy_timeout = 30000")
-        connection.execute("PRAGMA foreign_keys = ON")
 
+    event.listen(engine, "connect", _keep_foreign_keys)
     return engine
+
+
+def _keep_foreign_keys(connection: Any, _record: Any) -> None:
+    # SQLite forgets them with each connection.
+    connection.execute("PRAGMA foreign_keys = ON")
 
 
 PASSING_SQLSTATES = ("08", "25006", "40", "53", "55P03", "57", "58")

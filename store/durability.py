@@ -1,6 +1,7 @@
 """Owns DBOS itself: how it is configured, launched, and left.
 
-Imports `config`, `database`, `executors`, `files`, `masking`, `patience`, `steps` and `workflows`.
+Imports `config`, `database`, `executors`, `files`, `lost`, `masking`, `patience`, `steps`, `witnesses` and
+`workflows`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from sqlalchemy.orm import Session
 from store import executors, files, steps, workflows
 from store.config import Settings, is_sqlite
 from store.database import DatabaseRefused, Databases, for_a_last_word
+from store.lost import record_lost_checkpoints
 from store.masking import MaskWorkflowIds, mask
 from store.patience import promptly
+from store.witnesses import Witnesses
 
 APPLICATION_VERSION = "widget-store-2"
 """Recovery takes up only workflows of its own version. It stays the same while running orders
@@ -94,7 +97,9 @@ def refuse_pickles() -> None:
     DefaultSerializer.deserialize = refuse  # type: ignore[method-assign]
 
 
-def launch(settings: Settings, databases: Databases, once_launched: Callable[[], None]) -> None:
+def launch(
+    settings: Settings, databases: Databases, witnesses: Witnesses, once_launched: Callable[[], None]
+) -> None:
     """Start DBOS in this process; it takes up every order that the last one left.
 
     Raises:
@@ -127,6 +132,7 @@ def launch(settings: Settings, databases: Databases, once_launched: Callable[[],
     workflows.Terms.greeting_window_ms = round(settings.greeting_window_seconds * 1000)
     workflows.Terms.guestbook_url = settings.guestbook_url
     _Launched.settings = settings
+    record_lost_checkpoints(databases, witnesses)
     _Launched.generation = executors.record_start(EXECUTOR_ID, os.getpid())
     # A private name: DBOS has no setting for it.
     SystemDatabase._notification_fallback_polling_interval = _POSTGRES_LOOK_SECONDS  # noqa: SLF001
@@ -214,7 +220,11 @@ def generation() -> int:
 
 
 def launch_at_first_request(
-    app: Flask, settings: Settings, databases: Databases, once_launched: Callable[[], None]
+    app: Flask,
+    settings: Settings,
+    databases: Databases,
+    witnesses: Witnesses,
+    once_launched: Callable[[], None],
 ) -> None:
     """Launch in a process that may never serve only once it does."""
     lock = threading.Lock()
@@ -224,7 +234,7 @@ def launch_at_first_request(
         with lock:
             if not is_launched():
                 try:
-                    launch(settings, databases, once_launched)
+                    launch(settings, databases, witnesses, once_launched)
                 except DatabaseRefused as refusal:
                     abort(503, str(refusal))
 

@@ -5,9 +5,13 @@ Imports `steps`. It writes tables of its own, outside of any workflow: it is abo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.orm import Session
 
 from store.steps import change_one, commit, now_ms, row, run
+
+_BATCH = 500
 
 
 def record_start(executor_id: str, pid: int) -> int:
@@ -74,3 +78,21 @@ def _record_mending(session: Session, workflow_id: str, reason: str) -> int:
         at_ms=now_ms(),
     )
     return int(mending.attempt)
+
+
+def record_lost_checkpoints(workflow_ids: Sequence[str]) -> None:
+    """Record that the checkpoints of these workflows are gone, though what they have made is here."""
+    for first in range(0, len(workflow_ids), _BATCH):
+        commit(_record_lost_checkpoints, workflow_ids[first : first + _BATCH])
+
+
+def _record_lost_checkpoints(session: Session, workflow_ids: Sequence[str]) -> None:
+    for workflow_id in workflow_ids:
+        # No row changes where this was found at an earlier start.
+        run(
+            session,
+            "INSERT INTO lost_checkpoints (workflow_id, found_at_ms) VALUES (:id, :at_ms)"
+            " ON CONFLICT DO NOTHING",
+            id=workflow_id,
+            at_ms=now_ms(),
+        )

@@ -80,6 +80,10 @@ class Greetings:
         lines, trouble = self._theirs.get()
         return Books(lines[:_LINES], self._ours.get(), trouble)
 
+    def theirs(self) -> tuple[list[Signature], str]:
+        """The newest lines of the online book, newest first; or none, and why it cannot be asked."""
+        return self._theirs.get()
+
     def signature_of(self, name: str) -> int | None:
         """The number of the newest signature of that name over there, if it is among the newest hundred."""
         lines, _ = self._theirs.get()

@@ -36,7 +36,13 @@ def as_json() -> dict[str, Any]:
     found = _books().ledger()
     return {
         "balanced": found.balanced,
+        "catching_up": found.catching_up,
         "lines": [{"name": line.name, "figures": line.figures, "ok": line.ok} for line in found.lines],
+        "faults": [
+            {"line": line.name, "order_id": fault.order_id, "subject": fault.subject, "says": fault.says}
+            for line in found.lines
+            for fault in line.faults
+        ],
         **({"naive_lane": found.damage} if found.damage else {}),
     }
 

@@ -14,12 +14,19 @@ LOST = "lost"
 
 
 class OrderNow(TypedDict):
-    """A payment and its order as a transaction found or left them."""
+    """A payment and its order as a transaction found or left them.
+
+    What a workflow returns at its end, too: the receipt that its checkpoints keep, which the ledger
+    compares with the tables.
+    """
 
     order_id: int
     """0 where there is no order."""
     status: str
     """A `Status`, or REFUSED or LOST where there is no order."""
+    reason: str | None
+    """A `Reason`, if it is cancelled."""
+    price_cents: int
     progress: int
     pay_by_ms: int
     updated_at_ms: int
@@ -38,6 +45,8 @@ class GreetingNow(TypedDict):
     """A `GreetingOutcome`; None while it is under way."""
     reason: str | None
     """Why it was refused or given up, one sentence."""
+    signature: int | None
+    """Its number in the online guestbook, once it is written down here."""
     under_way: int
     """Greetings of all clients that have not ended."""
 

@@ -91,34 +91,33 @@ class Terms:
 
 
 @DBOS.workflow(name=CHECKOUT, max_recovery_attempts=None)
-def checkout(payment_id: str, client: str | None = None) -> None:
-    """One click on Buy Now, from reserving a unit to paid or cancelled."""
+def checkout(payment_id: str, client: str | None = None) -> OrderNow:
+    """One click on Buy Now, from reserving a unit to paid or cancelled; the order then."""
     order = reserve(payment_id, client)
     DBOS.set_event(HELD, order["status"])
     while order["status"] == Status.PENDING:
         wait_for_notice(order)
         order = settle(payment_id)
     if order["status"] == REFUSED:
-        return
+        return order
     if order["status"] == LOST:
         raise OrderLost(payment_id)
     if order["status"] == Status.PAID:
         with SetWorkflowID(dispatch_id(payment_id)):
             DBOS.start_workflow(dispatch, payment_id, order["updated_at_ms"])
     DBOS.set_event(SETTLED, order["order_id"])
+    return order
 
 
 @DBOS.workflow(name=DISPATCH, max_recovery_attempts=None)
-def dispatch(payment_id: str, paid_at_ms: int) -> None:
+def dispatch(payment_id: str, paid_at_ms: int) -> OrderNow:
     """Ten ticks from paid to dispatched, each exactly once; of an order that is not paid, none."""
-    progress, ticked_at_ms = 0, paid_at_ms
-    while progress < DISPATCH_TICKS:
-        order = advance(payment_id, progress + 1, ticked_at_ms)
-        if order["status"] == LOST:
-            raise OrderLost(payment_id)
-        if order["status"] not in {Status.PAID, Status.DISPATCHED}:
-            return
-        progress, ticked_at_ms = order["progress"], order["updated_at_ms"]
+    order = advance(payment_id, 1, paid_at_ms)
+    while order["status"] == Status.PAID:
+        order = advance(payment_id, order["progress"] + 1, order["updated_at_ms"])
+    if order["status"] == LOST:
+        raise OrderLost(payment_id)
+    return order
 
 
 @DBOS.workflow(name=RESTOCK, max_recovery_attempts=None)
@@ -128,7 +127,7 @@ def restock_shelf(cause: str) -> int:
 
 
 @DBOS.workflow(name=GREETING, max_recovery_attempts=None)
-def greet(greeting_id: str, name: str) -> None:
+def greet(greeting_id: str, name: str) -> GreetingNow:
     """Sign the online guestbook, wait a little, and write it down here: both once, or neither."""
     greeting = begin_greeting(greeting_id, name)
     if greeting["outcome"] is None:
@@ -142,6 +141,7 @@ def greet(greeting_id: str, name: str) -> None:
             outcome = GreetingOutcome.GIVEN_UP if signing["may_pass"] else GreetingOutcome.REFUSED
             greeting = end_greeting(greeting_id, outcome, signing["trouble"])
     DBOS.set_event(GREETED, greeting["reason"] or "")
+    return greeting
 
 
 # --- orders -----------------------------------------------------------------------------
@@ -300,7 +300,8 @@ def _lock_order(session: Session, payment_id: str) -> bool:
 def _order_now(session: Session, payment_id: str) -> OrderNow:
     found = row(
         session,
-        "SELECT o.order_id, o.status, o.progress, o.pay_by_ms, o.updated_at_ms, r.refused_at_ms,"
+        "SELECT o.order_id, o.status, o.reason, o.price_cents, o.progress, o.pay_by_ms, o.updated_at_ms,"
+        " r.refused_at_ms,"
         " (SELECT outcome FROM payment_notices n WHERE n.payment_id = k.payment_id"
         "  ORDER BY received_at_ms LIMIT 1) AS first_outcome,"
         " EXISTS (SELECT 1 FROM payment_notices n WHERE n.payment_id = k.payment_id"
@@ -313,6 +314,8 @@ def _order_now(session: Session, payment_id: str) -> OrderNow:
     return OrderNow(
         order_id=found.order_id or 0,
         status=found.status or (LOST if found.refused_at_ms is None else REFUSED),
+        reason=found.reason,
+        price_cents=found.price_cents or 0,
         progress=found.progress or 0,
         pay_by_ms=found.pay_by_ms or 0,
         updated_at_ms=found.updated_at_ms or 0,
@@ -591,9 +594,10 @@ def _end_greeting(
 def _greeting_now(session: Session, greeting_id: str) -> GreetingNow | None:
     found = row(
         session,
-        "SELECT name, give_up_at_ms, outcome, reason,"
+        "SELECT q.name, q.give_up_at_ms, q.outcome, q.reason, g.signature,"
         " (SELECT count(*) FROM greeting_requests WHERE outcome IS NULL) AS under_way"
-        " FROM greeting_requests WHERE greeting_id = :id",
+        " FROM greeting_requests q LEFT JOIN greetings g ON g.greeting_id = q.greeting_id"
+        " WHERE q.greeting_id = :id",
         id=greeting_id,
     )
     if found is None:
@@ -603,6 +607,7 @@ def _greeting_now(session: Session, greeting_id: str) -> GreetingNow | None:
         give_up_at_ms=found.give_up_at_ms,
         outcome=found.outcome,
         reason=found.reason,
+        signature=found.signature,
         under_way=found.under_way,
     )
 

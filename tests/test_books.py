@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -13,9 +13,13 @@ from sqlalchemy import event
 from store import database
 from store.books import Books as Ledgers
 from store.config import Settings
+from store.lines import Ledger
+from store.witnesses import Witnesses
 from tests.conftest import Shop
+from tests.support.copies import Copy
 from tests.support.markup import Markup
-from tests.support.shopper import key
+from tests.support.shopper import eventually, key
+from tests.support.specimen import ledger_of
 
 
 @pytest.fixture
@@ -35,14 +39,14 @@ def busy_shop(open_shop: Callable[..., Shop]) -> Shop:
     return shop
 
 
-def ledger_of(shop: Shop) -> dict[str, Any]:
-    """The books as the shop serves them, of a shop that may be closed: read by the very same code."""
-    databases = database.connect(Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}))
-    try:
-        found = Ledgers(databases.reader, tick_seconds=1).ledger()
-    finally:
-        databases.close()
-    return {line.name: (line.figures, line.ok) for line in found.lines}
+def lines_of(shop: Shop) -> dict[str, tuple[dict[str, int], bool]]:
+    """The figures of each line, and whether it holds."""
+    return {line.name: (line.figures, line.ok) for line in ledger_of(shop.database_url).lines}
+
+
+def figure(ledger: Ledger, name: str) -> int:
+    """One figure, by name."""
+    return next(line.figures[name] for line in ledger.lines if name in line.figures)
 
 
 def test_the_books_of_a_new_shop_balance(open_shop: Callable[..., Shop]) -> None:
@@ -55,13 +59,13 @@ def test_the_books_of_a_new_shop_balance(open_shop: Callable[..., Shop]) -> None
 
 def test_the_lines_have_the_figures_of_the_shop(busy_shop: Shop) -> None:
     """One order of each kind, one crash, one order recovered, none lost, nobody charged twice."""
-    lines = ledger_of(busy_shop)
+    lines = lines_of(busy_shop)
     assert all(ok for _, ok in lines.values())
     figures = {name: value for line, _ in lines.values() for name, value in line.items()}
     expected = {
         "stocked": 100, "on_the_shelf": 98, "held": 1, "sold": 1, "reserved": 3, "released": 1,
         "charged_cents": 9999, "sold_cents": 9999, "refunded_cents": 0, "dispatched": 1,
-        "numbers_given": 3, "under_way": 1, "overdue": 0, "crashes": 1, "recovered": 1,
+        "numbers_given": 3, "under_way": 1, "late": 0, "crashes": 1, "recovered": 1,
         "lost": 0, "charged_twice": 0,
     }  # fmt: skip
     assert {name: figures[name] for name in expected} == expected
@@ -117,7 +121,7 @@ _DAMAGE = {
 def test_a_line_turns_red_when_it_does_not_hold(busy_shop: Shop, line: str) -> None:
     """Damage done behind the shop's back shows in the line that is about it."""
     busy_shop.books.change(_DAMAGE[line])
-    assert ledger_of(busy_shop)[line][1] is False
+    assert lines_of(busy_shop)[line][1] is False
     busy_shop.server.restart()
     books = busy_shop.shopper.get("/ledger.json").json
     assert books["balanced"] is False
@@ -126,13 +130,92 @@ def test_a_line_turns_red_when_it_does_not_hold(busy_shop: Shop, line: str) -> N
     assert re.search(rf'<div class="broken">\s*<dt>{re.escape(line)}</dt>', page)
 
 
-def test_an_order_that_is_stuck_turns_its_line_red(busy_shop: Shop) -> None:
-    """Half a minute after it should have moved, if a server was up all the while."""
-    line = "Every order that is under way moves"
-    busy_shop.books.change("UPDATE orders SET created_at_ms = 1, pay_by_ms = 2 WHERE status = 'pending'")
-    assert ledger_of(busy_shop)[line] == ({"under_way": 1, "overdue": 0}, True)
-    busy_shop.books.change("UPDATE generations SET started_at_ms = 1")
-    assert ledger_of(busy_shop)[line] == ({"under_way": 1, "overdue": 1}, False)
+def test_after_an_outage_the_books_catch_up(open_shop: Callable[..., Shop]) -> None:
+    """What fell due while nobody was there is late, with how much: amber, not red; then green."""
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=1)
+    payment_id = shop.shopper.buy(key())
+    shop.server.kill()
+    late = eventually(lambda: ledger_of(shop.database_url), lambda ledger: ledger.catching_up)
+    assert late.balanced
+    [line] = [line for line in late.lines if line.late]
+    assert line.name == "Every order that is under way moves"
+    assert re.fullmatch(r"1 late, by up to \d+ s", line.late)
+    shop.server.restart()
+    shop.shopper.wait_for(payment_id, "The payment window closed")
+    books = shop.shopper.get("/ledger.json").json
+    assert (books["balanced"], books["catching_up"], books["faults"]) == (True, False, [])
+
+
+def test_a_clock_an_hour_ahead_is_no_fault(busy_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every order under way is late by it, and none is broken."""
+    ahead_ns = time.time_ns() + 3_600_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: ahead_ns)
+    ledger = ledger_of(busy_shop.database_url)
+    assert (ledger.balanced, ledger.catching_up) == (True, True)
+
+
+def test_a_page_of_books_that_are_off_says_by_how_much_and_who(busy_shop: Shop) -> None:
+    """The line, what is wrong with which order, and by how much the totals are off; for a program too."""
+    busy_shop.books.change("UPDATE payments SET amount_cents = 1")
+    busy_shop.server.restart()
+    books = busy_shop.shopper.get("/ledger.json").json
+    assert books["faults"] == [
+        {
+            "line": "Every order that is paid or dispatched has one charge and no refund",
+            "order_id": 1,
+            "subject": "order 1",
+            "says": "is dispatched, is charged $0.01, refunded nothing, and costs $99.99",
+        }
+    ]
+    page = Markup(busy_shop.shopper.page("/ledger").text)
+    wrong = [element for element in page.all("dd") if element.attrs.get("class") == "wrong"]
+    assert [element.text.strip() for element in wrong] == [
+        "Order 1 is dispatched, is charged $0.01, refunded nothing, and costs $99.99.",
+        "Off by $99.98.",
+    ]
+
+
+def test_books_whose_checkpoints_cannot_be_read_say_so(busy_shop: Shop) -> None:
+    """The store is compared with itself, amber, because nobody else could be asked."""
+    busy_shop.checkpoints.change("ALTER TABLE workflow_status RENAME TO elsewhere")
+    try:
+        ledger = ledger_of(busy_shop.database_url)
+        assert (ledger.balanced, ledger.catching_up) == (True, True)
+        [line] = [line for line in ledger.lines if line.late and "workflow remembers" in line.name]
+        assert line.late == "The checkpoints of the workflows cannot be read now."
+    finally:
+        busy_shop.checkpoints.change("ALTER TABLE elsewhere RENAME TO workflow_status")
+
+
+@pytest.mark.parametrize("of_checkpoints", [False, True], ids=["the store", "the checkpoints"])
+def test_the_books_after_an_older_copy_was_restored(
+    open_shop: Callable[..., Shop], *, of_checkpoints: bool
+) -> None:
+    """Orders without checkpoints count as unwitnessed; those that only checkpoints know are made again."""
+    shop = open_shop(STORE_RECONCILE_SECONDS=1)
+    before = shop.shopper.buy(key())
+    shop.shopper.confirm(before)
+    shop.shopper.wait_for(before, "Dispatched")
+    shop.server.stop()
+    copy = Copy(shop.database_url, of_checkpoints=of_checkpoints)
+    shop.server.start()
+    after = shop.shopper.buy(key())
+    shop.shopper.confirm(after)
+    shop.shopper.wait_for(after, "Dispatched")
+    shop.server.stop()
+    assert ledger_of(shop.database_url).balanced
+    copy.put_back()
+    torn = ledger_of(shop.database_url)
+    assert [(fault.subject, fault.line) for fault in torn.faults] == [
+        ("order 2", "witnesses" if of_checkpoints else "lost")
+    ]
+    shop.server.start()
+    eventually(
+        lambda: ledger_of(shop.database_url),
+        lambda ledger: ledger.balanced and not ledger.catching_up and figure(ledger, "dispatched") == 2,
+        patience_seconds=60,
+    )
+    assert figure(ledger_of(shop.database_url), "unwitnessed") == (1 if of_checkpoints else 0)
 
 
 def test_an_order_out_of_step_turns_its_line_red(busy_shop: Shop) -> None:
@@ -142,7 +225,7 @@ def test_an_order_out_of_step_turns_its_line_red(busy_shop: Shop) -> None:
     with pytest.raises(sa.exc.IntegrityError):
         busy_shop.books.change(damage)
     busy_shop.books.change_unchecked(damage)
-    assert ledger_of(busy_shop)[line] == ({"dispatched": 1, "out_of_step": 1}, False)
+    assert lines_of(busy_shop)[line] == ({"dispatched": 1, "out_of_step": 1}, False)
 
 
 def test_two_charges_of_one_order_turn_a_line_red(busy_shop: Shop) -> None:
@@ -150,18 +233,22 @@ def test_two_charges_of_one_order_turn_a_line_red(busy_shop: Shop) -> None:
     busy_shop.books.change("ALTER TABLE payments RENAME TO old_payments")
     busy_shop.books.change("CREATE TABLE payments AS SELECT * FROM old_payments")
     busy_shop.books.change("INSERT INTO payments SELECT * FROM old_payments")
-    assert ledger_of(busy_shop)["Orders charged twice"] == ({"charged_twice": 1}, False)
+    assert lines_of(busy_shop)["Orders charged twice"] == ({"charged_twice": 1}, False)
 
 
-def test_the_books_are_one_statement_for_all_who_watch(busy_shop: Shop) -> None:
-    """One moment, read once a second however many look."""
+def test_the_books_are_one_reading_for_all_who_watch(busy_shop: Shop) -> None:
+    """One reading a second however many look, with as many statements for few orders as for many."""
     databases = database.connect(Settings.from_env({"DBOS_DATABASE_URL": busy_shop.database_url}))
-    selects: list[str] = []
-    event.listen(databases.reader, "before_cursor_execute", lambda *call: selects.append(call[2]))
-    books = Ledgers(databases.reader, tick_seconds=1)
+    statements: list[str] = []
+    for reader in (databases.reader, databases.system_reader):
+        event.listen(reader, "before_cursor_execute", lambda *call: statements.append(call[2]))
+    books = Ledgers(databases.reader, 1.0, Witnesses(databases.system_reader, lambda: ([], "")))
     assert books.ledger() is books.ledger()
     databases.close()
-    assert len([each for each in selects if "SELECT" in each]) == 1
+    selects = [each for each in statements if "SELECT" in each]
+    # The figures. The newest workflows, and their accounts: nine tables. The next window and its end, what is
+    # always looked at, and what the workflows remember of it.
+    assert len(selects) <= 1 + 1 + 9 + 2 + 9 + 9 + 1 + 1
 
 
 def test_what_has_ended_is_counted_by_index(busy_shop: Shop) -> None:

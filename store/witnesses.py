@@ -1,0 +1,264 @@
+"""Owns the evidence about an account that the store's own tables cannot give.
+
+Imports `audit`, `online`, `results` and `vocabulary`.
+
+Two witnesses. DBOS keeps a workflow for each order, restock and greeting, with what it was started with and
+what it returned at its end: its receipt, a value of `results`. And the online guestbook, somebody else's, has
+its own book. Whoever changes the store's tables by hand changes neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOSClient, DBOSPortableJSONSerializer
+from sqlalchemy.exc import DBAPIError
+
+from store.audit import OPENING, Account, Fault
+from store.online import Signature
+from store.results import LOST, REFUSED
+from store.vocabulary import CHECKOUT, GREETING, RESTOCK, Movement, Status, dispatch_id, price
+
+_BATCH = 500
+_LIVE_LOOKS = 200
+_KEPT = 10_000
+"""Receipts of `reserve` that are remembered: they never change."""
+_ALIVE = {"PENDING", "ENQUEUED", "DELAYED"}
+TheirBook = Callable[[], tuple[Sequence[Signature], str]]
+"""The newest signatures of the online guestbook, or why it cannot be asked."""
+
+
+class WitnessAway(Exception):
+    """DBOS's checkpoints cannot be read now; the text is one sentence."""
+
+
+class Witnesses:
+    """DBOS and the online guestbook, asked about accounts."""
+
+    def __init__(self, system_reader: sa.Engine, their_book: TheirBook) -> None:
+        # It asks once: a page cannot wait for a database as long as a workflow can.
+        self._client = DBOSClient(
+            system_database_engine=system_reader,
+            serializer=DBOSPortableJSONSerializer(),
+            lazy=True,
+            retry_connection_errors=False,
+        )
+        self._system_reader, self._their_book = system_reader, their_book
+        self._reserved: dict[tuple[str, int], Mapping[str, Any]] = {}
+
+    def testify(self, accounts: Mapping[str, Account]) -> list[Fault]:
+        """What they remember otherwise than the store has it.
+
+        Raises:
+            WitnessAway: the checkpoints cannot be read now.
+        """
+        with _away():
+            return list(self._testify(accounts))
+
+    def _testify(self, accounts: Mapping[str, Account]) -> Iterator[Fault]:
+        dispatches = [dispatch_id(key) for key, account in accounts.items() if account.orders]
+        workflows = self._workflows([*accounts, *dispatches])
+        theirs, _ = self._their_book()
+        looks = _LIVE_LOOKS
+        for key, account in accounts.items():
+            workflow = workflows.get(key)
+            receipt = _receipt(workflow)
+            if workflow is not None and workflow.name == CHECKOUT and not receipt and looks:
+                looks -= (key, workflow.created_at) not in self._reserved
+                receipt = self._reservation(workflow)
+            if account.orders:
+                yield from _faults_of_order(account, workflow, workflows.get(dispatch_id(key)), receipt)
+            elif account.of("greeting_requests") or account.of("greetings"):
+                yield from _faults_of_greeting(account, workflow, theirs)
+            elif account.of("stock_movements", Movement.RESTOCK):
+                yield from _faults_of_restock(account, workflow)
+            elif account.of("refusals"):
+                if workflow is None and not account.is_unwitnessed:
+                    yield account.fault("witnesses", "is refused, and no workflow has refused it")
+            else:
+                yield from _faults_of_nothing(account, workflow, receipt)
+
+    def keys_before(self, end: str | None, size: int) -> tuple[list[str], str | None]:
+        """The keys that `size` workflows have, the newest that began before `end`; and where to go on.
+
+        Both are ISO 8601. None is the end of time, and its beginning.
+
+        Raises:
+            WitnessAway: the checkpoints cannot be read now.
+        """
+        with _away():
+            found = self._client.list_workflows(
+                name=[CHECKOUT, GREETING, RESTOCK],
+                end_time=end,
+                sort_desc=True,
+                limit=size,
+                load_input=False,
+                load_output=False,
+            )
+        last_ms = found[-1].created_at if len(found) == size else None
+        following = None if last_ms is None else _iso(last_ms)
+        # More than a window of one millisecond would be gone through for ever.
+        return [each.workflow_id for each in found], None if following == end else following
+
+    def newest_ms(self) -> int:
+        """When the newest workflow of all began, in ms since 1970; 0 if there is none, or never was."""
+        schema = None if self._system_reader.dialect.name == "sqlite" else "dbos"
+        if not sa.inspect(self._system_reader).has_table("workflow_status", schema=schema):
+            return 0  # DBOS makes its tables when it is first launched
+        found = self._client.list_workflows(sort_desc=True, limit=1, load_input=False, load_output=False)
+        return found[0].created_at or 0 if found else 0
+
+    def known(self, ids: Iterable[str]) -> set[str]:
+        """Which of these ids have workflows."""
+        wanted = list(ids)
+        return set(self._workflows(wanted)) if wanted and self.newest_ms() else set()
+
+    def _workflows(self, ids: Iterable[str]) -> dict[str, Any]:
+        wanted = list(ids)
+        return {
+            each.workflow_id: each
+            for first in range(0, len(wanted), _BATCH)
+            for each in self._client.list_workflows(
+                workflow_ids=wanted[first : first + _BATCH], load_input=False
+            )
+        }
+
+    def _reservation(self, workflow: Any) -> Mapping[str, Any]:
+        """What the first step of a checkout has returned, if that has; without its state."""
+        run = (workflow.workflow_id, workflow.created_at)
+        if run not in self._reserved:
+            for step in self._client.list_workflow_steps(workflow.workflow_id, limit=1):
+                if step["function_name"] == "reserve" and isinstance(step["output"], dict):
+                    while len(self._reserved) >= _KEPT:
+                        del self._reserved[next(iter(self._reserved))]
+                    # Without its state, which was that of the beginning.
+                    self._reserved[run] = {**step["output"], "status": None, "reason": None}
+        return self._reserved.get(run, {})
+
+
+@contextmanager
+def _away() -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, sa.exc.TimeoutError) as error:
+        raise WitnessAway("The checkpoints of the workflows cannot be read now.") from error
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _receipt(workflow: Any) -> Mapping[str, Any]:
+    """What a workflow returned at its end; nothing if it has not, or was of a shop that kept no receipts."""
+    output = workflow.output if workflow is not None and workflow.status == "SUCCESS" else None
+    return output if isinstance(output, dict) else {}
+
+
+def _faults_of_order(
+    account: Account, checkout: Any, dispatch: Any, receipt: Mapping[str, Any]
+) -> Iterator[Fault]:
+    order = account.orders[0]
+    if checkout is None and dispatch is None:
+        if not account.is_unwitnessed:
+            yield account.fault("witnesses", f"is {order.status}, and no workflow has ever made it")
+        return
+    for name, words, shown in (
+        ("order_id", "the number", str),
+        ("price_cents", "the price", price),
+        ("pay_by_ms", "to be paid by", _time),
+    ):
+        remembered = receipt.get(name)
+        if remembered and remembered != getattr(order, name):
+            yield account.fault(
+                "witnesses",
+                f"has {words} {shown(getattr(order, name))}, and its workflow remembers {shown(remembered)}",
+            )
+    yield from _faults_of_ending(account, order, receipt, _receipt(dispatch))
+    yield from _faults_of_standstill(account, order, checkout, dispatch)
+
+
+def _faults_of_ending(
+    account: Account, order: Any, receipt: Mapping[str, Any], dispatched: Mapping[str, Any]
+) -> Iterator[Fault]:
+    """Whether it has ended as its workflows say."""
+    status = dispatched.get("status") or receipt.get("status")
+    if status in {None, LOST, REFUSED}:
+        return
+    was_paid = status in {Status.PAID, Status.DISPATCHED}
+    is_paid = order.status in {Status.PAID, Status.DISPATCHED}
+    reason = receipt.get("reason")
+    if was_paid != is_paid or (order.status == Status.CANCELLED and reason and reason != order.reason):
+        yield account.fault(
+            "witnesses",
+            f"is {order.reason or order.status}, and its workflow remembers {reason or status}",
+        )
+    elif status == Status.DISPATCHED and dispatched and order.status != Status.DISPATCHED:
+        yield account.fault("witnesses", f"is {order.status}, and its workflow remembers dispatched")
+
+
+def _faults_of_standstill(account: Account, order: Any, checkout: Any, dispatch: Any) -> Iterator[Fault]:
+    """Whether something is there that moves it on, if it is under way. That it is late is no fault."""
+    checkout_runs = checkout is not None and checkout.status in _ALIVE
+    dispatch_runs = dispatch is not None and dispatch.status in _ALIVE
+    if order.status == Status.PENDING and not checkout_runs:
+        yield account.fault("moves", "is pending, and its workflow has ended")
+    elif order.status == Status.PAID and not (dispatch_runs or (dispatch is None and checkout_runs)):
+        yield account.fault("moves", "is paid, and no workflow dispatches it")
+
+
+def _faults_of_greeting(account: Account, workflow: Any, theirs: Sequence[Signature]) -> Iterator[Fault]:
+    requests, greetings = account.of("greeting_requests"), account.of("greetings")
+    if workflow is None and not account.is_unwitnessed and (greetings or requests[0].outcome):
+        yield account.fault("greetings", "has ended, and no workflow has ever made it")
+    receipt = _receipt(workflow)
+    for request in requests:
+        ended = receipt.get("name"), receipt.get("outcome")
+        if receipt and ended != (request.name, request.outcome):
+            said = f"{ended[0]}, {ended[1]}"
+            yield account.fault("greetings", f"is {request.outcome}, and its workflow remembers {said}")
+    # Theirs shows its newest only. One that ends before ours is another book than we signed.
+    numbers = {each.number for each in theirs}
+    for greeting in greetings:
+        number, remembered = greeting.signature, receipt.get("signature")
+        if remembered and remembered != number:
+            yield account.fault(
+                "greetings", f"has signature {number}, and its workflow remembers {remembered}"
+            )
+        if numbers and min(numbers) <= number <= max(numbers) and number not in numbers:
+            yield account.fault("greetings", f"has signature {number}, which the online guestbook has not")
+
+
+def _faults_of_restock(account: Account, workflow: Any) -> Iterator[Fault]:
+    if account.key == OPENING:
+        return
+    if workflow is None:
+        if not account.is_unwitnessed:
+            yield account.fault("witnesses", "is there, and no workflow has ever made it")
+        return
+    units = sum(movement.units for movement in account.of("stock_movements", Movement.RESTOCK))
+    if workflow.status == "SUCCESS" and isinstance(workflow.output, int) and workflow.output != units:
+        yield account.fault("witnesses", f"was {units} units, and its workflow remembers {workflow.output}")
+
+
+def _faults_of_nothing(account: Account, workflow: Any, receipt: Mapping[str, Any]) -> Iterator[Fault]:
+    """What a workflow has made, and the store does not have."""
+    if workflow is None:
+        return
+    key, has_ended = account.key, workflow.status == "SUCCESS"
+    gone = "is remembered by its workflow, and is not here"
+    if workflow.name == CHECKOUT and receipt.get("order_id"):
+        yield Fault("lost", key, f"order {receipt['order_id']}", gone, receipt["order_id"])
+    elif workflow.name == CHECKOUT and receipt.get("status") == REFUSED:
+        yield account.fault("witnesses", "was refused, as its workflow remembers, and nothing says so here")
+    elif workflow.name == GREETING and has_ended:
+        yield Fault("greetings", key, f"the greeting of {receipt.get('name', 'somebody')}", gone)
+    elif workflow.name == RESTOCK and has_ended and workflow.output:
+        yield Fault("witnesses", key, f"a restock of {workflow.output} units", gone)
+
+
+def _time(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(sep=" ", timespec="seconds")
