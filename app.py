@@ -28,6 +28,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from store import api, database, durability, guestbook, lanes, ledger, presenter, storefront, web
     from store.books import Books
     from store.greetings import Greetings
+    from store.health import Health
     from store.reconciler import Reconciler
     from store.witnesses import Witnesses
 
@@ -38,7 +39,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         refuse(str(refusal))
 
     app = Flask("app")
-    web.prepare(app, settings, databases)
+    reconciler = Reconciler(settings, databases)
+    web.prepare(app, settings, databases, Health(databases, reconciler.count))
     storefront.prepare(app, settings)
     api.prepare(app, settings)
     greetings = Greetings(databases.reader, settings.guestbook_url)
@@ -48,8 +50,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     lanes.prepare(app, settings, databases, greetings)
     presenter.prepare(app, settings)
 
-    reconciler = Reconciler(settings, databases)
-    app.extensions["stuck"] = reconciler
     if _serves(Process.from_env()):
         try:
             durability.launch(settings, databases, witnesses, reconciler.start)

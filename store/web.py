@@ -1,12 +1,13 @@
 """Owns what every request shares: errors in two sizes, headers, limits, health.
 
-Imports `config`, `database`, `durability`, `origin`, `patience`, `queries` and `vocabulary`.
+Imports `config`, `database`, `health`, `origin`, `patience`, `queries` and `vocabulary`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -18,10 +19,11 @@ from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from store import durability, origin, patience, vocabulary
+from store import origin, patience, vocabulary
 from store.config import Settings
-from store.database import Databases, answers
-from store.patience import TooSlow, promptly
+from store.database import Databases
+from store.health import Health
+from store.patience import TooSlow
 from store.queries import Queries
 
 MAX_BODY_BYTES = 64 * 1024
@@ -56,12 +58,12 @@ def queries() -> Queries:
     return cast(Queries, current_app.extensions["queries"])
 
 
-def prepare(app: Flask, settings: Settings, databases: Databases) -> None:
+def prepare(app: Flask, settings: Settings, databases: Databases, health: Health) -> None:
     """Give `app` everything in this room."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = _A_YEAR_SECONDS  # safe: see static_url()
     app.extensions["queries"] = Queries(databases.reader)
-    app.extensions["databases"] = databases
+    app.extensions["health"] = health
     app.url_map.converters["payment_id"] = PaymentId
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals.update(vocabulary=vocabulary, static_url=static_url)
@@ -76,7 +78,7 @@ def prepare(app: Flask, settings: Settings, databases: Databases) -> None:
     for database_trouble in (DBAPIError, sa.exc.TimeoutError, TooSlow):
         app.register_error_handler(database_trouble, _catch_breath)
     app.register_error_handler(Exception, _own_up)
-    app.add_url_rule("/health", view_func=health)
+    app.add_url_rule("/health", "health", view_func=show_health)
 
 
 def fragment(template: str, **context: Any) -> Response:
@@ -99,23 +101,11 @@ def _fingerprint(path: Path, _changed_at_ns: int) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
 
 
-def health() -> tuple[Response, int]:
-    """Whether the database answers and workflows run: 200 if both, else 503."""
-    databases: Databases = current_app.extensions["databases"]
-    checks = {
-        "database": answers(databases.reader),
-        "workflows": _workflows_run(databases),
-    }
-    healthy = all(checks.values())
-    report = {name: "ok" if fine else "down" for name, fine in checks.items()}
-    return jsonify(status="ok" if healthy else "unavailable", **report), 200 if healthy else 503
-
-
-def _workflows_run(databases: Databases) -> bool:
-    try:
-        return durability.is_launched() and promptly(lambda: answers(databases.system))
-    except TooSlow:
-        return False
+def show_health() -> tuple[Response, int]:
+    """Whether orders can be taken and moved: 200 if so, else 503; each part by name."""
+    found = cast(Health, current_app.extensions["health"]).report()
+    report = {"status": "ok" if found.is_well else "unavailable", **asdict(found)}
+    return jsonify(report), 200 if found.is_well else 503
 
 
 # --- before and after -----------------------------------------------------------------

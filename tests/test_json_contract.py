@@ -284,7 +284,13 @@ def test_the_tools_are_not_found_where_others_can_reach_the_shop(open_shop: Open
 
 
 def test_health_names_what_was_looked_at(shopper: Shopper) -> None:
-    """200 while the database answers and workflows run."""
+    """200 while both databases can be written and workflows run; and how much is stuck."""
     answer = shopper.get("/health")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
-    assert answer.json == {"status": "ok", "database": "ok", "workflows": "ok"}
+    assert answer.json == {
+        "status": "ok",
+        "database": "ok",
+        "checkpoints": "ok",
+        "workflows": "ok",
+        "stuck": 0,
+    }

@@ -198,7 +198,7 @@ def everything(shop: Shop) -> dict[str, list[str]]:
 
 
 def test_a_poll_writes_nothing(open_shop: Callable[..., Shop]) -> None:
-    """Ten rounds of all that pages and front ends poll, and every row is as it was."""
+    """Ten rounds of all that pages and front ends poll, and every row is as it was. (`/health` is to write.)"""
     shop = open_shop(units=3)
     shopper = shop.shopper
     done, pending, late = shopper.buy(), shopper.buy(), buy_too_late(shop)

@@ -85,7 +85,9 @@ def test_a_postgres_that_is_down_is_a_pause(postgres_of_our_own: Postgres) -> No
         assert shopper.get("/health").json == {
             "status": "unavailable",
             "database": "down",
+            "checkpoints": "down",
             "workflows": "down",
+            "stuck": 0,
         }
 
         postgres_of_our_own.start()
