@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import resource
+import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 from store.config import is_sqlite
@@ -62,6 +62,7 @@ def test_a_look_writes_one_row_in_each_database_however_often(open_shop: Callabl
         )
         return store, checkpoints
 
+    began_at = time.monotonic()
     assert shop.shopper.get("/health").status == 200
     seen = {written()}
     for _ in range(20):
@@ -69,8 +70,7 @@ def test_a_look_writes_one_row_in_each_database_however_often(open_shop: Callabl
         seen.add(written())
     later = eventually(lambda: (shop.shopper.get("/health"), written())[1], lambda found: found not in seen)
     assert all(after > before for before, after in zip(max(seen), later, strict=True))
-    ordered = sorted(seen)
-    assert all(after[0] - before[0] >= 1000 for before, after in pairwise(ordered))
+    assert len(seen) <= 1 + time.monotonic() - began_at
 
 
 def test_stuck_work_is_counted(open_shop: Callable[..., Shop]) -> None:

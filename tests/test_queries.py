@@ -198,7 +198,7 @@ def everything(shop: Shop) -> dict[str, list[str]]:
 
 
 def test_a_poll_writes_nothing(open_shop: Callable[..., Shop]) -> None:
-    """Ten rounds of all that pages and front ends poll, and every row is as it was. (`/health` is to write.)"""
+    """Ten rounds of all that is polled, and every row is as it was; `/health` writes, and is not among it."""
     shop = open_shop(units=3)
     shopper = shop.shopper
     done, pending, late = shopper.buy(), shopper.buy(), buy_too_late(shop)
@@ -216,7 +216,8 @@ def test_a_poll_writes_nothing(open_shop: Callable[..., Shop]) -> None:
             "/orders",
             "/orders?limit=5&before=3",
             "/order/1",
-            "/health",
+            "/ledger/lines",
+            "/ledger.json",
         ),
         *(f"/orders/{each}{part}" for each in (done, pending) for part in ("", "/progress", "/checkpoints")),
         *(f"/pay/{each}{part}" for each in (pending, late) for part in ("", "/status")),
