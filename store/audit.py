@@ -6,7 +6,7 @@ together. The tables are walked by that key, so that a row which belongs to nobo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,11 +79,6 @@ class Account:
         return "lost_checkpoints" in self.rows
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing has this key, but perhaps a note that its checkpoints are lost."""
-        return self.rows.keys() <= {"lost_checkpoints"}
-
-    @property
     def subject(self) -> str:
         """What it is for people."""
         if self.orders:
@@ -146,6 +141,17 @@ def moving_and_newest(store: sa.Connection, most_live: int, newest: int) -> list
         {"most_live": most_live, "newest": newest},
     )
     return list(rows.scalars())
+
+
+def known(store: sa.Connection, keys: Sequence[str]) -> set[str]:
+    """Which of these keys have an order, a refusal, a restock or a greeting."""
+    statement = sa.text(
+        "SELECT payment_id FROM orders WHERE payment_id IN :keys"
+        " UNION ALL SELECT payment_id FROM refusals WHERE payment_id IN :keys"
+        " UNION ALL SELECT cause FROM stock_movements WHERE kind = 'restock' AND cause IN :keys"
+        " UNION ALL SELECT greeting_id FROM greeting_requests WHERE greeting_id IN :keys"
+    ).bindparams(sa.bindparam("keys", expanding=True))
+    return set(store.execute(statement, {"keys": keys}).scalars())
 
 
 def read_window(store: sa.Connection, after: str, end: str | None) -> dict[str, Account]:

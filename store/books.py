@@ -34,9 +34,9 @@ _SECONDS = 1.0
 """How old the books on a page may be: every watcher in that time is served by one reading."""
 _LATE_MS = 5_000
 """What should have moved this long ago is late."""
-_WINDOW = 500
+_WINDOW = 200
 """Accounts that each reading compares, beside those that it always does."""
-_NEWEST = 100
+_NEWEST = 20
 _MOST_LIVE = 500
 _MOST_FAULTY = 200
 """Accounts with faults that are looked at every time; those beyond it, when it is their turn."""
@@ -148,8 +148,7 @@ class Books:
         try:
             keys, self._before = self._witnesses.keys_before(self._before, _WINDOW)
             with _moment(self._reader) as store:
-                accounts = audit.read_accounts(store, keys)
-            unknown = {key for key, account in accounts.items() if account.is_empty}
+                unknown = set(keys) - audit.known(store, keys)
             return self._look_twice(unknown, self._faults_witnessed), ""
         except WitnessAway as away:
             return self._look_twice(set(), self._faults_alone), str(away)
