@@ -20,7 +20,7 @@ import hmac
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from werkzeug.datastructures import Headers
 
@@ -59,7 +59,7 @@ def read_body(body: bytes) -> tuple[str, Outcome]:
         BadBody: it is no JSON object that names both, each once.
     """
     try:
-        said = json.loads(body.decode(), object_pairs_hook=_members)
+        said = json.loads(body.decode(), object_pairs_hook=_members, parse_constant=_no_number)
     except (ValueError, RecursionError):  # no UTF-8, no JSON, a name that comes twice, or nested too deeply
         said = None
     if isinstance(said, dict):
@@ -128,3 +128,8 @@ def _read(signatures: str) -> list[bytes]:
             except ValueError:  # then it is none
                 continue
     return found
+
+
+def _no_number(name: str) -> NoReturn:
+    # NaN and Infinity, which Python reads and JSON has not.
+    raise ValueError(name)

@@ -205,6 +205,7 @@ _NO_BODIES = {
     "one level deeper": '{"data": {"payment_id": "ID", "status": "paid"}}',
     "two payments": '{"payment_id": "another-order", "payment_id": "ID", "status": "paid"}',
     "the same payment twice": '{"payment_id": "ID", "status": "paid", "payment_id": "ID"}',
+    "no number of JSON": '{"payment_id": "ID", "status": "paid", "amount": NaN}',
     "two statuses": '{"payment_id": "ID", "status": "failed", "status": "paid"}',
     "two of another member": '{"payment_id": "ID", "status": "paid", "data": {"a": 1, "a": 2}}',
     "deeply nested": '{"payment_id": "ID", "status": "paid", "data": ' + "[" * 30_000 + "]" * 30_000 + "}",
