@@ -1,6 +1,6 @@
 """Owns the command line: `python app.py` and what it can be told to do.
 
-Imports `config` and `supervisor`, and where they are used `database`, `durability`, `server`,
+Imports `config` and `supervisor`, and where they are used `database`, `durability`, `pools`, `server`,
 `signatures`, `storm`, `stuck_commands`, `terminal` and `vocabulary`: the parent needs none of
 these, and one that cannot be imported ends a server, and not the parent that waits for it to be mended.
 """
@@ -133,13 +133,13 @@ def serve(
         if inherited is None
         else socket.socket(fileno=inherited)
     )
-    from store import durability, server
+    from store import durability, pools, server
 
     server.stop_on_signals(durability.say_goodbye)
     app = create_app(settings)
     if not has_parent:
         _say(_opening(settings, supervisor.address_of(settings.host, listener), os.getpid()))
-    server.serve(app, settings, listener)
+    server.serve(app, settings, listener, kind_of=pools.kinds_of(app))
 
 
 def run_storm(said: argparse.Namespace) -> int:
