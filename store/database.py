@@ -233,7 +233,8 @@ def _reader(url: str, threads: int) -> sa.Engine:
         milliseconds = _READ_PATIENCE_SECONDS * 1000
         return sa.create_engine(
             url,
-            pool_size=min(threads, 10),
+            # Each of the three kinds of requests that read has so many threads; see `pools`.
+            pool_size=min(3 * threads, 10),
             max_overflow=0,
             pool_timeout=_READ_PATIENCE_SECONDS,
             # A page must not meet a connection that died with the last Postgres.
@@ -243,6 +244,7 @@ def _reader(url: str, threads: int) -> sa.Engine:
             connect_args={
                 "connect_timeout": _CONNECT_SECONDS,
                 "application_name": "widget-store-pages",
+                **_KEEPALIVES,
                 "options": f"-c default_transaction_read_only=on -c statement_timeout={milliseconds}",
             },
         )

@@ -103,17 +103,17 @@ def health() -> tuple[Response, int]:
     """Whether the database answers and workflows run: 200 if both, else 503."""
     databases: Databases = current_app.extensions["databases"]
     checks = {
-        "database": answers(databases.reader),
-        "workflows": _workflows_run(databases),
+        "database": _answers_in_time(databases.reader),
+        "workflows": durability.is_launched() and _answers_in_time(databases.system),
     }
     healthy = all(checks.values())
     report = {name: "ok" if fine else "down" for name, fine in checks.items()}
     return jsonify(status="ok" if healthy else "unavailable", **report), 200 if healthy else 503
 
 
-def _workflows_run(databases: Databases) -> bool:
+def _answers_in_time(engine: sa.Engine) -> bool:
     try:
-        return durability.is_launched() and promptly(lambda: answers(databases.system))
+        return promptly(lambda: answers(engine))
     except TooSlow:
         return False
 
