@@ -52,10 +52,10 @@ def read(call: Callable[[], T]) -> T:
     began_at = time.monotonic()
     try:
         return promptly(look, _most_seconds(), among=_scout if _Database.is_silent else _reads)
-    except TooSlow:
+    except TooSlow as late:
         if _Database.answered_at < began_at < time.monotonic() - _ENOUGH_SECONDS:
             _Database.is_silent = True
-        raise
+        raise TooSlow("the database does not answer") from late
 
 
 def seconds_for_a_turn() -> float:
