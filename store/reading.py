@@ -25,6 +25,8 @@ _reads = BoundedSemaphore(400)
 """How many may be under way: more than there are threads that answer requests, unless somebody sets many."""
 _scout = BoundedSemaphore(1)
 """While the database is silent: one, which finds out whether it still is."""
+_SCOUT_SECONDS = 0.25
+"""How long its request waits for it: it may have waited for a thread before."""
 
 
 class _Database:
@@ -51,7 +53,9 @@ def read(call: Callable[[], T]) -> T:
 
     began_at = time.monotonic()
     try:
-        return promptly(look, _most_seconds(), among=_scout if _Database.is_silent else _reads)
+        if _Database.is_silent:
+            return promptly(look, min(_most_seconds(), _SCOUT_SECONDS), among=_scout)
+        return promptly(look, _most_seconds(), among=_reads)
     except TooSlow as late:
         if _Database.answered_at < began_at < time.monotonic() - _ENOUGH_SECONDS:
             _Database.is_silent = True
