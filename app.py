@@ -8,6 +8,7 @@ that cannot be imported ends a server, and not the parent that waits for it to b
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from store import commandline
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from flask import Flask
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None, *, wait_for_database: bool = False) -> Flask:
     """Build the shop and, in a process that serves, launch its workflows.
 
     Settings come from the environment unless given. A setting or a database that cannot be
-    used ends the process with one sentence and exit code 2.
+    used ends the process with one sentence and exit code 2; or else, of a database that is
+    away, the shop says so to its visitors, and opens once it is back.
     """
     from flask import Flask
 
@@ -29,12 +31,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     from store.books import Books
     from store.greetings import Greetings
     from store.health import Health
+    from store.opening import Opening
     from store.reconciler import Reconciler
     from store.witnesses import Witnesses
 
     try:
         settings = settings or Settings.from_env()
-        databases = database.connect(settings)
+        databases = database.make_engines(settings)
+        if not wait_for_database:
+            database.prepare(databases, settings)
     except (BadSetting, database.DatabaseRefused) as refusal:
         refuse(str(refusal))
 
@@ -50,9 +55,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     lanes.prepare(app, settings, databases, greetings)
     presenter.prepare(app, settings)
 
-    if _serves(Process.from_env()):
+    launch = partial(durability.launch, settings, databases, witnesses, reconciler.start)
+    if wait_for_database:
+        Opening(app, settings, databases, launch).begin()
+    elif _serves(Process.from_env()):
         try:
-            durability.launch(settings, databases, witnesses, reconciler.start)
+            launch()
         except database.DatabaseRefused as refusal:
             refuse(str(refusal))
     else:

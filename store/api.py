@@ -180,6 +180,7 @@ def greeting(name: str) -> Response:
 
 def _greet(key: str, name: str) -> str | None:
     """See `actions.greet`; waits for it, unless enough others do."""
+    queries().require_database()
     may_wait = _greeting_waiters.acquire(blocking=False)
     try:
         return actions.greet(key, name, client_of(request), wait=may_wait)

@@ -1,6 +1,6 @@
 """Owns the command line: `python app.py` and what it can be told to do.
 
-Imports `config` and `supervisor`, and where they are used `database`, `durability`, `server`,
+Imports `config` and `supervisor`, and where they are used `database`, `durability`, `pools`, `server`,
 `signatures`, `storm`, `stuck_commands`, `terminal` and `vocabulary`: the parent needs none of
 these, and one that cannot be imported ends a server, and not the parent that waits for it to be mended.
 """
@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from store import supervisor
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
 
-def obey(create_app: Callable[[Settings], Flask]) -> None:
+def obey(create_app: Callable[..., Flask]) -> None:
     """Do what the command line says; `create_app` makes the shop, in a process that is to serve it."""
     parser = argparse.ArgumentParser(prog="python app.py", description="The Widget Store.")
     commands = parser.add_subparsers(dest="command", metavar="command")
@@ -35,6 +36,8 @@ def obey(create_app: Callable[[Settings], Flask]) -> None:
     server.add_argument("--socket", type=int, help=argparse.SUPPRESS)  # for servers that have a parent
     server.add_argument("--port", type=int, help=argparse.SUPPRESS)
     commands.add_parser("migrate", help="create the database, or bring it up to date")
+    # For servers that come after one that has been open: see `opening`.
+    server.add_argument("--wait-for-database", action="store_true", help=argparse.SUPPRESS)
     signer = commands.add_parser("sign", help="sign a webhook, for curl: see the README")
     signer.add_argument("payment_id", help="what is paid; -- before one that begins with -")
     signer.add_argument("status", choices=["paid", "failed"], help="what became of it")
@@ -69,7 +72,8 @@ def obey(create_app: Callable[[Settings], Flask]) -> None:
         elif said.command in {"stuck", "mend"}:
             raise SystemExit(look_after_stuck(settings, said))
         elif said.command == "server":
-            serve(create_app, settings, inherited=said.socket, port=said.port)
+            create = partial(create_app, wait_for_database=said.wait_for_database)
+            serve(create, settings, inherited=said.socket, port=said.port)
         else:
             raise SystemExit(supervise(settings))
     except BadSetting as refusal:
@@ -133,13 +137,13 @@ def serve(
         if inherited is None
         else socket.socket(fileno=inherited)
     )
-    from store import durability, server
+    from store import durability, pools, server
 
     server.stop_on_signals(durability.say_goodbye)
     app = create_app(settings)
     if not has_parent:
         _say(_opening(settings, supervisor.address_of(settings.host, listener), os.getpid()))
-    server.serve(app, settings, listener)
+    server.serve(app, settings, listener, kind_of=pools.kinds_of(app))
 
 
 def run_storm(said: argparse.Namespace) -> int:

@@ -46,7 +46,11 @@ class Settings:
 
     host: str = _setting("STORE_HOST", "127.0.0.1", "address that `python app.py` listens on")
     port: int = _setting("STORE_PORT", 8000, "port that `python app.py` listens on; 0 picks a free one")
-    threads: int = _setting("STORE_THREADS", 16, "requests answered at the same time by one process")
+    threads: int = _setting(
+        "STORE_THREADS",
+        16,
+        "requests of a kind (looks, clicks, JSON that waits) answered at the same time by one process",
+    )
     hang_seconds: float = _setting(
         "STORE_HANG_SECONDS",
         10.0,

@@ -54,6 +54,10 @@ class DatabaseRefused(RuntimeError):
     """The database cannot be used as it is; the message is one sentence that says what to do."""
 
 
+class DatabaseAway(DatabaseRefused):
+    """It cannot be reached, or not be written to: that may pass without anybody changing the shop."""
+
+
 @dataclass(frozen=True)
 class Databases:
     """The open engines of one process."""
@@ -75,6 +79,28 @@ def connect(settings: Settings) -> Databases:
     Raises:
         DatabaseRefused: they cannot be reached, created or used by this version.
     """
+    databases = make_engines(settings)
+    prepare(databases, settings)
+    return databases
+
+
+def make_engines(settings: Settings) -> Databases:
+    """The engines of both databases, none of which has connected yet."""
+    return Databases(
+        store=_writer(settings.database_url, pool_size=10),
+        reader=_reader(settings.database_url, settings.threads),
+        system_reader=_reader(settings.system_database_url, _SYSTEM_READERS),
+        system=_writer(settings.system_database_url, pool_size=20),
+    )
+
+
+def prepare(databases: Databases, settings: Settings) -> None:
+    """Make both databases where they are missing, and apply `schema.sql`; may be tried again.
+
+    Raises:
+        DatabaseAway: they cannot be reached or created, which may pass.
+        DatabaseRefused: they cannot be used by this version.
+    """
     for variable, url in (
         ("DBOS_DATABASE_URL", settings.database_url),
         ("DBOS_SYSTEM_DATABASE_URL", settings.system_database_url),
@@ -82,20 +108,13 @@ def connect(settings: Settings) -> Databases:
         try:
             _make_place(url)
         except (OSError, psycopg.Error) as error:
-            raise DatabaseRefused(
+            raise DatabaseAway(
                 f"The database that {variable} names cannot be opened or created: {_first_line(error)}."
             ) from error
-    databases = Databases(
-        store=_writer(settings.database_url, pool_size=10),
-        reader=_reader(settings.database_url, settings.threads),
-        system_reader=_reader(settings.system_database_url, _SYSTEM_READERS),
-        system=_writer(settings.system_database_url, pool_size=20),
-    )
     with _naming("DBOS_DATABASE_URL"):
         _apply_schema(databases.store)
     with _naming("DBOS_SYSTEM_DATABASE_URL"):
         databases.system.connect().close()
-    return databases
 
 
 def answers(engine: sa.Engine) -> bool:
@@ -131,10 +150,11 @@ def _naming(variable: str) -> Iterator[None]:
     """Refuse a database that cannot be used, by the name of its setting."""
     try:
         yield
-    except DBAPIError as error:
-        raise DatabaseRefused(
-            f"The database that {variable} names cannot be used: {_first_line(error.orig)}."
-        ) from error
+    except (DBAPIError, sqlite3.Error, psycopg.Error) as error:
+        # `_apply_schema` speaks to the drivers themselves, too.
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        refused = DatabaseAway if _may_come_back(cause) else DatabaseRefused
+        raise refused(f"The database that {variable} names cannot be used: {_first_line(cause)}.") from error
 
 
 def _apply_schema(engine: sa.Engine) -> None:
@@ -173,6 +193,8 @@ def _make_place(url: str) -> None:
     address = parsed.set(drivername="postgresql")
     try:
         _try_postgres(address)
+    except psycopg.errors.ConnectionTimeout:
+        raise  # neither will another database of that server answer
     except psycopg.OperationalError as error:
         try:
             server = psycopg.connect(
@@ -240,7 +262,8 @@ def _reader(url: str, threads: int) -> sa.Engine:
         milliseconds = _READ_PATIENCE_SECONDS * 1000
         return sa.create_engine(
             url,
-            pool_size=min(threads, 10),
+            # Each of the three kinds of requests that read has so many threads; see `pools`.
+            pool_size=min(3 * threads, 10),
             max_overflow=0,
             pool_timeout=_READ_PATIENCE_SECONDS,
             # A page must not meet a connection that died with the last Postgres.
@@ -250,6 +273,7 @@ def _reader(url: str, threads: int) -> sa.Engine:
             connect_args={
                 "connect_timeout": _CONNECT_SECONDS,
                 "application_name": "widget-store-pages",
+                **_KEEPALIVES,
                 "options": f"-c default_transaction_read_only=on -c statement_timeout={milliseconds}",
             },
         )
@@ -307,6 +331,14 @@ def passes(error: BaseException | None) -> bool:
     if isinstance(error, psycopg.Error):
         return (error.sqlstate or "").startswith(PASSING_SQLSTATES)
     return False
+
+
+def _may_come_back(error: BaseException | None) -> bool:
+    """Whether what keeps a shop from opening its database may pass: it is away, locked, full or read-only."""
+    if isinstance(error, sqlite3.OperationalError):
+        # The one that is left out is a mistake of ours.
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_ERROR
+    return isinstance(error, psycopg.OperationalError) or passes(error)
 
 
 def _wait_out(context: sa.ExceptionContext) -> None:

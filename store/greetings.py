@@ -1,6 +1,6 @@
 """Owns the read side of the guestbook: the two books, and how far one greeting has come between them.
 
-Imports `journal`, `online`, `patience`, `shared` and `vocabulary`.
+Imports `journal`, `online`, `patience`, `reading`, `shared` and `vocabulary`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOS
 
-from store import online
+from store import online, reading
 from store.journal import Checkpoint, checkpoints_of
 from store.online import Signature
 from store.patience import promptly
@@ -114,7 +114,7 @@ class Greetings:
     def _read_ours(self) -> list[Signature]:
         return [
             Signature(row.signature, row.name)
-            for row in self._rows(
+            for row in self._select(
                 "SELECT signature, name FROM greetings"
                 " ORDER BY recorded_at_ms DESC, greeting_id LIMIT :limit",
                 limit=_LINES,
@@ -128,5 +128,8 @@ class Greetings:
             return [], str(trouble)
 
     def _rows(self, statement: str, **values: object) -> list[sa.Row[tuple[object, ...]]]:
+        return reading.read(lambda: self._select(statement, **values))
+
+    def _select(self, statement: str, **values: object) -> list[sa.Row[tuple[object, ...]]]:
         with self._reader.connect() as connection:
             return list(connection.execute(sa.text(statement), values))

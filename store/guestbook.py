@@ -14,7 +14,7 @@ from store import actions
 from store.greetings import Greeting, Greetings
 from store.origin import client_of
 from store.vocabulary import is_key, new_key
-from store.web import fragment
+from store.web import fragment, queries
 
 guestbook = Blueprint("guestbook", __name__)
 
@@ -43,6 +43,7 @@ def sign() -> AnyResponse:
     name, key = request.form.get("name", ""), request.form.get("key", "")
     if not is_key(key):
         abort(400, "That form has no usable key: go back to the guestbook for a new one.")
+    queries().require_database()
     try:
         actions.greet(key, name, client_of(request), wait=False)
     except actions.BadName as fault:

@@ -1,6 +1,6 @@
 """Owns whether the shop is well: both databases can be written, workflows run, and how much is stuck.
 
-Imports `database`, `durability`, `patience` and `shared`.
+Imports `database`, `durability` and `patience`.
 
 That a database answers a question proves little: it may be full, or read-only after a failover. So a row is
 written and committed in each, in a table of this module's own, once a second at most however many ask.
@@ -8,6 +8,7 @@ written and committed in each, in a table of this module's own, once a second at
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,6 @@ from sqlalchemy.exc import DBAPIError
 from store import durability
 from store.database import Databases, answers
 from store.patience import TooSlow, promptly
-from store.shared import Shared
 
 _SECONDS = 1.0
 _WRITE_SECONDS = 1.2
@@ -101,15 +101,15 @@ class Health:
             _Part(databases.system, databases.system_reader, schema),
         )
         self._count_stuck = count_stuck
-        self._report = Shared(self._look, _SECONDS)
+        self._lock = threading.Lock()
+        self._report, self._looked_at = Report("down", "down", "down", 0), float("-inf")
 
     def report(self) -> Report:
-        """How it is, at most a second ago.
-
-        Raises:
-            TooSlow: whoever asked first still waits.
-        """
-        return self._report.get()
+        """How it is, at most a second ago. Who comes while somebody looks waits for that, two seconds at most."""
+        with self._lock:
+            if time.monotonic() - self._looked_at >= _SECONDS:
+                self._report, self._looked_at = self._look(), time.monotonic()
+            return self._report
 
     def _look(self) -> Report:
         with ThreadPoolExecutor(len(self._parts)) as pool:

@@ -1,7 +1,8 @@
 """Owns the presenter's page that runs the durable and the naive lane side by side.
 
 Imports `actions`, `config`, `database`, `durability`, `greetings`, `naive`, `origin`, `presenter`,
-`queries`, `vocabulary`, `web` and `workflows`. Its routes are among the presenter's, for the same few.
+`queries`, `reading`, `vocabulary`, `web` and `workflows`.
+Its routes are among the presenter's, for the same few.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from flask import Flask, Response, abort, current_app, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from store import actions, durability, naive, workflows
+from store import actions, durability, naive, reading, workflows
 from store.config import Settings
 from store.database import Databases
 from store.greetings import Greeting, Greetings
@@ -113,8 +114,11 @@ class Lanes:
         return Run(queries().find(key), self._greetings.find(_greeting_key(key)), run)
 
     def _one(self, statement: str, **values: object) -> Any:
-        with self._reader.connect() as connection:
-            return connection.execute(sa.text(statement), values).one_or_none()
+        def select() -> Any:
+            with self._reader.connect() as connection:
+                return connection.execute(sa.text(statement), values).one_or_none()
+
+        return reading.read(select)
 
 
 def prepare(app: Flask, settings: Settings, databases: Databases, greetings: Greetings) -> None:

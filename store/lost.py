@@ -33,7 +33,8 @@ UNION ALL SELECT q.greeting_id FROM greeting_requests q LEFT JOIN greetings g ON
 
 def record_lost_checkpoints(databases: Databases, witnesses: Witnesses) -> int:
     """Write down what has lost its checkpoints; how much that is."""
-    with databases.reader.connect() as store:
+    # As a writer connects, who has more time than a page.
+    with databases.store.connect() as store:
         since_ms = witnesses.newest_ms()
         keys = [*_orders_since(store, since_ms), *_others_since(store, since_ms)]
     lost = sorted(set(keys) - witnesses.known(keys))

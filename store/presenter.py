@@ -112,6 +112,7 @@ def tools() -> Response:
 @presenter.post("/restock")
 def restock() -> AnyResponse:
     """Fill the shelf; back to the store for a browser, the units added for a program."""
+    queries().require_database()
     units = actions.restock()
     if "text/html" in request.headers.get("Accept", ""):
         return redirect(url_for("storefront.store"), 303)

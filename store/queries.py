@@ -1,4 +1,6 @@
-"""Owns the read side: plain SELECTs into frozen dataclasses. Imports `journal`, `shared` and `vocabulary`.
+"""Owns the read side: plain SELECTs into frozen dataclasses.
+
+Imports `journal`, `reading`, `shared` and `vocabulary`.
 
 Nothing here is a workflow step, so a page that polls writes nothing.
 """
@@ -11,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from store import reading
 from store.journal import Checkpoint, as_time, list_checkpoints
 from store.shared import Shared
 from store.vocabulary import DISPATCH_TICKS, PRODUCT_ID, Outcome, PaymentState, Reason, Status, dispatch_id
@@ -158,16 +161,26 @@ class Queries:
         """The shop, at most `BOARD_SECONDS` old, however many ask.
 
         Raises:
-            TooSlow: whoever asked first is still waiting for the database.
+            TooSlow: the database does not answer.
         """
         return self._board.get()
+
+    def require_database(self) -> None:
+        """Return if the database has answered a moment ago, or does now.
+
+        For requests that write and read nothing first: they would wait for a workflow that waits, too.
+
+        Raises:
+            TooSlow: it does not answer.
+        """
+        self.board()
 
     def forget_board(self) -> None:
         """Have the next look read again, so that whoever has just changed something sees it."""
         self._board.forget()
 
     def _read_board(self) -> Board:
-        rows = self._rows(_BOARD)
+        rows = self._select(_BOARD)  # `Shared` has set the limit
         orders = [_order(row) for row in rows if row.order_id is not None]
         shelf = rows[0]
         return Board(
@@ -298,6 +311,9 @@ class Queries:
         return _order(rows[0]) if rows else None
 
     def _rows(self, statement: str, **values: Any) -> list[Any]:
+        return reading.read(lambda: self._select(statement, **values))
+
+    def _select(self, statement: str, **values: Any) -> list[Any]:
         with self._reader.connect() as connection:
             return list(connection.execute(sa.text(statement), values))
 

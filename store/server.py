@@ -1,4 +1,4 @@
-"""Owns one server process: waitress, its limits, and how it stops. Imports `config` and `origin`."""
+"""Owns one server process: waitress, its limits, and how it stops. Imports `config`, `origin` and `pools`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from waitress.server import TcpWSGIServer
 
 from store import origin
 from store.config import Settings
+from store.pools import Kind, KindOf, Pools
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -194,9 +195,14 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
 
 def serve(
-    app: WSGIApplication, settings: Settings, listener: socket.socket, idle_seconds: int = _IDLE_SECONDS
+    app: WSGIApplication,
+    settings: Settings,
+    listener: socket.socket,
+    idle_seconds: int = _IDLE_SECONDS,
+    *,
+    kind_of: KindOf = lambda _method, _path: Kind.LOOK,
 ) -> None:
-    """Answer requests until the process ends."""
+    """Answer requests until the process ends, each by a thread of its kind."""
     files = _allow_as_many_files_as_possible()
     # It says each time that somebody waits for a thread, which after a crash everybody does.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -204,7 +210,7 @@ def serve(
         app,
         settings,
         listener,
-        threads=settings.threads,
+        dispatcher=Pools(settings.threads, kind_of),
         # A hall full of phones keeps a connection each; waitress would stop at a hundred.
         connection_limit=min(_CONNECTIONS, files // 2),
         asyncore_use_poll=True,  # select() knows only the first 1024 files

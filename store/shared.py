@@ -1,4 +1,4 @@
-"""Owns readings that many share: however many ask, one reads. Imports `patience`."""
+"""Owns readings that many share: however many ask, one reads. Imports `patience` and `reading`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from store.patience import PAGE_SECONDS, TooSlow
+from store import reading
+from store.patience import TooSlow
 
 T = TypeVar("T")
 
@@ -29,13 +30,13 @@ class Shared(Generic[T]):
         """The reading.
 
         Raises:
-            TooSlow: whoever came first is still waiting for the database.
+            TooSlow: the database does not answer, or has not yet answered whoever came first.
         """
         arrived_at = time.monotonic()
         fresh = self._fresh()
         if fresh is not None:
             return fresh[0]
-        if not self._lock.acquire(timeout=PAGE_SECONDS):
+        if not self._lock.acquire(timeout=reading.seconds_for_a_turn()):
             raise TooSlow("somebody else is still reading this")
         try:
             fresh = self._fresh()
@@ -44,7 +45,7 @@ class Shared(Generic[T]):
                 fresh = self._kept
             if fresh is None:
                 read_at = time.monotonic()  # before the reading: what is committed later is not in it
-                fresh = self._kept = self._read(), read_at
+                fresh = self._kept = reading.read(self._read), read_at
             return fresh[0]
         finally:
             self._lock.release()

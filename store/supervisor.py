@@ -38,9 +38,13 @@ class Program:
     """What starts it; where it listens is added."""
     knock: str
     """A path that it answers without its database: one whose database is away is up."""
+    successor: Sequence[str] = ()
+    """Added to the command once one has answered."""
 
 
-SERVER = Program("Server", (sys.executable, str(ROOT / "app.py"), "server"), "/static/favicon.svg")
+_APP = (sys.executable, str(ROOT / "app.py"), "server")
+# Without its database the first one refuses to start; from then on, visitors are told that it is away.
+SERVER = Program("Server", _APP, "/static/favicon.svg", successor=("--wait-for-database",))
 GUESTBOOK = Program("Guestbook", (sys.executable, str(ROOT / "guestbook_service.py")), "/health")
 
 _CAN_INHERIT_SOCKETS = os.name == "posix"
@@ -131,7 +135,7 @@ class Supervisor:
         pause_seconds = 0.0
         while not self._is_told_to_stop_within(pause_seconds):
             try:
-                server = self._start()
+                server = self._start(self._program.successor if has_opened else ())
             except OSError as error:  # no memory or no process to be had: that passes
                 pause_seconds = next_pause(pause_seconds)
                 self._tell(f"No server could be started ({error}); the next try is in {pause_seconds:g} s.")
@@ -235,11 +239,11 @@ class Supervisor:
         woken, _, _ = select.select([self._awake], [], [], seconds)
         return bool(woken and self._awake.recv(100))
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, more: Sequence[str]) -> subprocess.Popen[bytes]:
         inherited = (self._listener.fileno(),) if _CAN_INHERIT_SOCKETS else ()
         where = ["--socket", str(*inherited)] if inherited else ["--port", str(self._port)]
         self._server = subprocess.Popen(  # noqa: S603 - our own program
-            [*self._program.command, *where],
+            [*self._program.command, *where, *more],
             cwd=ROOT,
             env=self._environment,
             stdout=self._log,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -40,6 +44,21 @@ class Postgres:
         """Stop the server, as `pg_ctl stop -m fast` does: whoever is connected is thrown out."""
         self._server.cleanup()
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Every process of the server stands still: whoever is connected gets no answer, and no error."""
+        # The first one first: it cannot start another then.
+        first = int((self._data / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+        stopped = []
+        try:
+            for pid in itertools.chain([first], _children_of(first)):
+                os.kill(pid, signal.SIGSTOP)
+                stopped.append(pid)
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
     @property
     def maintenance_url(self) -> str:
         """Where databases are created."""
@@ -54,3 +73,14 @@ class Postgres:
         """Run one statement as the server's owner."""
         with psycopg.connect(self.maintenance_url, autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+def _children_of(pid: int) -> Iterator[int]:
+    """The processes that a process has started, as they are when this is first asked."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (process / "stat").read_text(encoding="utf-8")
+        except OSError:  # it has ended
+            continue
+        if int(stat.rpartition(")")[2].split()[1]) == pid:
+            yield int(process.name)

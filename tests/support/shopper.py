@@ -131,6 +131,12 @@ class Shopper(Client):
         )
 
 
+def timed(ask: Callable[[], Answer]) -> tuple[Answer, float]:
+    """An answer, and how long it took."""
+    asked_at = time.monotonic()
+    return ask(), time.monotonic() - asked_at
+
+
 def key() -> str:
     """A key of one's own, as an API client makes it."""
     return secrets.token_urlsafe(16)

@@ -1,0 +1,161 @@
+"""Those who wait for the database keep nobody from an answer who need not wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from store import api, guestbook, ledger, pools, presenter, storefront, web
+from store.config import Settings
+from store.database import connect
+from store.patience import PAGE_SECONDS
+from store.pools import Kind
+from tests.conftest import Shop
+from tests.support.shopper import Answer, eventually, key, timed
+from tests.support.standstill import orders_held
+
+_SLACK_SECONDS = 1.5
+"""What a busy machine adds to any answer."""
+_AT_ONCE_SECONDS = 1.5
+"""Less than any wait for a database, and more than a busy machine takes for a page."""
+_BACK_SECONDS = 8.0
+"""Of the end of the trouble, everything goes on again."""
+
+
+@contextmanager
+def orders_wait(shop: Shop, count: int) -> Iterator[list[Future[Answer]]]:
+    """So many JSON checkouts wait for a file that another process has locked, more than there are threads."""
+    with ThreadPoolExecutor(count) as clients, orders_held(shop.database_url):
+        asked = [clients.submit(shop.shopper.post, f"/checkout/{key()}") for _ in range(count)]
+        wait_for_workflows(shop, shop.threads)
+        yield asked
+
+
+def wait_for_workflows(shop: Shop, count: int) -> None:
+    """Until so many checkouts have been started, which hold a thread each."""
+    eventually(
+        lambda: shop.checkpoints.rows("SELECT count(*) FROM workflow_status")[0][0],
+        lambda started: started >= count,
+    )
+
+
+class SmallShop(Shop):
+    """A shop on SQLite with so many threads."""
+
+    def __init__(self, database_url: str, threads: int) -> None:
+        super().__init__(database_url, STORE_THREADS=threads)
+        self.threads = threads
+
+
+@pytest.fixture(params=[4, 16], ids=["4 threads", "16 threads"])
+def sqlite_shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallShop]:
+    """A shop on SQLite, with few threads or the usual number."""
+    shop = SmallShop(f"sqlite:///{tmp_path}/store.sqlite3", request.param)
+    shop.server.start()
+    yield shop
+    shop.server.close()
+
+
+def test_who_looks_does_not_wait_behind_those_who_buy(sqlite_shop: SmallShop) -> None:
+    """Pages, polls and files are there at once while fifty programs wait, and all get an order."""
+    shopper = sqlite_shop.shopper
+    payment_id = shopper.buy(key())
+    shopper.wait_for(payment_id, "Waiting for your payment")
+    wait_for_workflows(sqlite_shop, 1)
+    looked = [
+        "/",
+        "/shelf?key=abcdefgh",
+        "/recent",
+        f"/pay/{payment_id}",
+        f"/pay/{payment_id}/status",
+        f"/orders/{payment_id}",
+        f"/orders/{payment_id}/progress",
+        "/ledger",
+        "/orders",
+        "/static/store.css",
+        "/health",
+    ]
+    with orders_wait(sqlite_shop, 50) as asked:
+        for path in looked * 2:
+            answer, seconds = timed(lambda path=path: shopper.page(path))
+            assert answer.status == 200, answer
+            assert seconds < _AT_ONCE_SECONDS, path
+        answer, seconds = timed(lambda: shopper.submit("/buy", key=key()))
+        assert answer.status == 303
+        assert seconds < PAGE_SECONDS + _SLACK_SECONDS
+        assert not all(each.done() for each in asked), "they were still waiting"
+    assert {each.result().status for each in asked} <= {200, 504}
+    eventually(
+        lambda: len(sqlite_shop.books.orders()), lambda count: count == 52, patience_seconds=_BACK_SECONDS
+    )
+    assert not sqlite_shop.books.faults()
+
+
+def test_who_looks_does_not_wait_behind_those_who_click(sqlite_shop: SmallShop) -> None:
+    """Fifty browsers that have clicked Buy Now on a locked file keep no page from anybody."""
+    shopper = sqlite_shop.shopper
+    with ThreadPoolExecutor(50) as browsers, orders_held(sqlite_shop.database_url):
+        clicked = [browsers.submit(shopper.submit, "/buy", key=key()) for _ in range(50)]
+        wait_for_workflows(sqlite_shop, 4)
+        for _ in range(3):
+            answer, seconds = timed(lambda: shopper.page("/"))
+            assert answer.status == 200
+            assert seconds < _AT_ONCE_SECONDS
+        assert {each.result().status for each in clicked} == {303}
+    eventually(
+        lambda: len(sqlite_shop.books.orders()), lambda count: count == 50, patience_seconds=_BACK_SECONDS
+    )
+    assert not sqlite_shop.books.faults()
+
+
+# --- which request is of which kind -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kind_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pools.KindOf]:
+    """The kinds of a shop that answers nothing."""
+    settings = Settings.from_env(
+        {"DBOS_DATABASE_URL": f"sqlite:///{tmp_path_factory.mktemp('shop')}/s.sqlite3"}
+    )
+    databases = connect(settings)
+    app = Flask("app")
+    web.prepare(app, settings, databases)
+    for room in (storefront, api, presenter):
+        room.prepare(app, settings)
+    app.register_blueprint(ledger.ledger)
+    app.register_blueprint(guestbook.guestbook)
+    yield pools.kinds_of(app)
+    databases.close()
+
+
+_KINDS = {
+    Kind.QUICK: [
+        *("GET /static/store.css", "GET /nothing", "GET *", "GET //x", "POST /", "DELETE /buy", "BREW /"),
+        *("GET /presenter", "POST /crash_application"),
+    ],
+    Kind.LOOK: [
+        *("GET /", "HEAD /", "get /", "GET /shelf", "GET /pay/abcdefgh", "GET /orders/abcdefgh/progress"),
+        *(
+            "GET /ledger",
+            "GET /orders",
+            "GET /product",
+            "GET /order/1",
+            "GET /health",
+            "GET /presenter/tools",
+        ),
+    ],
+    Kind.CLICK: ["POST /buy", "post /buy", "POST /pay/abcdefgh", "POST /guestbook", "POST /restock"],
+    Kind.CALL: ["POST /checkout/abcdefgh", "POST /payment_webhook/abcdefgh/paid", "GET /greeting/Ada"],
+}
+
+
+@pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.name)
+def test_each_request_waits_among_its_kind(kind_of: pools.KindOf, kind: Kind) -> None:
+    """What writes, by who waits for it; what only reads; and what needs no database at all."""
+    found = {request: kind_of(*request.split()) for request in _KINDS[kind]}
+    assert found == dict.fromkeys(_KINDS[kind], kind)

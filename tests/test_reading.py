@@ -1,0 +1,111 @@
+"""The limit on reading: one read that has no answer speaks for all, until one has an answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from store import patience, reading
+from store.patience import TooSlow
+from store.shared import Shared
+from tests.support.shopper import eventually
+
+_AT_ONCE_SECONDS = 1.0
+
+
+class Database:
+    """Answers what it is asked, once it is let go."""
+
+    def __init__(self) -> None:
+        self._is_back = threading.Event()
+        self.asked = 0
+
+    def select(self) -> str:
+        """Wait, and answer."""
+        self.asked += 1
+        assert self._is_back.wait(60)
+        return "answer"
+
+    def let_go(self) -> None:
+        """Answer whoever waits, and whoever comes."""
+        self._is_back.set()
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    """A database that hangs; after the test it does not, and that is known."""
+    database = Database()
+    yield database
+    database.let_go()
+    eventually(is_answered(database.select), bool)
+
+
+def is_answered(select: Callable[[], str]) -> Callable[[], bool]:
+    """Whether a read is answered now."""
+
+    def look() -> bool:
+        try:
+            return reading.read(select) == "answer"
+        except TooSlow:
+            return False
+
+    return look
+
+
+def in_a_request_of(seconds: float, call: Callable[[], object]) -> tuple[str, float]:
+    """What a call ends with, in a request that may take so long, and after how long."""
+    ended: list[str] = []
+
+    def request() -> None:
+        patience.begin(seconds, 0)
+        try:
+            call()
+        except TooSlow:
+            ended.append("too slow")
+        else:
+            ended.append("answered")
+
+    thread, began_at = threading.Thread(target=request), time.monotonic()
+    thread.start()
+    thread.join()
+    return ended[0], time.monotonic() - began_at
+
+
+def test_after_one_read_without_an_answer_others_are_refused_at_once(database: Database) -> None:
+    """All but one, which finds out whether the database is back; and then all are answered again."""
+    ended, seconds = in_a_request_of(60, lambda: reading.read(database.select))
+    assert ended == "too slow"
+    assert patience.PAGE_SECONDS <= seconds < patience.PAGE_SECONDS + _AT_ONCE_SECONDS
+    for _ in range(20):
+        ended, seconds = in_a_request_of(60, lambda: reading.read(database.select))
+        assert ended == "too slow"
+        assert seconds < _AT_ONCE_SECONDS
+    assert database.asked == 2
+    database.let_go()
+    eventually(is_answered(database.select), bool)
+    assert in_a_request_of(60, lambda: reading.read(lambda: "answer"))[0] == "answered"
+
+
+def test_nobody_waits_for_somebody_else_who_asks_a_silent_database(database: Database) -> None:
+    """Not for their turn either, where many share one reading."""
+    shared = Shared(database.select, 60)
+    in_a_request_of(60, shared.get)
+    first = threading.Thread(target=in_a_request_of, args=[60, shared.get])
+    first.start()
+    eventually(lambda: database.asked, lambda asked: asked == 2)
+    ended, seconds = in_a_request_of(60, shared.get)
+    assert ended == "too slow"
+    assert seconds < _AT_ONCE_SECONDS
+    first.join()
+
+
+def test_a_request_that_had_no_time_left_speaks_for_nobody(database: Database) -> None:
+    """What it waited for before was something else."""
+    assert in_a_request_of(0.1, lambda: reading.read(database.select))[0] == "too slow"
+    ended, seconds = in_a_request_of(60, lambda: reading.read(lambda: "answer"))
+    assert ended == "answered"
+    ended, seconds = in_a_request_of(60, lambda: reading.read(database.select))
+    assert seconds >= patience.PAGE_SECONDS
