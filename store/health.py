@@ -105,7 +105,7 @@ class Health:
         self._report, self._looked_at = Report("down", "down", "down", 0), float("-inf")
 
     def report(self) -> Report:
-        """How it is, at most a second ago. Who comes while somebody looks waits for that, two seconds at most."""
+        """How it is, at most a second ago. Whoever comes meanwhile waits two seconds at most."""
         with self._lock:
             if time.monotonic() - self._looked_at >= _SECONDS:
                 self._report, self._looked_at = self._look(), time.monotonic()

@@ -13,6 +13,7 @@ from flask import Flask
 from store import api, guestbook, ledger, pools, presenter, storefront, web
 from store.config import Settings
 from store.database import connect
+from store.health import Health
 from store.patience import PAGE_SECONDS
 from store.pools import Kind
 from tests.conftest import Shop
@@ -78,13 +79,15 @@ def test_who_looks_does_not_wait_behind_those_who_buy(sqlite_shop: SmallShop) ->
         "/ledger",
         "/orders",
         "/static/store.css",
-        "/health",
     ]
     with orders_wait(sqlite_shop, 50) as asked:
         for path in looked * 2:
             answer, seconds = timed(lambda path=path: shopper.page(path))
             assert answer.status == 200, answer
             assert seconds < _AT_ONCE_SECONDS, path
+        answer, seconds = timed(lambda: shopper.get("/health"))
+        assert answer.json["database"] == "cannot be written"
+        assert seconds < PAGE_SECONDS
         answer, seconds = timed(lambda: shopper.submit("/buy", key=key()))
         assert answer.status == 303
         assert seconds < PAGE_SECONDS + _SLACK_SECONDS
@@ -124,7 +127,7 @@ def kind_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pools.KindOf]:
     )
     databases = connect(settings)
     app = Flask("app")
-    web.prepare(app, settings, databases)
+    web.prepare(app, settings, databases, Health(databases, lambda: 0))
     for room in (storefront, api, presenter):
         room.prepare(app, settings)
     app.register_blueprint(ledger.ledger)
