@@ -1,6 +1,6 @@
 """Owns DBOS itself: how it is configured, launched, and left.
 
-Imports `config`, `database`, `executors`, `files`, `lost`, `masking`, `patience`, `steps`, `witnesses` and
+Imports `config`, `database`, `executors`, `files`, `masking`, `patience`, `steps`, `unwitnessed`, `witnesses` and
 `workflows`.
 """
 
@@ -26,9 +26,9 @@ from sqlalchemy.orm import Session
 from store import executors, files, steps, workflows
 from store.config import Settings, is_sqlite
 from store.database import DatabaseRefused, Databases, for_a_last_word
-from store.lost import record_lost_checkpoints
 from store.masking import MaskWorkflowIds, mask
 from store.patience import promptly
+from store.unwitnessed import record_lost_checkpoints
 from store.witnesses import Witnesses
 
 APPLICATION_VERSION = "widget-store-2"
