@@ -483,6 +483,11 @@ def request_greeting(greeting_id: str, name: str, client: str) -> GreetingNow:
     return commit(_request_greeting, greeting_id, name, client, limit=Terms.greetings_per_client)
 
 
+def ask_again_for_greeting(greeting_id: str, name: str) -> GreetingNow:
+    """Write down that a greeting is wanted, by whoever it was, before it is run again."""
+    return commit(_request_greeting, greeting_id, name, client="", limit=0)
+
+
 @transaction(BEGIN_STEP)
 def begin_greeting(session: Session, greeting_id: str, name: str) -> GreetingNow:
     """The greeting as it is; written down again where an older copy of the store was restored."""

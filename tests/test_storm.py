@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from store.config import REFUSED, ROOT
-from store.crowd import Notes, Purchase, Shopper
+from store.crowd import Shopper
+from store.notes import Notes, Purchase
 from store.vocabulary import Reason, Status
 from tests.conftest import NewUrl, Shop
 from tests.support.books import Books
