@@ -68,8 +68,9 @@ def run(
         parent = threading.Thread(target=supervisor.run, args=[str], name="supervisor", daemon=True)
         parent.start()
         try:
+            deadline = time.monotonic() + _OPEN_SECONDS
             while not is_open.wait(0.1):
-                if not parent.is_alive():
+                if not parent.is_alive() or time.monotonic() > deadline:
                     raise database.DatabaseRefused(_last_line(log))
             kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
             return _Storm(plan, supervisor, parent, trouble).blow(kept, tell)

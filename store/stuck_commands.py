@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOSClient, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from dbos import DBOSClient, DBOSPortableJSONSerializer, SQLAlchemyDatasource, error
 from sqlalchemy.exc import DBAPIError
 
 from store import database, durability, reconciler, steps, stuck
@@ -88,8 +88,9 @@ def _opened(settings: Settings) -> Iterator[_Shop]:
             databases.close()
     except database.DatabaseRefused as refusal:
         refuse(str(refusal))
-    except DBAPIError as trouble:
-        refuse(f"The databases cannot be read: {str(trouble.orig).strip().splitlines()[0]}")
+    except (DBAPIError, error.DBOSQueryTimeoutError) as trouble:
+        said = trouble.orig if isinstance(trouble, DBAPIError) else trouble
+        refuse(f"The databases cannot be read: {str(said).strip().splitlines()[0]}")
 
 
 def _terms(settings: Settings) -> Terms:

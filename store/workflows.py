@@ -140,7 +140,7 @@ def greet(greeting_id: str, name: str) -> None:
             greeting = record_greeting(greeting_id, name, signing["signature"])
         else:
             outcome = GreetingOutcome.GIVEN_UP if signing["may_pass"] else GreetingOutcome.REFUSED
-            greeting = end_greeting(greeting_id, outcome, signing["trouble"])
+            greeting = end_greeting(greeting_id, name, outcome, signing["trouble"])
     DBOS.set_event(GREETED, greeting["reason"] or "")
 
 
@@ -560,6 +560,8 @@ def wait_a_beat(beat: int, previous_at_ms: int) -> int:
 @transaction(RECORD_STEP)
 def record_greeting(session: Session, greeting_id: str, name: str, signature: int) -> GreetingNow:
     """Write down a visitor who has signed over there. Once, however often this step runs."""
+    # An older copy of the store may have been restored since the greeting began.
+    _request_greeting(session, greeting_id, name, client="", limit=0)
     run(
         session,
         "INSERT INTO greetings (greeting_id, name, signature, recorded_at_ms)"
@@ -573,8 +575,11 @@ def record_greeting(session: Session, greeting_id: str, name: str, signature: in
 
 
 @transaction(END_STEP)
-def end_greeting(session: Session, greeting_id: str, outcome: GreetingOutcome, reason: str) -> GreetingNow:
+def end_greeting(
+    session: Session, greeting_id: str, name: str, outcome: GreetingOutcome, reason: str
+) -> GreetingNow:
     """Close a greeting that was refused or given up, unless another run has ended it."""
+    _request_greeting(session, greeting_id, name, client="", limit=0)  # as above
     return _end_greeting(session, greeting_id, outcome, reason)
 
 

@@ -65,7 +65,7 @@ CHANGES: Mapping[str, Change] = {
     )[1],
     "give the greeting up": lambda session: (
         plain(workflows.begin_greeting)(session, GREETING, "Ada"),
-        plain(workflows.end_greeting)(session, GREETING, GreetingOutcome.GIVEN_UP, "It is away."),
+        plain(workflows.end_greeting)(session, GREETING, "Ada", GreetingOutcome.GIVEN_UP, "It is away."),
     )[1],
 }
 """The transactions of workflows.py by name; those that a greeting's row must precede, with it."""
