@@ -1,7 +1,7 @@
 """Owns the command line: `python app.py` and what it can be told to do.
 
 Imports `config` and `supervisor`, and where they are used `database`, `durability`, `server`,
-`signatures`, `storm`, `stuck_commands`, `terminal` and `vocabulary`: the parent needs none of
+`signatures`, `stuck_commands`, `terminal`, `verdict` and `vocabulary`: the parent needs none of
 these, and one that cannot be imported ends a server, and not the parent that waits for it to be mended.
 """
 # ruff: noqa: PLC0415 - see above

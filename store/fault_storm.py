@@ -1,7 +1,7 @@
 """Owns the fault storm: a storm in which the databases and the guestbook break too, and what must hold then.
 
 Imports `cluster`, `config`, `crowd`, `database`, `faults`, `held`, `notes`, `postgres_faults`, `shop_faults`,
-`sqlite_faults`, `storm`, `supervisor` and `vocabulary`.
+`sqlite_faults`, `storm`, `supervisor`, `verdict` and `vocabulary`.
 
 Whatever it was, a minute after the last fault every order and every greeting has ended, nothing is stuck, and
 the books balance. An older copy of a database takes with it what was made since it was taken: what a shopper
@@ -41,17 +41,25 @@ _STUCK_SECONDS = 30.0
 """How long `app.py stuck` may take."""
 
 
-def run(plan: Plan, settings: Settings, cluster: Cluster | None, tell: Callable[[Progress], None]) -> Verdict:
-    """Let it blow; on Postgres over the storm's own `cluster`.
+def refuse_the_postgres_of_others(settings: Settings, cluster: Cluster | None) -> None:
+    """Look whether the database is the storm's to break.
 
     Raises:
-        DatabaseRefused: no server could open on that database, or it is not the storm's to break.
+        DatabaseRefused: it is on a Postgres that others may use.
     """
     if cluster is None and not is_sqlite(settings.database_url):
         raise DatabaseRefused(
             "A fault storm stops and breaks its Postgres, so it uses one of its own: say --postgres "
             "instead of --database."
         )
+
+
+def run(plan: Plan, settings: Settings, cluster: Cluster | None, tell: Callable[[Progress], None]) -> Verdict:
+    """Let it blow; on Postgres over the storm's own `cluster`.
+
+    Raises:
+        DatabaseRefused: no server could open on that database.
+    """
     with tempfile.TemporaryDirectory(prefix="widget-faults-") as name, _guestbook(Path(name)) as guestbook:
         held = Held(Path(name))
         settings = replace(
@@ -161,10 +169,15 @@ class _Trouble:
     def verdict(self) -> dict[str, Any]:
         """What came of it; each greeting is looked at once more."""
         tried = self._faults.tried if self._faults is not None else Counter()
+        not_made = self._faults.not_made if self._faults is not None else Counter()
+        for kind in not_made:
+            if not tried[kind]:
+                self._notes.complain(f"the fault could never be made: {kind}")
         for visit in self._notes.visits:
             self._look_into_both_books(visit)
         return {
             "tried": {kind: tried[kind] for kind in Kind if tried[kind]},
+            "given_up_before_they_began": {str(kind): times for kind, times in not_made.items()},
             "not_tried": {str(kind): why for kind, why in self._not_tried.items()},
             "greetings": dict(Counter(str(visit.outcome) for visit in self._notes.visits)),
             "orders_younger_than_a_restored_copy": self._notes.younger_than_a_copy,

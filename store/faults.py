@@ -41,6 +41,10 @@ class Kind(StrEnum):
     OLDER_CHECKPOINTS = "older copy of the checkpoints"
 
 
+class NotMade(Exception):
+    """A fault needs to see something of the shop first, and did not; one sentence."""
+
+
 Way = Callable[[], AbstractContextManager[None]]
 """Makes a fault on entering, and undoes it on leaving."""
 
@@ -88,7 +92,9 @@ class Faults:
 
     def __init__(self, faults: Sequence[Fault], ways: Mapping[Kind, Way], notes: Notes) -> None:
         self._faults, self._ways, self._notes = faults, ways, notes
-        self.tried: Counter[str] = Counter()
+        self.tried: Counter[Kind] = Counter()
+        self.not_made: Counter[Kind] = Counter()
+        """How often one was given up before it began."""
         self.now = Now()
         self.ended_at = time.monotonic()
         """When the last one was undone, so far."""
@@ -118,6 +124,8 @@ class Faults:
                 with self._ways[fault.kind]():
                     self._wait(fault.kind, fault.seconds, is_on=True)
                 self.tried[fault.kind] += 1
+            except NotMade:
+                self.not_made[fault.kind] += 1
             except Exception as error:  # noqa: BLE001 - a storm must not pass because its faults failed
                 self._notes.complain(f"the fault could not be made or undone: {fault.kind}: {error!r}")
             self.ended_at = time.monotonic()

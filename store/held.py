@@ -21,6 +21,7 @@ echo $$ > "$0/pid.new" && mv "$0/pid.new" "$0/pid"
 exec "$@"
 """
 _HOLD_SECONDS = 30.0
+_KILL_SECONDS = 2.0
 
 
 class Held:
@@ -49,14 +50,17 @@ class Held:
         waiting.unlink(missing_ok=True)
         hold.touch()
         try:
-            deadline = time.monotonic() + _HOLD_SECONDS
+            kill_at, deadline = 0.0, time.monotonic() + _HOLD_SECONDS
             # There is one child at a time. One that waits now began to after `hold` was there, so whoever
             # comes after it waits too, and nobody is a server.
             while not waiting.exists():
                 if time.monotonic() > deadline:
                     raise TimeoutError("the server could not be held")
-                supervisor.kill_server()
-                time.sleep(0.1)  # the next one needs a moment to be there
+                if time.monotonic() > kill_at:
+                    supervisor.kill_server()
+                    # Once is enough, but for a server that was just about to start: it saw no `hold`.
+                    kill_at = time.monotonic() + _KILL_SECONDS
+                time.sleep(0.02)  # between two looks
             yield
         finally:
             hold.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from store.crowd import Shopper
-from store.faults import Again, Kind, Way
+from store.faults import Again, Kind, NotMade, Way
 from store.held import Held
 from store.notes import Notes
 from store.supervisor import Supervisor
@@ -92,7 +92,7 @@ def _server_dies_in_greeting(shop: Shop) -> Iterator[None]:
         if visit.outcome is not None:
             visit = visitor.sign()
         if time.monotonic() > deadline:
-            raise TimeoutError("no greeting was seen between its two books")
+            raise NotMade("No greeting was seen between its two books.")
         time.sleep(0.02)  # between two looks
     shop.supervisor.kill_server()
     yield

@@ -1,6 +1,6 @@
 """Owns how the storm looks in a terminal: its progress, its verdict.
 
-Imports `cluster`, `config`, `fault_storm`, `storm` and `vocabulary`.
+Imports `cluster`, `config`, `fault_storm`, `storm`, `verdict` and `vocabulary`.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ def run_storm(plan: Plan, settings: Settings | None, *, on_postgres: bool, as_js
 
 def _run(plan: Plan, settings: Settings, cluster: Cluster | None) -> Verdict:
     """Run it, and show how far it is."""
+    if plan.faults:
+        fault_storm.refuse_the_postgres_of_others(settings, cluster)
     storm.refuse_the_database_of_others(settings)
     with Bar(
         TextColumn("{task.description}"),
@@ -127,6 +129,8 @@ def _print_faults(console: Console, faults: dict[str, Any]) -> None:
     happened = Table.grid(padding=(0, 2))
     for kind, times in faults["tried"].items():
         happened.add_row(f"{times} times", kind)
+    for kind, times in faults["given_up_before_they_began"].items():
+        happened.add_row(f"[yellow]{times} times[/]", kind, "[dim]given up before it began[/]")
     for kind, why in faults["not_tried"].items():
         happened.add_row("[yellow]not tried[/]", kind, f"[dim]{why}[/]")
     console.print(happened)
