@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,6 +186,29 @@ def test_an_older_copy_comes_to_rest(new_url: NewUrl, of_checkpoints: bool) -> N
         assert not shop.books.faults()
         assert command(shop, "stuck") == (0, "Nothing is stuck.\n")
         assert shop.shopper.get("/ledger.json").json["balanced"]
+    finally:
+        shop.server.close()
+
+
+# --- trouble that only writers meet --------------------------------------------------------------------
+
+
+def test_what_a_full_disk_keeps_waiting_is_not_stuck(tmp_path: Path) -> None:
+    """A round can read all the while, and the window ended long ago; it is over as soon as there is room."""
+    shop = Shop(
+        f"sqlite:///{tmp_path}/store.sqlite3", STORE_RECONCILE_SECONDS=OFTEN, STORE_PAYMENT_WINDOW_SECONDS=2
+    )
+    shop.server.start()
+    try:
+        payment_id = shop.shopper.buy(key())
+        unlimited = resource.RLIM_INFINITY
+        resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (0, unlimited))
+        [(pay_by_ms,)] = shop.books.rows("SELECT pay_by_ms FROM orders")
+        # What was due 20 s ago is stuck in a shop that is well.
+        eventually(time.time, lambda now: now > pay_by_ms / 1000 + 24, patience_seconds=40)
+        resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
+        eventually(shop.books.orders, lambda orders: orders == {payment_id: "expired"})
+        assert mended(shop) == []
     finally:
         shop.server.close()
 
