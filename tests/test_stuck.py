@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from store import durability
+from store import durability, workflows
 from store.config import ROOT, Settings
 from store.reconciler import client_of
 from tests.conftest import NewUrl, Shop
@@ -188,6 +188,18 @@ def test_an_older_copy_comes_to_rest(new_url: NewUrl, of_checkpoints: bool) -> N
         assert shop.shopper.get("/ledger.json").json["balanced"]
     finally:
         shop.server.close()
+
+
+def test_a_payment_counts_that_only_its_message_knows(unwatched: Shop) -> None:
+    """The message was on its way when an older copy of the store was restored, which has no notice of it."""
+    shop = unwatched
+    payment_id = shop.shopper.buy(key())
+    shop.server.kill()
+    client = client_of(Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}))
+    client.send(payment_id, "paid", workflows.PAYMENT)
+    client.destroy()
+    shop.server.restart()
+    dispatched(shop, payment_id)
 
 
 # --- trouble that only writers meet --------------------------------------------------------------------
