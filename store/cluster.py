@@ -45,6 +45,8 @@ class Cluster:
     """
 
     def __init__(self, folder: Path) -> None:
+        if os.name != "posix":
+            raise DatabaseRefused("A Postgres of the storm's own needs Linux or macOS: use --database.")
         self._bin = _find_binaries()
         self._folder = folder
         # Postgres does not run as root.
@@ -106,22 +108,25 @@ class Cluster:
 
     def stop_at_once(self) -> None:
         """Stop the server without a word to whoever is connected, as `pg_ctl stop -m immediate` does."""
-        if self._process is not None:
+        process = self._running()
+        if process is not None:
             self.go_on()
-            self._signal([self._process.pid], signal.SIGQUIT)
-            self._process.wait()
+            self._signal([process.pid], signal.SIGQUIT)
+            process.wait()
 
     def hang(self) -> None:
         """Have all its processes stand still."""
-        if self._process is not None:
+        process = self._running()
+        if process is not None:
             # The parent first, so that it has no more children while they are counted.
-            self._signal([self._process.pid], signal.SIGSTOP)
-            self._signal(self._children(), signal.SIGSTOP)
+            self._signal([process.pid], signal.SIGSTOP)
+            self._signal(_children_of(process.pid), signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Have them all go on."""
-        if self._process is not None:
-            self._signal([*self._children(), self._process.pid], signal.SIGCONT)
+        process = self._running()
+        if process is not None:
+            self._signal([*_children_of(process.pid), process.pid], signal.SIGCONT)
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
         """A connection as its owner, on which each statement is a transaction."""
@@ -137,17 +142,11 @@ class Cluster:
             capture_output=True,
         )
 
-    def _children(self) -> list[int]:
-        if self._process is None:
-            return []
-        listed = subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid="],  # noqa: S607 - where it is differs
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        pairs = [line.split() for line in listed.stdout.splitlines()]
-        return [int(pid) for pid, parent in pairs if int(parent) == self._process.pid]
+    def _running(self) -> subprocess.Popen[bytes] | None:
+        """The server, unless it has ended: its number may be somebody else's then."""
+        if self._process is None or self._process.poll() is not None:
+            return None
+        return self._process
 
     def _signal(self, pids: list[int], number: signal.Signals) -> None:
         for pid in pids:
@@ -156,6 +155,17 @@ class Cluster:
                     os.kill(pid, number)
                 except ProcessLookupError:
                     continue  # it has ended meanwhile
+
+
+def _children_of(parent: int) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="],  # noqa: S607 - where it is differs
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    pairs = [line.split() for line in listed.stdout.splitlines()]
+    return [int(pid) for pid, its_parent in pairs if int(its_parent) == parent]
 
 
 def _find_binaries() -> Path:

@@ -11,6 +11,7 @@ was shown since then is forgotten (see `notes`), and everything else must be as 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -41,12 +42,14 @@ _STUCK_SECONDS = 30.0
 """How long `app.py stuck` may take."""
 
 
-def refuse_the_postgres_of_others(settings: Settings, cluster: Cluster | None) -> None:
-    """Look whether the database is the storm's to break.
+def refuse_what_cannot_be_broken(settings: Settings, cluster: Cluster | None) -> None:
+    """Look whether the database is the storm's to break, and this system one to break it on.
 
     Raises:
-        DatabaseRefused: it is on a Postgres that others may use.
+        DatabaseRefused: it is not.
     """
+    if os.name != "posix":
+        raise DatabaseRefused("A fault storm needs signals and a shell: run it on Linux or macOS.")
     if cluster is None and not is_sqlite(settings.database_url):
         raise DatabaseRefused(
             "A fault storm stops and breaks its Postgres, so it uses one of its own: say --postgres "

@@ -66,7 +66,7 @@ def _full_disk(shop: Shop) -> Iterator[None]:
 
     def limit(bytes_: int) -> None:
         pid = shop.held.pid()
-        if pid is not None:
+        if pid is not None and _is_our_child(pid):
             with suppress(ProcessLookupError):  # it has just died
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (bytes_, usual[1]))
 
@@ -75,6 +75,15 @@ def _full_disk(shop: Shop) -> Iterator[None]:
             yield
     finally:
         limit(usual[0])
+
+
+def _is_our_child(pid: int) -> bool:
+    """Whether that is still a server of ours: it may be dead, and its number somebody else's by now."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return f"\nPPid:\t{os.getpid()}\n" in status
 
 
 @contextmanager

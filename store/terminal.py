@@ -55,7 +55,7 @@ def run_storm(plan: Plan, settings: Settings | None, *, on_postgres: bool, as_js
 def _run(plan: Plan, settings: Settings, cluster: Cluster | None) -> Verdict:
     """Run it, and show how far it is."""
     if plan.faults:
-        fault_storm.refuse_the_postgres_of_others(settings, cluster)
+        fault_storm.refuse_what_cannot_be_broken(settings, cluster)
     storm.refuse_the_database_of_others(settings)
     with Bar(
         TextColumn("{task.description}"),
