@@ -1,7 +1,7 @@
 """Owns the command line: `python app.py` and what it can be told to do.
 
 Imports `config` and `supervisor`, and where they are used `database`, `durability`, `pools`, `server`,
-`signatures`, `storm`, `stuck_commands`, `terminal` and `vocabulary`: the parent needs none of
+`signatures`, `stuck_commands`, `terminal`, `verdict` and `vocabulary`: the parent needs none of
 these, and one that cannot be imported ends a server, and not the parent that waits for it to be mended.
 """
 # ruff: noqa: PLC0415 - see above
@@ -59,6 +59,10 @@ def obey(create_app: Callable[..., Flask]) -> None:
     )
     storm.add_argument("--seed", type=_whole_number(0), help="repeats the choices of an earlier storm")
     storm.add_argument("--database", metavar="URL", help="of a new one; otherwise a SQLite file, thrown away")
+    storm.add_argument("--postgres", action="store_true", help="on a Postgres of its own, thrown away")
+    storm.add_argument(
+        "--faults", action="store_true", help="full disks, locks, hung and restored databases and more, too"
+    )
     storm.add_argument("--json", action="store_true", help="the verdict as JSON")
     said = parser.parse_args()
     try:
@@ -149,14 +153,16 @@ def serve(
 def run_storm(said: argparse.Namespace) -> int:
     """Let the storm blow that the command line describes; the exit code."""
     from store.database import DatabaseRefused
-    from store.storm import Plan
     from store.terminal import run_storm
+    from store.verdict import Plan
 
     seed = secrets.randbelow(1_000_000) if said.seed is None else said.seed
-    plan = Plan(shoppers=said.shoppers, seconds=said.seconds, kills=said.kills, seed=seed)
+    plan = Plan(said.shoppers, said.seconds, said.kills, seed, faults=said.faults)
+    if said.postgres and said.database:
+        refuse("A storm is on a Postgres of its own or on the database of --database: say one of the two.")
     settings = Settings.from_env({"DBOS_DATABASE_URL": said.database}) if said.database else None
     try:
-        return run_storm(plan, settings, as_json=said.json)
+        return run_storm(plan, settings, on_postgres=said.postgres, as_json=said.json)
     except DatabaseRefused as refusal:
         refuse(str(refusal))
 

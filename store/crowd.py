@@ -1,4 +1,4 @@
-"""Owns the shoppers of the storm: what they do, and what they were shown. Imports `vocabulary`.
+"""Owns the shoppers of the storm: what they do, and how they ask. Imports `notes` and `vocabulary`.
 
 Each is a thread with a browser's manners and no JavaScript. One that gets no answer asks
 again, with the same key, until there is one; how long that took is how long the shop paused.
@@ -12,75 +12,26 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from store.vocabulary import TRANSITIONS, Outcome, Reason, Status
-
-T = TypeVar("T")
+from store.notes import Notes, Purchase, Visit
+from store.vocabulary import TRANSITIONS, GreetingOutcome, Outcome, Reason, Status
 
 _GIVE_UP_SECONDS = 60.0
 """A shopper who waits for longer than this for one answer says that the shop is broken."""
 _ANSWER_SECONDS = 10.0
+_GREETING_ENDS = {
+    GreetingOutcome.GREETED: "Thank you for being awesome",
+    GreetingOutcome.REFUSED: "The guestbook will not have it",
+    GreetingOutcome.GIVEN_UP: "The guestbook did not answer in time",
+}
+"""How the heading of a greeting's page begins once it has ended."""
+_GREETING_CHANCE = 0.2
+"""Of somebody who is told of the guestbook, to sign it instead of buying."""
+_NUMBER = re.compile(r"Order No\. (\d+)")
 _BREATHING = frozenset({502, 503, 504})
 """Answers that say: not now, ask again."""
-_ENDED = {Status.DISPATCHED, *Reason}
-
-
-@dataclass
-class Purchase:
-    """One click on Buy Now, and all that its shopper was shown of it."""
-
-    key: str
-    sent_at: float = field(default_factory=time.monotonic)
-    """When Buy Now was first sent, at the latest; on the monotonic clock."""
-    number: int | None = None
-    seen: list[Status | Reason] = field(default_factory=list)
-    """What its page said, in order: a status, or for a cancelled order the reason; without repeats."""
-    may_end_as: frozenset[Status | Reason] = frozenset(_ENDED)
-    """What can become of it, given what the shopper did."""
-    is_taken: bool = False
-    """Whether any Buy Now was answered with a payment page. One on an empty shelf makes no order."""
-
-
-class Notes:
-    """What all shoppers write down together."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.purchases: list[Purchase] = []
-        self.complaints: list[str] = []
-        self.requests = 0
-        self.unanswered = 0
-        """Requests that died with the server, or were told to come back, and were sent again."""
-        self.refused = 0
-        """Connections that nobody took."""
-        self.longest_pause_seconds = 0.0
-        self.pauses: list[float] = []
-        """How long each request took that had to be sent again, in seconds."""
-
-    def begin(self, key: str) -> Purchase:
-        """A new purchase."""
-        purchase = Purchase(key)
-        with self._lock:
-            self.purchases.append(purchase)
-        return purchase
-
-    def complain(self, sentence: str) -> None:
-        """Something that no shopper should see."""
-        with self._lock:
-            self.complaints.append(sentence)
-
-    def count(self, *, waited_seconds: float, unanswered: int, refused: int) -> None:
-        """One request, answered in the end."""
-        with self._lock:
-            self.requests += 1
-            self.unanswered += unanswered
-            self.refused += refused
-            self.longest_pause_seconds = max(self.longest_pause_seconds, waited_seconds)
-            if unanswered:
-                self.pauses.append(waited_seconds)
 
 
 @dataclass(frozen=True)
@@ -95,11 +46,14 @@ class Answer:
 class Shopper:
     """One of the crowd. Two with the same seed make the same choices."""
 
-    def __init__(self, address: str, seed: str, notes: Notes, window_seconds: float) -> None:
+    def __init__(
+        self, address: str, seed: str, notes: Notes, window_seconds: float, *, greets: bool = False
+    ) -> None:
         self._host = address.removeprefix("http://")
         self._chance = random.Random(seed)  # noqa: S311 - it keeps no secret
         self._notes = notes
         self._window_seconds = window_seconds
+        self._greets = greets
 
     def shop_and_tell(self, is_over: Callable[[], bool]) -> None:
         """`shop_until`, with whatever goes wrong with the shopper itself among the complaints."""
@@ -120,6 +74,10 @@ class Shopper:
         }
         self._pause()  # they do not all come through the door at once
         while not is_over():
+            if self._greets and self._chance.random() < _GREETING_CHANCE:
+                self.greet()
+                self._pause()
+                continue
             way = self._chance.choices(list(ways), list(ways.values()))[0]
             page = self.get("/")
             key = re.search(r'name="key" value="([^"]+)"', page.text)
@@ -130,24 +88,48 @@ class Shopper:
     def look(self, purchase: Purchase) -> Status | Reason | None:
         """Open the order's page, and hold it against what it said before."""
         page = self.get(f"/orders/{purchase.key}")
-        number = re.search(r"Order No\. (\d+)", page.text)
+        number = _NUMBER.search(page.text)
         ending = re.search(r'data-ending="(\w+)"', page.text)
         if number is None or ending is None:
-            if page.status == 404 and not purchase.is_taken:
-                return None  # the shelf was empty
+            if page.status == 404 and (not purchase.is_taken or purchase.is_younger_than_a_copy):
+                return None  # the shelf was empty, or the order is still to be made again
             if page.status != 200 or not page.path.startswith("/pay/"):  # where it is still being reserved
                 self._notes.complain(f"the page of an order answered {page.status} and did not show it")
             return None
         if purchase.number not in {None, int(number[1])}:
             self._notes.complain(f"order No. {purchase.number} was later shown as No. {number[1]}")
-        purchase.number = int(number[1])
+        purchase.show(int(number[1]))
         shown = Status(ending[1]) if ending[1] in set(Status) else Reason(ending[1])
         if not purchase.seen or purchase.seen[-1] is not shown:
             if purchase.seen and not _may_follow(purchase.seen[-1], shown):
                 self._notes.complain(
                     f"order No. {number[1]} was shown as {purchase.seen[-1]}, and later as {shown}"
                 )
-            purchase.seen.append(shown)
+            purchase.see(shown)
+        return shown
+
+    def greet(self) -> None:
+        """Sign the guestbook, and look how far it has come."""
+        visit = self.sign()
+        self._pause()
+        self.look_at_greeting(visit)
+
+    def sign(self) -> Visit:
+        """Ask for a greeting."""
+        key = f"{self._chance.getrandbits(96):024x}"
+        visit = self._notes.visit(key, f"Visitor {key[:8]}")
+        answer = self.post("/guestbook", key=key, name=visit.name)
+        # An older copy of the store may have been restored before the answer's page was fetched.
+        if answer.status not in {200, 404}:
+            self._notes.complain(f"the guestbook answered {answer.status}")
+        return visit
+
+    def look_at_greeting(self, visit: Visit) -> str:
+        """Open the greeting's page, and note how it ended if it has; the heading."""
+        page = self.get(f"/greetings/{visit.key}")
+        heading = re.search(r"<h1[^>]*>(.*?)</h1>", page.text, re.DOTALL)
+        shown = heading[1].strip() if heading else ""
+        visit.outcome = next((end for end, words in _GREETING_ENDS.items() if shown.startswith(words)), None)
         return shown
 
     # --- the ways to buy ----------------------------------------------------------------
@@ -199,10 +181,14 @@ class Shopper:
         """Click Buy Now, on an empty shelf once more with the same key; whether there is a payment page."""
         for _ in range(2):
             answer = self.post("/buy", key=purchase.key)
+            if answer.status == 404 and purchase.is_younger_than_a_copy:
+                continue  # the click was lost before anybody saw an order of it: click again
             if answer.status != 200:
                 self._notes.complain(f"Buy Now answered {answer.status}")
             if not answer.path.startswith("/?"):
                 purchase.is_taken = True
+                if number := _NUMBER.search(answer.text):
+                    purchase.show(int(number[1]))
                 return True
             # A click that died with its server may have made an order all the same.
             purchase.may_end_as = frozenset({Reason.EXPIRED, Reason.SOLD_OUT})
@@ -221,7 +207,7 @@ class Shopper:
 
     def _send(self, purchase: Purchase, outcome: Outcome) -> None:
         answer = self.post(f"/pay/{purchase.key}", outcome=outcome)
-        if answer.status != 200:
+        if answer.status != 200 and not (answer.status == 404 and purchase.is_younger_than_a_copy):
             self._notes.complain(f"{outcome.value} answered {answer.status}")
 
     def _both_at_once(self, click: Callable[[], object]) -> None:
@@ -251,6 +237,7 @@ class Shopper:
             try:
                 answer = self._once(method, path, form)
                 if answer.status not in _BREATHING:
+                    self._notes.answered()
                     break
             except ConnectionRefusedError:
                 refused += 1

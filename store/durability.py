@@ -1,7 +1,7 @@
 """Owns DBOS itself: how it is configured, launched, and left.
 
-Imports `config`, `database`, `executors`, `files`, `masking`, `patience`, `steps`, `unwitnessed`, `witnesses` and
-`workflows`.
+Imports `config`, `database`, `executors`, `files`, `masking`, `patience`, `steps`, `unwitnessed`, `witnesses`
+and `workflows`.
 """
 
 from __future__ import annotations

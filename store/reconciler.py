@@ -1,6 +1,7 @@
 """Owns how stuck work is mended: its workflow is run again.
 
-Imports `config`, `database`, `durability`, `executors`, `masking`, `stuck`, `vocabulary` and `workflows`.
+Imports `config`, `database`, `durability`, `executors`, `findings`, `masking`, `stuck`, `vocabulary` and
+`workflows`.
 
 A round compares orders, payments and greetings with their workflows, every `STORE_RECONCILE_SECONDS`. What
 is stuck is mended by the rule of `workflows.py`: its workflow is run again from its first line, under the
@@ -19,13 +20,14 @@ from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOSClient, DBOSPortableJSONSerializer
+from sqlalchemy import event
 
 from store import durability, executors, stuck, workflows
 from store.config import Settings, is_sqlite
-from store.database import Databases
+from store.database import Databases, passes
+from store.findings import Stuck, Terms
 from store.masking import mask
-from store.stuck import Stuck
-from store.vocabulary import Outcome
+from store.vocabulary import GREETING, Outcome
 
 _FIRST_ROUND_SECONDS = 1.0
 _SWEEP_AFTER_SECONDS = 5.0
@@ -67,6 +69,8 @@ class Reconciler:
         self._tries: dict[str, _Tries] = {}
         self._calm_since = time.monotonic()
         self._swept = False
+        for engine in (databases.store, databases.system):
+            event.listen(engine, "handle_error", self._note_trouble)
 
     def start(self) -> None:
         """Begin the rounds, in a thread that ends with the process. Once workflows run."""
@@ -80,6 +84,11 @@ class Reconciler:
     def count(self) -> int:
         """How much that is."""
         return len(self._found)
+
+    def _note_trouble(self, context: sa.ExceptionContext) -> None:
+        """A full disk and a read-only database let a round read, and keep workflows from moving."""
+        if context.is_disconnect or passes(context.original_exception):
+            self._calm_since = time.monotonic()
 
     def _go_round(self) -> None:
         client = client_of(self._settings, self._databases.system)
@@ -108,7 +117,7 @@ class Reconciler:
                     return
             try:
                 calm_ms = int((time.monotonic() - self._calm_since) * 1000)
-                terms = stuck.Terms(calm_ms, workflows.Terms.tick_ms, durability.APPLICATION_VERSION)
+                terms = Terms(calm_ms, workflows.Terms.tick_ms, durability.APPLICATION_VERSION)
                 sweep = not self._swept and calm_ms > _SWEEP_AFTER_SECONDS * 1000
                 self._found = tuple(stuck.find(connection, client, terms, sweep=sweep))
                 self._swept = self._swept or (sweep and not self._found)
@@ -134,6 +143,9 @@ def mend(client: DBOSClient, each: Stuck) -> int:
     if each.outcome is not None:
         # What the lost order's checkpoints knew of its payment decides again.
         workflows.record_notice(each.workflow_id, Outcome(each.outcome))
+    if each.workflow_name == GREETING:
+        # From here on the store knows of it, should this process die before it is enqueued.
+        workflows.ask_again_for_greeting(*each.arguments)
     client.delete_workflows([each.workflow_id, *each.with_it])
     options: Any = {
         "workflow_name": each.workflow_name,

@@ -1,8 +1,9 @@
 """Owns the storm: a crowd of shoppers against a shop whose server is killed again and again.
 
-Imports `config`, `crowd`, `database`, `supervisor` and `vocabulary`. It is what the shop
-claims, tried from outside: real requests, real SIGKILLs, and afterwards the books, and for
-each order whether it is the one that its shopper was shown.
+Imports `config`, `crowd`, `database`, `notes`, `supervisor`, `verdict` and `vocabulary`. It is what
+the shop claims, tried from outside: real requests, real SIGKILLs, and afterwards the books, and for
+each order whether it is the one that its shopper was shown. What else may happen to it is
+`fault_storm`'s.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 import sqlalchemy as sa
 
 from store import database
-from store.config import Settings
-from store.crowd import Notes, Shopper
-from store.supervisor import Supervisor
+from store.config import Settings, is_sqlite
+from store.crowd import Shopper
+from store.notes import Notes
+from store.supervisor import SERVER, Program, Supervisor
+from store.verdict import Plan, Progress, Trouble, Verdict
 from store.vocabulary import LIVE
 
 _WINDOW_SECONDS = 6.0
@@ -31,63 +34,18 @@ _TICK_SECONDS = 0.2
 _OPEN_SECONDS = 60.0
 _REST_SECONDS = 120.0
 """The shop must have come to rest this long after the last kill."""
+_REST_AFTER_FAULTS_SECONDS = 60.0
+"""Or this long after the last fault, with all that was stuck mended."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How hard it blows. The same seed makes the same choices; what they meet is up to the machine."""
-
-    shoppers: int
-    seconds: float
-    kills: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far it is."""
-
-    phase: str
-    seconds: float
-    kills: int
-    orders: int
-    longest_pause_seconds: float
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What came of it."""
-
-    plan: Plan
-    database: str
-    endings: dict[str, int]
-    """Orders by what became of them."""
-    kills: int
-    requests: int
-    sent_again: int
-    """Requests that the dead server did not answer, and the next one did."""
-    refused: int
-    """Connections that nobody took."""
-    usual_pause_seconds: float
-    """The median of what shoppers waited for an answer that a death had cost them."""
-    longest_pause_seconds: float
-    """The longest that any shopper waited for any answer, several deaths in a row included."""
-    ledger: dict[str, Any]
-    """`/ledger.json` once the shop had come to rest."""
-    complaints: list[str]
-    """What shoppers were shown that was not so."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the books balance and nobody complains."""
-        return bool(self.ledger["balanced"]) and not self.complaints and not self.refused
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it, for a program."""
-        return {"ok": self.ok, **asdict(self)}
-
-
-def run(plan: Plan, settings: Settings, tell: Callable[[Progress], None]) -> Verdict:
+def run(
+    plan: Plan,
+    settings: Settings,
+    tell: Callable[[Progress], None],
+    *,
+    program: Program = SERVER,
+    trouble: Trouble | None = None,
+) -> Verdict:
     """Let it blow over a shop on the database of `settings`; see `refuse_the_database_of_others`.
 
     Raises:
@@ -106,15 +64,19 @@ def run(plan: Plan, settings: Settings, tell: Callable[[Progress], None]) -> Ver
     )
     with tempfile.TemporaryFile() as log:
         is_open = threading.Event()
-        supervisor = Supervisor(settings, news=lambda _: is_open.set(), log=log)
+        supervisor = Supervisor(settings, news=lambda _: is_open.set(), log=log, program=program)
         parent = threading.Thread(target=supervisor.run, args=[str], name="supervisor", daemon=True)
         parent.start()
         try:
+            deadline = time.monotonic() + _OPEN_SECONDS
             while not is_open.wait(0.1):
-                if not parent.is_alive():
+                if not parent.is_alive() or time.monotonic() > deadline:
                     raise database.DatabaseRefused(_last_line(log))
-            return _Storm(plan, settings, supervisor, parent, tell).blow()
+            kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
+            return _Storm(plan, supervisor, parent, trouble).blow(kept, tell)
         finally:
+            if trouble is not None:
+                trouble.stop()
             supervisor.stop()
             parent.join()
             supervisor.close()
@@ -124,22 +86,18 @@ class _Storm:
     """One storm over one open shop."""
 
     def __init__(
-        self,
-        plan: Plan,
-        settings: Settings,
-        supervisor: Supervisor,
-        parent: threading.Thread,
-        tell: Callable[[Progress], None],
+        self, plan: Plan, supervisor: Supervisor, parent: threading.Thread, trouble: Trouble | None
     ) -> None:
-        self._plan, self._settings, self._supervisor, self._tell = plan, settings, supervisor, tell
-        self._parent = parent
+        self._plan, self._supervisor, self._parent, self._trouble = plan, supervisor, parent, trouble
         self._notes = Notes()
         self._kills = 0
+        self._seconds_to_rest = 0.0
         self._began_at = time.monotonic()
         self._is_over = threading.Event()
 
-    def blow(self) -> Verdict:
-        """All of it, from the first shopper to the verdict."""
+    def blow(self, kept: str, tell: Callable[[Progress], None]) -> Verdict:
+        """All of it, from the first shopper to the verdict, on a database of that kind."""
+        self._tell = tell
         crowd = [
             threading.Thread(target=self._shopper(number).shop_and_tell, args=[self._is_over.is_set])
             for number in range(self._plan.shoppers)
@@ -149,7 +107,9 @@ class _Storm:
         for thread in [*crowd, *others]:
             thread.daemon = True
             thread.start()
-        while self._seconds() < self._plan.seconds or killer.is_alive():
+        if self._trouble is not None:
+            self._trouble.begin(self._notes, self._supervisor)
+        while self._seconds() < self._plan.seconds or killer.is_alive() or self._is_troubled():
             self._report("storm")
             time.sleep(0.1)
         self._is_over.set()
@@ -160,10 +120,16 @@ class _Storm:
         ledger = self._come_to_rest()
         self._report("looking at every order")
         self._look_at_every_order(ledger)
-        return self._verdict(ledger)
+        return self._verdict(kept, ledger)
 
     def _shopper(self, number: int) -> Shopper:
-        return Shopper(self._supervisor.address, f"{self._plan.seed}-{number}", self._notes, _WINDOW_SECONDS)
+        seed = f"{self._plan.seed}-{number}"
+        return Shopper(
+            self._supervisor.address, seed, self._notes, _WINDOW_SECONDS, greets=self._trouble is not None
+        )
+
+    def _is_troubled(self) -> bool:
+        return self._trouble is not None and not self._trouble.is_over()
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began_at
@@ -171,7 +137,14 @@ class _Storm:
     def _report(self, phase: str) -> None:
         notes = self._notes
         self._tell(
-            Progress(phase, self._seconds(), self._kills, len(notes.purchases), notes.longest_pause_seconds)
+            Progress(
+                phase,
+                self._seconds(),
+                self._kills,
+                len(notes.purchases),
+                notes.longest_pause_seconds,
+                "" if self._trouble is None else self._trouble.now(),
+            )
         )
 
     def _kill(self) -> None:
@@ -195,34 +168,53 @@ class _Storm:
             presenter.post("/restock")
 
     def _come_to_rest(self) -> dict[str, Any]:
-        """Wait until no order moves any more; the books then."""
+        """Wait until nothing moves any more; the books then."""
         observer = self._shopper(-2)
-        deadline = time.monotonic() + _REST_SECONDS
+        began_at, rest_seconds = time.monotonic(), _REST_SECONDS
+        if self._trouble is not None:
+            began_at, rest_seconds = self._trouble.ended_at(), _REST_AFTER_FAULTS_SECONDS
         while True:
             self._report("coming to rest")
             answer = observer.get("/ledger.json")
             ledger: dict[str, Any] = (
                 json.loads(answer.text) if answer.status == 200 else {"balanced": False, "lines": []}
             )
-            if figure(ledger, "under_way") == 0:
+            unrest = self._unrest(ledger)
+            self._seconds_to_rest = time.monotonic() - began_at
+            if not unrest:
                 return ledger
-            if time.monotonic() > deadline:
-                self._notes.complain(f"the shop had not come to rest after {_REST_SECONDS:g} s")
+            if self._seconds_to_rest > rest_seconds:
+                self._notes.complain(f"the shop had not come to rest after {rest_seconds:g} s: {unrest}")
                 return ledger
             time.sleep(0.25)  # between two looks
+
+    def _unrest(self, ledger: dict[str, Any]) -> str:
+        """What has not come to rest; nothing if all has."""
+        under_way = figure(ledger, "under_way")
+        if under_way != 0:
+            return f"{under_way} orders are under way"
+        if self._trouble is None:
+            return ""
+        if not ledger["balanced"]:
+            return "the books do not balance"
+        return self._trouble.unrest()
 
     def _look_at_every_order(self, ledger: dict[str, Any]) -> None:
         """Every purchase is one order, with one number, that ended as its shopper was shown."""
         observer, notes = self._shopper(-3), self._notes
         for purchase in notes.purchases:
             ending = observer.look(purchase)
-            if ending is None and not purchase.is_taken:
-                continue  # the shelf was empty, and no order was made
+            if ending is None and (purchase.may_be_gone or not purchase.is_taken):
+                continue  # the shelf was empty, or the click was lost with its checkpoints: no order was made
             if ending is None or ending in LIVE:
                 notes.complain(f"order No. {purchase.number} has not ended")
             elif ending not in purchase.may_end_as:
                 notes.complain(f"order No. {purchase.number} ended as {ending}, which its shopper did not do")
-        made = [purchase for purchase in notes.purchases if purchase.is_taken or purchase.number is not None]
+        made = [
+            purchase
+            for purchase in notes.purchases
+            if (purchase.is_taken and not purchase.may_be_gone) or purchase.number is not None
+        ]
         numbers = Counter(purchase.number for purchase in made)
         for number, purchases in numbers.items():
             if purchases > 1:
@@ -230,11 +222,11 @@ class _Storm:
         if figure(ledger, "orders") != len(made):
             notes.complain(f"{len(made)} clicks on Buy Now made {figure(ledger, 'orders')} orders")
 
-    def _verdict(self, ledger: dict[str, Any]) -> Verdict:
+    def _verdict(self, kept: str, ledger: dict[str, Any]) -> Verdict:
         notes = self._notes
         return Verdict(
             plan=self._plan,
-            database="SQLite" if self._settings.database_url.startswith("sqlite") else "Postgres",
+            database=kept,
             endings=dict(Counter(str(each.seen[-1]) for each in notes.purchases if each.seen).most_common()),
             kills=self._kills,
             requests=notes.requests,
@@ -242,8 +234,11 @@ class _Storm:
             refused=notes.refused,
             usual_pause_seconds=round(median(notes.pauses or [0.0]), 2),
             longest_pause_seconds=round(notes.longest_pause_seconds, 2),
+            longest_dark_seconds=round(notes.longest_dark_seconds, 2),
+            seconds_to_rest=round(self._seconds_to_rest, 1),
             ledger=ledger,
             complaints=notes.complaints,
+            faults={} if self._trouble is None else self._trouble.verdict(),
         )
 
 

@@ -1,4 +1,6 @@
-"""Owns how stuck work is found: orders, payments and greetings beside their workflows. Imports `vocabulary`.
+"""Owns how stuck work is found: orders, payments and greetings beside their workflows.
+
+Imports `findings`, `lost` and `vocabulary`.
 
 It reads, and changes nothing. What only waits for its turn, or catches up after an outage, is late and
 not stuck: see `Terms`.
@@ -6,19 +8,16 @@ not stuck: see `Terms`.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOSClient
 
-from store.vocabulary import CHECKOUT, DISPATCH, GREETING, Outcome, dispatch_id
+from store import lost
+from store.findings import MARGIN_MS, Stuck, Terms, now_ms, outcome_heard, workflows_of
+from store.vocabulary import CHECKOUT, DISPATCH, GREETING, dispatch_id
 
-_MARGIN_MS = 20_000
-"""What should have moved this long ago is stuck, if the shop was well all the while."""
-_BATCH = 500
 _STEPS = {
     CHECKOUT: {"reserve", "settle", DISPATCH, "DBOS.setEvent", "DBOS.recv", "DBOS.sleep"},
     DISPATCH: {f"tick {tick}" for tick in range(1, 11)},
@@ -26,56 +25,14 @@ _STEPS = {
 """The names of the checkpoints that each workflow can have, as its code is now."""
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What tells stuck from late."""
-
-    calm_ms: int
-    """How long the shop has been up and its database well."""
-    tick_ms: int
-    version: str
-    """Of the application: workflows of another are run by nobody."""
-
-    @property
-    def late_before_ms(self) -> int:
-        """What was due before this time, in ms since 1970, should have been done."""
-        return _now_ms() - _MARGIN_MS if self.calm_ms > _MARGIN_MS else 0
-
-
-@dataclass(frozen=True)
-class Stuck:
-    """One workflow that will not come to its end by itself."""
-
-    workflow_id: str
-    workflow_name: str
-    arguments: tuple[Any, ...]
-    """What it is run again with."""
-    order_id: int | None
-    """Of its order, if it has one."""
-    subject: str
-    """What it is for people: "order 7", "a greeting"."""
-    since_ms: int
-    """When it should have moved, in ms since 1970."""
-    why: str
-    """One sentence, for everybody."""
-    detail: str = ""
-    """The error that its workflow ended with, for operators."""
-    tries: int = 0
-    """How often it was run again before."""
-    outcome: str | None = None
-    """What its checkpoints know of the payment of an order that is lost, an `Outcome`."""
-    with_it: tuple[str, ...] = ()
-    """Other workflows that are forgotten with it, because it starts them anew."""
-
-
 def find(store: sa.Connection, client: DBOSClient, terms: Terms, *, sweep: bool) -> Iterator[Stuck]:
-    """Everything that is stuck. `sweep` looks at every checkout that DBOS knows, too, newest first."""
+    """Everything that is stuck. `sweep` looks at all that DBOS knows of, too: see `lost`."""
     seen: set[str] = set()
     for each in (
         *_live_orders(store, client, terms),
         *_money_owed(store, terms),
         *_greetings(store, client, terms),
-        *(_lost_orders(store, client) if sweep else ()),
+        *(lost.find(store, client) if sweep else ()),
     ):
         if each.workflow_id not in seen:
             seen.add(each.workflow_id)
@@ -97,7 +54,7 @@ WHERE o.status IN ('pending', 'paid') ORDER BY o.order_id
 def _live_orders(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iterator[Stuck]:
     orders = store.execute(sa.text(_LIVE)).all()
     ids = [each for order in orders for each in (order.payment_id, dispatch_id(order.payment_id))]
-    known = _workflows(client, ids)
+    known = workflows_of(client, ids)
     # Read again: what was under way when it was first read may have ended since.
     still = {order.payment_id: order.status for order in store.execute(sa.text(_LIVE))}
     for order in orders:
@@ -118,12 +75,12 @@ def _live_orders(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iter
         if why is not None:
             yield Stuck(
                 workflow_id=workflow_id,
-                outcome=None if is_paid else _outcome_heard(client, order.payment_id),
+                outcome=None if is_paid else outcome_heard(client, order.payment_id),
                 workflow_name=DISPATCH if is_paid else CHECKOUT,
                 arguments=(order.payment_id, order.updated_at_ms if is_paid else order.client),
                 order_id=order.order_id,
                 subject=f"order {order.order_id}",
-                since_ms=min(due_ms, _now_ms()),
+                since_ms=min(due_ms, now_ms()),
                 why=why,
                 detail=_error(client, workflow),
                 tries=order.tries,
@@ -165,17 +122,6 @@ def _strange_step(client: DBOSClient, workflow: Any) -> str | None:
     possible = _STEPS.get(workflow.name, set())
     steps = client.list_workflow_steps(workflow.workflow_id, load_output=False) if possible else []
     return next((step["function_name"] for step in steps if step["function_name"] not in possible), None)
-
-
-def _workflows(client: DBOSClient, ids: Iterable[str]) -> dict[str, Any]:
-    """The workflows of these ids that there are."""
-    wanted = list(ids)
-    found: dict[str, Any] = {}
-    for first in range(0, len(wanted), _BATCH):
-        batch = wanted[first : first + _BATCH]
-        for each in client.list_workflows(workflow_ids=batch, load_input=False, load_output=False):
-            found[each.workflow_id] = each
-    return found
 
 
 # --- payments --------------------------------------------------------------------------------------
@@ -228,7 +174,7 @@ WHERE q.greeting_id IS NULL LIMIT 1000
 
 def _greetings(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iterator[Stuck]:
     requests = [*store.execute(sa.text(_OPEN)), *store.execute(sa.text(_UNASKED))]
-    known = _workflows(client, (request.greeting_id for request in requests))
+    known = workflows_of(client, (request.greeting_id for request in requests))
     still_open = {
         row.greeting_id for row in [*store.execute(sa.text(_OPEN)), *store.execute(sa.text(_UNASKED))]
     }
@@ -238,7 +184,7 @@ def _greetings(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iterat
         workflow = known.get(request.greeting_id)
         # Just asked for, its workflow is started next.
         is_late = request.give_up_at_ms + 60_000 < terms.late_before_ms
-        is_new = workflow is None and terms.calm_ms < _MARGIN_MS
+        is_new = workflow is None and terms.calm_ms < MARGIN_MS
         why = None if is_new else _why(client, workflow, terms, is_late=is_late)
         if why is not None:
             yield Stuck(
@@ -247,75 +193,8 @@ def _greetings(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iterat
                 arguments=(request.greeting_id, request.name),
                 order_id=None,
                 subject="a greeting",
-                since_ms=min(request.give_up_at_ms, _now_ms()),
+                since_ms=min(request.give_up_at_ms, now_ms()),
                 why=why,
                 detail=_error(client, workflow),
                 tries=request.tries,
             )
-
-
-# --- orders that are not there -------------------------------------------------------------------------
-
-
-def _lost_orders(store: sa.Connection, client: DBOSClient) -> Iterator[Stuck]:
-    """Checkouts whose `reserve` has made an order that the store does not have."""
-    for batch in _batches(client):
-        ids = [each.workflow_id for each in batch]
-        there = sa.text(
-            "SELECT payment_id FROM orders WHERE payment_id IN :ids"
-            " UNION SELECT payment_id FROM refusals WHERE payment_id IN :ids"
-        ).bindparams(sa.bindparam("ids", expanding=True))
-        known = set(store.execute(there, {"ids": ids}).scalars())
-        for each in batch:
-            if each.workflow_id not in known:
-                yield from _lost_order(store, client, each)
-
-
-def _batches(client: DBOSClient) -> Iterator[list[Any]]:
-    offset = 0
-    while batch := client.list_workflows(
-        name=CHECKOUT, load_input=False, load_output=False, sort_desc=True, limit=_BATCH, offset=offset
-    ):
-        yield batch
-        offset += len(batch)
-
-
-def _lost_order(store: sa.Connection, client: DBOSClient, workflow: Any) -> Iterator[Stuck]:
-    steps = client.list_workflow_steps(workflow.workflow_id)
-    reserved = next((step for step in steps if step["function_name"] == "reserve"), None)
-    if reserved is None or not reserved["output"] or reserved["output"].get("status") == "refused":
-        return
-    here = store.execute(
-        sa.text("SELECT 1 FROM orders WHERE payment_id = :id"), {"id": workflow.workflow_id}
-    ).first()
-    if here is not None:  # made since
-        return
-    dispatch = dispatch_id(workflow.workflow_id)
-    yield Stuck(
-        workflow_id=workflow.workflow_id,
-        workflow_name=CHECKOUT,
-        arguments=(workflow.workflow_id, None),
-        order_id=None,
-        subject=f"what was order {reserved['output'].get('order_id')}",
-        since_ms=reserved["completed_at_epoch_ms"] or _now_ms(),
-        why="Its workflow has made an order that the store does not have: an older copy was restored.",
-        outcome=_outcome_heard(client, workflow.workflow_id),
-        with_it=(dispatch,),
-    )
-
-
-def _outcome_heard(client: DBOSClient, payment_id: str) -> str | None:
-    """What the checkpoints of a checkout remember of its payment, should the store have forgotten it."""
-    if _workflows(client, [dispatch_id(payment_id)]):
-        return Outcome.PAID
-    heard: str | None = None
-    for step in client.list_workflow_steps(payment_id):
-        if step["function_name"] == "settle" and step["output"] and step["output"].get("first_outcome"):
-            return str(step["output"]["first_outcome"])  # the message only wakes; this decided
-        if step["function_name"] == "DBOS.recv" and step["output"] in set(Outcome):
-            heard = str(step["output"])
-    return heard
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

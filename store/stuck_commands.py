@@ -1,6 +1,6 @@
 """Owns `app.py stuck` and `app.py mend`, for operators, beside a server or without one.
 
-Imports `config`, `database`, `durability`, `reconciler`, `steps` and `stuck`.
+Imports `config`, `database`, `durability`, `findings`, `reconciler`, `steps` and `stuck`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOSClient, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from dbos import DBOSClient, DBOSPortableJSONSerializer, SQLAlchemyDatasource, error
 from sqlalchemy.exc import DBAPIError
 
 from store import database, durability, reconciler, steps, stuck
 from store.config import Settings, refuse
-from store.stuck import Stuck
+from store.findings import Stuck, Terms
 
 Say = Callable[[str], None]
 
@@ -30,7 +30,7 @@ class _Shop:
 
     store: sa.Connection
     client: DBOSClient
-    terms: stuck.Terms
+    terms: Terms
 
 
 def show(settings: Settings, said: argparse.Namespace, say: Say) -> int:
@@ -88,14 +88,15 @@ def _opened(settings: Settings) -> Iterator[_Shop]:
             databases.close()
     except database.DatabaseRefused as refusal:
         refuse(str(refusal))
-    except DBAPIError as trouble:
-        refuse(f"The databases cannot be read: {str(trouble.orig).strip().splitlines()[0]}")
+    except (DBAPIError, error.DBOSQueryTimeoutError) as trouble:
+        said = trouble.orig if isinstance(trouble, DBAPIError) else trouble
+        refuse(f"The databases cannot be read: {str(said).strip().splitlines()[0]}")
 
 
-def _terms(settings: Settings) -> stuck.Terms:
+def _terms(settings: Settings) -> Terms:
     # Whoever asks has waited: what is late now is stuck.
     long_ms = 3_600_000
-    return stuck.Terms(long_ms, round(settings.dispatch_tick_seconds * 1000), durability.APPLICATION_VERSION)
+    return Terms(long_ms, round(settings.dispatch_tick_seconds * 1000), durability.APPLICATION_VERSION)
 
 
 def _sentence(each: Stuck) -> str:

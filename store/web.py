@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
+from dbos import error as dbos_error
 from flask import Flask, Response, abort, current_app, jsonify, render_template, request, url_for
 from flask_htmx import HTMX, make_response
 from sqlalchemy.exc import DBAPIError
@@ -75,7 +76,8 @@ def prepare(app: Flask, settings: Settings, databases: Databases, health: Health
     app.before_request(_refuse_large_bodies)
     app.after_request(_finish)
     app.register_error_handler(HTTPException, _explain)
-    for database_trouble in (DBAPIError, sa.exc.TimeoutError, TooSlow):
+    # The third is what DBOS calls a listing of its own that was cancelled, by whomever.
+    for database_trouble in (DBAPIError, sa.exc.TimeoutError, dbos_error.DBOSQueryTimeoutError, TooSlow):
         app.register_error_handler(database_trouble, _catch_breath)
     app.register_error_handler(Exception, _own_up)
     app.add_url_rule("/health", "health", view_func=show_health)

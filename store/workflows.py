@@ -96,8 +96,8 @@ def checkout(payment_id: str, client: str | None = None) -> OrderNow:
     order = reserve(payment_id, client)
     DBOS.set_event(HELD, order["status"])
     while order["status"] == Status.PENDING:
-        wait_for_notice(order)
-        order = settle(payment_id)
+        heard = wait_for_notice(order)
+        order = settle(payment_id, heard)
     if order["status"] == REFUSED:
         return order
     if order["status"] == LOST:
@@ -139,7 +139,7 @@ def greet(greeting_id: str, name: str) -> GreetingNow:
             greeting = record_greeting(greeting_id, name, signing["signature"])
         else:
             outcome = GreetingOutcome.GIVEN_UP if signing["may_pass"] else GreetingOutcome.REFUSED
-            greeting = end_greeting(greeting_id, outcome, signing["trouble"])
+            greeting = end_greeting(greeting_id, name, outcome, signing["trouble"])
     DBOS.set_event(GREETED, greeting["reason"] or "")
     return greeting
 
@@ -203,25 +203,31 @@ def _create_order(session: Session, payment_id: str, *, took_a_unit: bool) -> No
     )
 
 
-def wait_for_notice(order: OrderNow) -> None:
-    """Wait until word of the payment has come, or the order's time is up.
+def wait_for_notice(order: OrderNow) -> str | None:
+    """Wait until word of the payment has come, or the order's time is up; the `Outcome` that woke it.
 
     recv() checkpoints its own deadline the first time round, so a crash does not lengthen the
     window, and reading the clock here does no harm to a replay.
     """
-    if order["first_outcome"] is None:
-        DBOS.recv(PAYMENT, timeout_seconds=max(0.0, (order["pay_by_ms"] - now_ms()) / 1000))
+    if order["first_outcome"] is not None:
+        return None
+    heard: str | None = DBOS.recv(PAYMENT, timeout_seconds=max(0.0, (order["pay_by_ms"] - now_ms()) / 1000))
+    return heard
 
 
 @transaction("settle")
-def settle(session: Session, payment_id: str) -> OrderNow:
+def settle(session: Session, payment_id: str, heard: str | None) -> OrderNow:
     """Decide a pending order by what was heard of it first, or by its deadline; the order then.
 
+    What its message said counts where no notice does: an older copy of the store, restored since, has none.
     It is paid and charged, or cancelled and its unit released. A payment that came before this
     decision counts, though the time is up. Money for an order that is cancelled is given back.
     """
     _lock_order(session, payment_id)
     order = _order_now(session, payment_id)
+    if order["status"] == Status.PENDING and order["first_outcome"] is None and heard is not None:
+        _write_notice(session, payment_id, Outcome(heard))
+        order = _order_now(session, payment_id)
     if order["status"] == Status.PENDING:
         if order["first_outcome"] == Outcome.PAID:
             _charge(session, payment_id)
@@ -437,6 +443,14 @@ def _record_notice(session: Session, payment_id: str, outcome: Outcome) -> Order
         change_one(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
         if _order_now(session, payment_id)["status"] == REFUSED:
             raise PaymentRefused(payment_id)
+    _write_notice(session, payment_id, outcome)
+    order = _order_now(session, payment_id)
+    if order["status"] == Status.CANCELLED and order["has_been_paid"]:
+        _take_and_give_back(session, payment_id)
+    return order
+
+
+def _write_notice(session: Session, payment_id: str, outcome: Outcome) -> None:
     # Two that come in one millisecond, or with a clock set back between them, keep their order.
     # No row changes where this outcome was heard before.
     run(
@@ -449,10 +463,6 @@ def _record_notice(session: Session, payment_id: str, outcome: Outcome) -> Order
         outcome=outcome,
         at_ms=now_ms(),
     )
-    order = _order_now(session, payment_id)
-    if order["status"] == Status.CANCELLED and order["has_been_paid"]:
-        _take_and_give_back(session, payment_id)
-    return order
 
 
 def _take_and_give_back(session: Session, payment_id: str) -> None:
@@ -484,6 +494,11 @@ def request_greeting(greeting_id: str, name: str, client: str) -> GreetingNow:
         TooManyGreetings: the client has as many under way as one may.
     """
     return commit(_request_greeting, greeting_id, name, client, limit=Terms.greetings_per_client)
+
+
+def ask_again_for_greeting(greeting_id: str, name: str) -> GreetingNow:
+    """Write down that a greeting is wanted, by whoever it was, before it is run again."""
+    return commit(_request_greeting, greeting_id, name, client="", limit=0)
 
 
 @transaction(BEGIN_STEP)
@@ -558,6 +573,8 @@ def wait_a_beat(beat: int, previous_at_ms: int) -> int:
 @transaction(RECORD_STEP)
 def record_greeting(session: Session, greeting_id: str, name: str, signature: int) -> GreetingNow:
     """Write down a visitor who has signed over there. Once, however often this step runs."""
+    # An older copy of the store may have been restored since the greeting began.
+    _request_greeting(session, greeting_id, name, client="", limit=0)
     run(
         session,
         "INSERT INTO greetings (greeting_id, name, signature, recorded_at_ms)"
@@ -571,8 +588,11 @@ def record_greeting(session: Session, greeting_id: str, name: str, signature: in
 
 
 @transaction(END_STEP)
-def end_greeting(session: Session, greeting_id: str, outcome: GreetingOutcome, reason: str) -> GreetingNow:
+def end_greeting(
+    session: Session, greeting_id: str, name: str, outcome: GreetingOutcome, reason: str
+) -> GreetingNow:
     """Close a greeting that was refused or given up, unless another run has ended it."""
+    _request_greeting(session, greeting_id, name, client="", limit=0)  # as above
     return _end_greeting(session, greeting_id, outcome, reason)
 
 

@@ -21,6 +21,17 @@ NewUrl = Callable[[], str]
 NewServer = Callable[..., Server]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long a fault storm blows in the tests."""
+    parser.addoption("--storm-seconds", type=int, default=20, help="of each fault storm (%(default)s)")
+
+
+@pytest.fixture
+def storm_seconds(request: pytest.FixtureRequest) -> int:
+    """The same, for the test."""
+    return int(request.config.getoption("--storm-seconds"))
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A Postgres server, started when the first test asks for it."""

@@ -7,6 +7,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
@@ -148,6 +149,27 @@ def test_an_order_outlives(own_postgres: Postgres, shop: Shop, trouble) -> None:
     shop.shopper.buy(later)
     shop.shopper.confirm(later)
     shop.shopper.wait_for(later, "Dispatched")
+
+
+def test_a_page_whose_checkpoints_were_cancelled_says_come_back(own_postgres: Postgres, shop: Shop) -> None:
+    """DBOS has an error of its own for that; to a shopper it is a database that does not answer."""
+    payment_id = shop.shopper.buy(key())
+    waiting = (
+        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%operation_outputs%'"
+        " AND query NOT LIKE '%pg_stat_activity%'"
+    )
+    with (
+        psycopg.connect(shop.database_url) as locker,
+        psycopg.connect(own_postgres.maintenance_url, autocommit=True) as other,
+        ThreadPoolExecutor() as pool,
+    ):
+        locker.execute("LOCK TABLE dbos.operation_outputs IN ACCESS EXCLUSIVE MODE")
+        asked = pool.submit(shop.shopper.page, f"/orders/{payment_id}")
+        while not asked.done():
+            for (pid,) in other.execute(waiting).fetchall():
+                other.execute("SELECT pg_cancel_backend(%s)", [pid])
+        locker.rollback()
+    assert asked.result().status == 503
 
 
 @pytest.mark.parametrize(

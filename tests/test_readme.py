@@ -32,18 +32,21 @@ def test_the_requests_in_the_readme_buy_a_widget(shop: Shop, shopper: Shopper) -
 def test_the_storm_in_the_readme_is_the_one_that_there_is() -> None:
     """Its command is understood, and every option that is named exists."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    command = re.search(r"^\.venv/bin/python (app\.py storm .*)$", readme, re.MULTILINE)
-    assert command
-    told = subprocess.run(
-        [sys.executable, *shlex.split(command[1]), "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    paragraph = readme[command.start() : readme.index("## For developers")]
+    commands = list(re.finditer(r"^\.venv/bin/python (app\.py storm .*)$", readme, re.MULTILINE))
+    assert len(commands) == 3
+    for command in commands:
+        told = subprocess.run(
+            [sys.executable, *shlex.split(command[1]), "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    paragraph = readme[commands[0].start() : readme.index("## For developers")]
     options = set(re.findall(r"--\w+", paragraph))
-    assert options == {"--shoppers", "--seconds", "--kills", "--seed", "--json", "--database"}
+    assert options == {
+        "--shoppers", "--seconds", "--kills", "--seed", "--json", "--database", "--postgres", "--faults"
+    }  # fmt: skip
     assert options <= set(re.findall(r"--\w+", told.stdout))
 
 

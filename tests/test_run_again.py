@@ -49,7 +49,8 @@ CHANGES: Mapping[str, Change] = {
     "reserve for another": lambda session: plain(workflows.reserve)(session, OTHER, "client"),
     "notice: paid": notice(Outcome.PAID),
     "notice: failed": notice(Outcome.FAILED),
-    "settle": lambda session: plain(workflows.settle)(session, PAYMENT),
+    "settle": lambda session: plain(workflows.settle)(session, PAYMENT, None),
+    "settle by a message": lambda session: plain(workflows.settle)(session, PAYMENT, Outcome.PAID),
     **{
         f"tick {tick}": lambda session, tick=tick: workflows._record_tick(session, PAYMENT, tick)
         for tick in (1, 2, DISPATCH_TICKS)
@@ -65,7 +66,7 @@ CHANGES: Mapping[str, Change] = {
     )[1],
     "give the greeting up": lambda session: (
         plain(workflows.begin_greeting)(session, GREETING, "Ada"),
-        plain(workflows.end_greeting)(session, GREETING, GreetingOutcome.GIVEN_UP, "It is away."),
+        plain(workflows.end_greeting)(session, GREETING, "Ada", GreetingOutcome.GIVEN_UP, "It is away."),
     )[1],
 }
 """The transactions of workflows.py by name; those that a greeting's row must precede, with it."""
@@ -170,7 +171,7 @@ def assert_the_books_are_right(session: Session, story: str) -> None:
 
 def assert_it_is_true(session: Session, name: str, returned: Any, story: str) -> None:
     """What a transaction of an order or a greeting returns is what its row says."""
-    if name in {"settle", "reserve"} or name.startswith(("tick", "notice")):
+    if name in {"settle", "settle by a message", "reserve"} or name.startswith(("tick", "notice")):
         if returned == "PaymentRefused":
             assert workflows._order_now(session, PAYMENT)["status"] == REFUSED, story
         else:

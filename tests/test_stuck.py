@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from store import durability
+from store import durability, workflows
 from store.config import ROOT, Settings
 from store.reconciler import client_of
 from tests.conftest import NewUrl, Shop
@@ -188,6 +190,41 @@ def test_an_older_copy_comes_to_rest(new_url: NewUrl, of_checkpoints: bool) -> N
         shop.server.close()
 
 
+def test_a_payment_counts_that_only_its_message_knows(unwatched: Shop) -> None:
+    """The message was on its way when an older copy of the store was restored, which has no notice of it."""
+    shop = unwatched
+    payment_id = shop.shopper.buy(key())
+    shop.server.kill()
+    client = client_of(Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}))
+    client.send(payment_id, "paid", workflows.PAYMENT)
+    client.destroy()
+    shop.server.restart()
+    dispatched(shop, payment_id)
+
+
+# --- trouble that only writers meet --------------------------------------------------------------------
+
+
+def test_what_a_full_disk_keeps_waiting_is_not_stuck(tmp_path: Path) -> None:
+    """A round can read all the while, and the window ended long ago; it is over as soon as there is room."""
+    shop = Shop(
+        f"sqlite:///{tmp_path}/store.sqlite3", STORE_RECONCILE_SECONDS=OFTEN, STORE_PAYMENT_WINDOW_SECONDS=2
+    )
+    shop.server.start()
+    try:
+        payment_id = shop.shopper.buy(key())
+        unlimited = resource.RLIM_INFINITY
+        resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (0, unlimited))
+        [(pay_by_ms,)] = shop.books.rows("SELECT pay_by_ms FROM orders")
+        # What was due 20 s ago is stuck in a shop that is well.
+        eventually(time.time, lambda now: now > pay_by_ms / 1000 + 24, patience_seconds=40)
+        resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
+        eventually(shop.books.orders, lambda orders: orders == {payment_id: "expired"})
+        assert mended(shop) == []
+    finally:
+        shop.server.close()
+
+
 # --- money -------------------------------------------------------------------------------------------
 
 
@@ -230,6 +267,72 @@ def test_a_greeting_without_a_workflow_is_greeted(new_url: NewUrl, tmp_path: Pat
             assert command(shop, "stuck")[0] == 0
         finally:
             shop.server.close()
+
+
+@pytest.fixture
+def greeter(new_url: NewUrl, tmp_path: Path) -> Iterator[Shop]:
+    """A shop beside a guestbook of its own."""
+    with Guestbook(tmp_path / "guestbook.sqlite3") as guestbook:
+        shop = Shop(
+            new_url(),
+            STORE_RECONCILE_SECONDS=OFTEN,
+            STORE_DISPATCH_TICK_SECONDS=0.3,
+            STORE_GUESTBOOK_URL=guestbook.url,
+        )
+        shop.server.start()
+        yield shop
+        assert guestbook.names == ["Ada"], "in both books, once"
+        assert shop.books.rows("SELECT name FROM greetings") == [("Ada",)]
+        shop.server.close()
+
+
+def test_a_greeting_that_only_the_checkpoints_know_is_written_down_again(greeter: Shop) -> None:
+    """It was greeted, and an older copy of the store was restored."""
+    greeter.server.kill()
+    copy = Copy(greeter.database_url, of_checkpoints=False)
+    greeter.server.restart()
+    visit = key()
+    greeter.shopper.submit("/guestbook", key=visit, name="Ada")
+    page = f"/greetings/{visit}"
+    eventually(lambda: greeter.shopper.page(page).heading, lambda shown: shown.startswith("Thank you"))
+    greeter.server.kill()
+    copy.put_back()
+    greeter.server.restart()
+    eventually(
+        lambda: greeter.shopper.page(page),
+        lambda shown: shown.status == 200 and shown.heading.startswith("Thank you"),
+    )
+    assert mended(greeter) == [f"{visit}.greeting"]
+
+
+def test_a_greeting_under_way_outlives_an_older_copy_of_the_store(greeter: Shop) -> None:
+    """Its row is gone when it comes to write down who has signed; nothing has to be mended."""
+    visit = key()
+    greeter.shopper.submit("/guestbook", key=visit, name="Ada")
+    page = f"/greetings/{visit}"
+    eventually(
+        lambda: greeter.shopper.page(page).heading, lambda shown: shown.startswith("Signed over there")
+    )
+    greeter.books.change("DELETE FROM greeting_requests")
+    eventually(
+        lambda: greeter.shopper.page(page),
+        lambda shown: shown.status == 200 and shown.heading.startswith("Thank you"),
+    )
+    assert mended(greeter) == []
+
+
+def test_an_order_is_made_again_though_its_mending_was_cut_short(shop: Shop) -> None:
+    """Its old run was forgotten, and the process died before the new one was asked for."""
+    payment_id = key()
+    shop.server.kill()
+    shop.books.change(
+        "INSERT INTO mendings (workflow_id, attempt, reason, mended_at_ms) VALUES (:id, 1, 'Lost.', 1)",
+        id=payment_id,
+    )
+    shop.server.restart()
+    eventually(shop.books.orders, lambda orders: orders == {payment_id: "pending"})
+    shop.shopper.confirm(payment_id)
+    dispatched(shop, payment_id)
 
 
 # --- code that has changed -----------------------------------------------------------------------------
