@@ -49,7 +49,7 @@ class Settings:
     threads: int = _setting(
         "STORE_THREADS",
         16,
-        "requests of a kind (looks, clicks, JSON that waits) answered at the same time by one process",
+        "looks, and clicks, answered at the same time by one process; half as many JSON requests that wait",
     )
     hang_seconds: float = _setting(
         "STORE_HANG_SECONDS",

@@ -262,7 +262,7 @@ def _reader(url: str, threads: int) -> sa.Engine:
         milliseconds = _READ_PATIENCE_SECONDS * 1000
         return sa.create_engine(
             url,
-            # Each of the three kinds of requests that read has so many threads; see `pools`.
+            # Several kinds of requests have so many threads each; see `pools`.
             pool_size=min(3 * threads, 10),
             max_overflow=0,
             pool_timeout=_READ_PATIENCE_SECONDS,

@@ -62,13 +62,17 @@ def kinds_of(app: Flask) -> KindOf:
 
 
 class Pools:
-    """What waitress takes for its one pool of threads: one for each kind of request, each of `threads`."""
+    """What waitress takes for its one pool of threads: one for each kind of request.
+
+    Each has `threads`, and calls half as many: they wait longest, and a program asks again by itself.
+    """
 
     def __init__(self, threads: int, kind_of: KindOf) -> None:
         self._kind_of = kind_of
         self._pools = {kind: ThreadedTaskDispatcher() for kind in Kind}
+        counts = {Kind.QUICK: _QUICK_THREADS, Kind.CALL: threads // 2}
         for kind, pool in self._pools.items():
-            pool.set_thread_count(_QUICK_THREADS if kind is Kind.QUICK else threads)
+            pool.set_thread_count(counts.get(kind, threads))
 
     def add_task(self, connection: Any) -> None:
         """Have the next request of a connection answered."""

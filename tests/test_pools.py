@@ -33,7 +33,7 @@ def orders_wait(shop: Shop, count: int) -> Iterator[list[Future[Answer]]]:
     """So many JSON checkouts wait for a file that another process has locked, more than there are threads."""
     with ThreadPoolExecutor(count) as clients, orders_held(shop.database_url):
         asked = [clients.submit(shop.shopper.post, f"/checkout/{key()}") for _ in range(count)]
-        wait_for_workflows(shop, shop.threads)
+        wait_for_workflows(shop, shop.threads // 2)
         yield asked
 
 
