@@ -74,9 +74,9 @@ class Account:
         return [row.outcome for row in self.of("payment_notices")]
 
     @property
-    def is_unwitnessed(self) -> bool:
-        """Whether its checkpoints are known to be lost."""
-        return "lost_checkpoints" in self.rows
+    def needs_no_witness(self) -> bool:
+        """Whether its checkpoints are known to be lost, or were forgotten so that its workflow runs again."""
+        return not self.rows.keys().isdisjoint({"lost_checkpoints", "mendings"})
 
     @property
     def subject(self) -> str:
@@ -108,9 +108,11 @@ _SELECTS = {
     " WHERE payment_id {keys} ORDER BY received_at_ms",
     "holds": "SELECT payment_id FROM holds WHERE payment_id {keys}",
     "refusals": "SELECT payment_id FROM refusals WHERE payment_id {keys}",
-    "greeting_requests": "SELECT greeting_id, name, outcome FROM greeting_requests WHERE greeting_id {keys}",
+    "greeting_requests": "SELECT greeting_id, name, outcome, reason FROM greeting_requests"
+    " WHERE greeting_id {keys}",
     "greetings": "SELECT greeting_id, name, signature FROM greetings WHERE greeting_id {keys}",
     "lost_checkpoints": "SELECT workflow_id FROM lost_checkpoints WHERE workflow_id {keys}",
+    "mendings": "SELECT workflow_id FROM mendings WHERE workflow_id {keys}",
 }
 """What is read of each table; the first column is the key."""
 _END_OF_WINDOW = """
@@ -120,6 +122,12 @@ SELECT min(key) FROM (
     UNION ALL
     SELECT key FROM (SELECT greeting_id AS key FROM greeting_requests WHERE greeting_id > :after
                      ORDER BY greeting_id LIMIT 1 OFFSET :size) AS by_greeting
+    UNION ALL
+    SELECT key FROM (SELECT payment_id AS key FROM refusals WHERE payment_id > :after
+                     ORDER BY payment_id LIMIT 1 OFFSET :size) AS by_refusal
+    UNION ALL
+    SELECT key FROM (SELECT cause AS key FROM stock_movements WHERE kind = 'restock' AND cause > :after
+                     ORDER BY cause LIMIT 1 OFFSET :size) AS by_restock
 ) AS ends
 """
 

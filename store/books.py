@@ -12,6 +12,7 @@ Late is not broken. What is due and not done is counted apart: it says that the 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,11 +23,11 @@ import sqlalchemy as sa
 from store import audit
 from store.audit import Fault
 from store.lines import Ledger, draw_up
-from store.patience import promptly
+from store.patience import TooSlow
 from store.queries import CRASHES
 from store.shared import Shared
 from store.vocabulary import PRODUCT_ID
-from store.witnesses import WitnessAway, Witnesses
+from store.witnesses import NEWEST, WitnessAway, Witnesses
 
 Accounts = dict[str, audit.Account]
 
@@ -120,7 +121,8 @@ class Books:
         self._ledger = Shared(self._read, _SECONDS)
         # How far the rows were compared, by the keys of the store and by the workflows of DBOS.
         self._after: str = ""
-        self._before: str | None = None
+        self._place = NEWEST
+        self._reading = threading.Lock()
         self._faulty: tuple[str, ...] = ()
 
     def ledger(self) -> Ledger:
@@ -129,9 +131,18 @@ class Books:
         Raises:
             TooSlow: the database does not answer in time.
         """
-        return promptly(self._ledger.get)
+        return self._ledger.get()
 
     def _read(self) -> Ledger:
+        # One that was given up by whoever waited for it goes on by itself: no second beside it.
+        if not self._reading.acquire(blocking=False):
+            raise TooSlow("the last reading of the books is still under way")
+        try:
+            return self._read_now()
+        finally:
+            self._reading.release()
+
+    def _read_now(self) -> Ledger:
         with self._reader.connect() as connection:
             values = {"now_ms": time.time_ns() // 1_000_000, "tick_ms": self._tick_ms}
             found: Any = connection.execute(sa.text(_FIGURES), values).one()
@@ -146,12 +157,16 @@ class Books:
     def _compare(self) -> tuple[list[Fault], str]:
         """What is wrong with single accounts; and why the witnesses cannot be asked, if they cannot."""
         try:
-            keys, self._before = self._witnesses.keys_before(self._before, _WINDOW)
+            keys, self._place = self._witnesses.next_keys(self._place, _WINDOW)
             with _moment(self._reader) as store:
                 unknown = set(keys) - audit.known(store, keys)
             return self._look_twice(unknown, self._faults_witnessed), ""
         except WitnessAway as away:
-            return self._look_twice(set(), self._faults_alone), str(away)
+            # What the witnesses have told of before stays in mind, to be asked again.
+            faulty = self._faulty
+            faults = self._look_twice(set(), self._faults_alone)
+            self._faulty = tuple(dict.fromkeys((*self._faulty, *faulty)))[:_MOST_FAULTY]
+            return faults, str(away)
 
     def _look_twice(self, wanted: set[str], faults_of: Callable[[Accounts], list[Fault]]) -> list[Fault]:
         """The faults of the window that is next, of what is always looked at, and of these keys.
@@ -160,9 +175,8 @@ class Books:
         """
         with _moment(self._reader) as store:
             end = audit.end_of_window(store, self._after, _WINDOW)
-            accounts = audit.read_window(store, self._after, end)
             always = {*self._faulty, *wanted, *audit.moving_and_newest(store, _MOST_LIVE, _NEWEST)}
-            accounts |= audit.read_accounts(store, always - set(accounts))
+            accounts = audit.read_accounts(store, always) | audit.read_window(store, self._after, end)
         faults = faults_of(accounts)
         if faults:
             with _moment(self._reader) as store:

@@ -132,7 +132,7 @@ def launch(
     workflows.Terms.greeting_window_ms = round(settings.greeting_window_seconds * 1000)
     workflows.Terms.guestbook_url = settings.guestbook_url
     _Launched.settings = settings
-    record_lost_checkpoints(databases, witnesses)
+    _note_lost_checkpoints(databases, witnesses)
     _Launched.generation = executors.record_start(EXECUTOR_ID, os.getpid())
     # A private name: DBOS has no setting for it.
     SystemDatabase._notification_fallback_polling_interval = _POSTGRES_LOOK_SECONDS  # noqa: SLF001
@@ -148,6 +148,18 @@ def launch(
     DBOS.register_queue(MENDINGS, polling_interval_sec=_QUEUE_POLL_SECONDS)
     _Launched.is_complete = True
     once_launched()
+
+
+def _note_lost_checkpoints(databases: Databases, witnesses: Witnesses) -> None:
+    try:
+        lost = record_lost_checkpoints(databases, witnesses)
+    except DBAPIError as error:
+        # The first start of all, when DBOS has no tables yet, or one after it has learnt new columns. To open
+        # is worth more than to know.
+        _log.info("did not look for lost checkpoints: %s", str(error.orig).splitlines()[0])
+    else:
+        if lost:
+            _log.warning("%d orders, greetings or restocks have lost their checkpoints: see the books", lost)
 
 
 def _take_sqlite_files(settings: Settings) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 
 from store.findings import BATCH, Stuck, now_ms, outcome_heard, workflows_of
-from store.vocabulary import CHECKOUT, GREETING, dispatch_id
+from store.vocabulary import CHECKOUT, GREETING, RESTOCK, dispatch_id
 
 
 def find(store: sa.Connection, client: DBOSClient) -> Iterator[Stuck]:
@@ -23,6 +23,9 @@ def find(store: sa.Connection, client: DBOSClient) -> Iterator[Stuck]:
     for batch in _batches(client, GREETING):
         for each in _not_in(store, _GREETINGS, batch):
             yield from _lost_greeting(client, each)
+    for batch in _batches(client, RESTOCK):
+        for each in _not_in(store, _RESTOCKS, batch):
+            yield from _lost_restock(each)
     yield from _half_mended(store, client)
 
 
@@ -30,6 +33,7 @@ _ORDERS = """
 SELECT payment_id FROM orders WHERE payment_id IN :ids
 UNION SELECT payment_id FROM refusals WHERE payment_id IN :ids
 """
+_RESTOCKS = "SELECT cause FROM stock_movements WHERE kind = 'restock' AND cause IN :ids"
 _GREETINGS = "SELECT greeting_id FROM greeting_requests WHERE greeting_id IN :ids"
 _HALF_MENDED = """
 SELECT m.workflow_id, max(m.mended_at_ms) AS mended_at_ms, count(*) AS tries FROM mendings m
@@ -59,25 +63,39 @@ def _not_in(store: sa.Connection, statement: str, batch: list[Any]) -> Iterable[
 def _lost_order(store: sa.Connection, client: DBOSClient, workflow: Any) -> Iterator[Stuck]:
     steps = client.list_workflow_steps(workflow.workflow_id)
     reserved = next((step for step in steps if step["function_name"] == "reserve"), None)
-    if reserved is None or not reserved["output"] or reserved["output"].get("status") == "refused":
+    if reserved is None or not reserved["output"]:
         return
     here = store.execute(
         sa.text("SELECT 1 FROM orders WHERE payment_id = :id"), {"id": workflow.workflow_id}
     ).first()
     if here is not None:  # made since
         return
-    dispatch = dispatch_id(workflow.workflow_id)
+    dispatch, number = dispatch_id(workflow.workflow_id), reserved["output"].get("order_id")
     yield Stuck(
         workflow_id=workflow.workflow_id,
         workflow_name=CHECKOUT,
         arguments=(workflow.workflow_id, None),
         order_id=None,
-        subject=f"what was order {reserved['output'].get('order_id')}",
+        subject=f"what was order {number}" if number else "a click that was refused",
         since_ms=reserved["completed_at_epoch_ms"] or now_ms(),
-        why="Its workflow has made an order that the store does not have: an older copy was restored.",
+        why="Its workflow remembers it, and the store does not: an older copy was restored.",
         outcome=outcome_heard(client, workflow.workflow_id),
         with_it=(dispatch,),
     )
+
+
+def _lost_restock(workflow: Any) -> Iterator[Stuck]:
+    """Run again, it fills the shelf as that is now."""
+    if workflow.status == "SUCCESS":
+        yield Stuck(
+            workflow_id=workflow.workflow_id,
+            workflow_name=RESTOCK,
+            arguments=(workflow.workflow_id,),
+            order_id=None,
+            subject="a restock",
+            since_ms=workflow.created_at or now_ms(),
+            why="Its workflow remembers it, and the store does not: an older copy was restored.",
+        )
 
 
 def _lost_greeting(client: DBOSClient, workflow: Any) -> Iterator[Stuck]:
@@ -85,7 +103,7 @@ def _lost_greeting(client: DBOSClient, workflow: Any) -> Iterator[Stuck]:
     found = client.list_workflows(workflow_ids=[workflow.workflow_id], load_output=False)
     if not found or not found[0].input:
         return
-    _, name = found[0].input["args"]
+    *_, name = found[0].input["args"]  # earlier shops gave it the name alone
     yield Stuck(
         workflow_id=workflow.workflow_id,
         workflow_name=GREETING,

@@ -3,8 +3,8 @@
 Imports `database`, `executors` and `witnesses`.
 
 Then what was made after that copy has no workflow any more, and would look to the ledger like something that
-nobody has made. A workflow is written down before what it makes. So what is newer than the newest workflow
-that DBOS knows, and has none, has lost it. Asked before anything new begins.
+nobody has made. A workflow is written down before what it makes. So what is newer than the newest order that
+still has its own workflow, and has none, has lost it. Asked before anything new begins.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from store import executors
 from store.database import Databases
 from store.witnesses import Witnesses
 
-_BATCH = 500
+_BATCH = 100
+_SLACK_MS = 10_000
+"""Orders that were made at about the time of the copy are not in the order of their workflows."""
+_RUN_AGAIN_MS = 60_000
+"""A workflow that is so much younger than its order is not the one that made it: it was run again since."""
 _NEWEST_ORDERS = """
 SELECT payment_id, order_id, created_at_ms FROM orders WHERE order_id < :before
 ORDER BY order_id DESC LIMIT :batch
 """
 _OTHERS = """
-SELECT cause AS key FROM stock_movements WHERE kind = 'restock' AND cause <> 'opening'
-    AND recorded_at_ms >= :since_ms
+SELECT cause FROM stock_movements
+    WHERE kind = 'restock' AND cause <> 'opening' AND recorded_at_ms >= :since_ms
 UNION ALL SELECT payment_id FROM refusals WHERE refused_at_ms >= :since_ms
 UNION ALL SELECT q.greeting_id FROM greeting_requests q LEFT JOIN greetings g ON g.greeting_id = q.greeting_id
     WHERE q.outcome IS NOT NULL AND coalesce(g.recorded_at_ms, q.give_up_at_ms) >= :since_ms
@@ -35,24 +39,36 @@ def record_lost_checkpoints(databases: Databases, witnesses: Witnesses) -> int:
     """Write down what has lost its checkpoints; how much that is."""
     # As a writer connects, who has more time than a page.
     with databases.store.connect() as store:
-        since_ms = witnesses.newest_ms()
-        keys = [*_orders_since(store, since_ms), *_others_since(store, since_ms)]
-    lost = sorted(set(keys) - witnesses.known(keys))
+        since_ms, lost = _orders(store, witnesses)
+        others = list(store.execute(sa.text(_OTHERS), {"since_ms": since_ms}).scalars())
+    lost += sorted(set(others) - witnesses.begun_ms(others).keys())
     if lost:
         executors.record_lost_checkpoints(lost)
     return len(lost)
 
 
-def _orders_since(store: sa.Connection, since_ms: int) -> Iterator[str]:
+def _orders(store: sa.Connection, witnesses: Witnesses) -> tuple[int, list[str]]:
+    """When the newest order was made that has its own workflow; and the newer ones that have none."""
+    lost: list[str] = []
+    for batch in _batches(store):
+        begun = witnesses.begun_ms(row.payment_id for row in batch)
+        own = [
+            row.created_at_ms
+            for row in batch
+            if begun.get(row.payment_id, row.created_at_ms + _RUN_AGAIN_MS)
+            < row.created_at_ms + _RUN_AGAIN_MS
+        ]
+        since_ms = max(own) - _SLACK_MS if own else 0
+        lost += [
+            row.payment_id for row in batch if row.payment_id not in begun and row.created_at_ms >= since_ms
+        ]
+        if own:
+            return since_ms, lost
+    return 0, lost
+
+
+def _batches(store: sa.Connection) -> Iterator[list[sa.Row[tuple[str, int, int]]]]:
     before = 2**31
-    while True:
-        rows = store.execute(sa.text(_NEWEST_ORDERS), {"before": before, "batch": _BATCH}).all()
-        newer = [row for row in rows if row.created_at_ms >= since_ms]
-        yield from (row.payment_id for row in newer)
-        if not newer:  # those before were made before
-            return
-        before = rows[-1].order_id
-
-
-def _others_since(store: sa.Connection, since_ms: int) -> Iterator[str]:
-    yield from store.execute(sa.text(_OTHERS), {"since_ms": since_ms}).scalars()
+    while batch := list(store.execute(sa.text(_NEWEST_ORDERS), {"before": before, "batch": _BATCH})):
+        yield batch
+        before = batch[-1].order_id

@@ -11,17 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOSClient, DBOSPortableJSONSerializer
+from dbos import DBOSClient, DBOSPortableJSONSerializer, error
 from sqlalchemy.exc import DBAPIError
 
 from store.audit import OPENING, Account, Fault
 from store.online import Signature
 from store.results import LOST, REFUSED
-from store.vocabulary import CHECKOUT, GREETING, RESTOCK, Movement, Status, dispatch_id, price
+from store.vocabulary import (
+    CHECKOUT,
+    GREETING,
+    RESTOCK,
+    GreetingOutcome,
+    Movement,
+    Outcome,
+    Status,
+    dispatch_id,
+    price,
+)
 
 _BATCH = 500
 _LIVE_LOOKS = 200
@@ -30,6 +41,19 @@ _KEPT = 10_000
 _ALIVE = {"PENDING", "ENQUEUED", "DELAYED"}
 TheirBook = Callable[[], tuple[Sequence[Signature], str]]
 """The newest signatures of the online guestbook, or why it cannot be asked."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far the workflows were gone through, newest first."""
+
+    time: str | None
+    """That began at this time or before, ISO 8601; None for any time."""
+    offset: int
+    """So many of them were seen."""
+
+
+NEWEST = Place(None, 0)
 
 
 class WitnessAway(Exception):
@@ -46,8 +70,9 @@ class Witnesses:
             serializer=DBOSPortableJSONSerializer(),
             lazy=True,
             retry_connection_errors=False,
+            observability_query_timeout_sec=0,  # the reader has its own
         )
-        self._system_reader, self._their_book = system_reader, their_book
+        self._their_book = their_book
         self._reserved: dict[tuple[str, int], Mapping[str, Any]] = {}
 
     def testify(self, accounts: Mapping[str, Account]) -> list[Fault]:
@@ -77,15 +102,15 @@ class Witnesses:
             elif account.of("stock_movements", Movement.RESTOCK):
                 yield from _faults_of_restock(account, workflow)
             elif account.of("refusals"):
-                if workflow is None and not account.is_unwitnessed:
+                if workflow is None and not account.needs_no_witness:
                     yield account.fault("witnesses", "is refused, and no workflow has refused it")
             else:
                 yield from _faults_of_nothing(account, workflow, receipt)
 
-    def keys_before(self, end: str | None, size: int) -> tuple[list[str], str | None]:
-        """The keys that `size` workflows have, the newest that began before `end`; and where to go on.
+    def next_keys(self, after: Place, size: int) -> tuple[list[str], Place]:
+        """The keys of the next `size` workflows, newest first, after a place; and the place then.
 
-        Both are ISO 8601. None is the end of time, and its beginning.
+        After the oldest comes `NEWEST` again.
 
         Raises:
             WitnessAway: the checkpoints cannot be read now.
@@ -93,29 +118,24 @@ class Witnesses:
         with _away():
             found = self._client.list_workflows(
                 name=[CHECKOUT, GREETING, RESTOCK],
-                end_time=end,
+                end_time=after.time,
+                offset=after.offset,
                 sort_desc=True,
                 limit=size,
                 load_input=False,
                 load_output=False,
             )
-        last_ms = found[-1].created_at if len(found) == size else None
-        following = None if last_ms is None else _iso(last_ms)
-        # More than a window of one millisecond would be gone through for ever.
-        return [each.workflow_id for each in found], None if following == end else following
+        keys = [each.workflow_id for each in found]
+        if len(found) < size or found[-1].created_at is None:
+            return keys, NEWEST
+        # Several begin at the same time, which on SQLite is a whole second: the next look begins with that.
+        time = _iso(found[-1].created_at)
+        at_that_time = sum(each.created_at == found[-1].created_at for each in found)
+        return keys, Place(time, at_that_time + (after.offset if time == after.time else 0))
 
-    def newest_ms(self) -> int:
-        """When the newest workflow of all began, in ms since 1970; 0 if there is none, or never was."""
-        schema = None if self._system_reader.dialect.name == "sqlite" else "dbos"
-        if not sa.inspect(self._system_reader).has_table("workflow_status", schema=schema):
-            return 0  # DBOS makes its tables when it is first launched
-        found = self._client.list_workflows(sort_desc=True, limit=1, load_input=False, load_output=False)
-        return found[0].created_at or 0 if found else 0
-
-    def known(self, ids: Iterable[str]) -> set[str]:
-        """Which of these ids have workflows."""
-        wanted = list(ids)
-        return set(self._workflows(wanted)) if wanted and self.newest_ms() else set()
+    def begun_ms(self, ids: Iterable[str]) -> dict[str, int]:
+        """When the workflows of these ids began, in ms since 1970; those that there are."""
+        return {key: workflow.created_at or 0 for key, workflow in self._workflows(ids).items()}
 
     def _workflows(self, ids: Iterable[str]) -> dict[str, Any]:
         wanted = list(ids)
@@ -136,7 +156,7 @@ class Witnesses:
                     while len(self._reserved) >= _KEPT:
                         del self._reserved[next(iter(self._reserved))]
                     # Without its state, which was that of the beginning.
-                    self._reserved[run] = {**step["output"], "status": None, "reason": None}
+                    self._reserved[run] = {**step["output"], "status": None, "has_been_paid": False}
         return self._reserved.get(run, {})
 
 
@@ -144,8 +164,8 @@ class Witnesses:
 def _away() -> Iterator[None]:
     try:
         yield
-    except (DBAPIError, sa.exc.TimeoutError) as error:
-        raise WitnessAway("The checkpoints of the workflows cannot be read now.") from error
+    except (DBAPIError, sa.exc.TimeoutError, error.DBOSQueryTimeoutError) as trouble:
+        raise WitnessAway("The checkpoints of the workflows cannot be read now.") from trouble
 
 
 def _iso(milliseconds: int) -> str:
@@ -163,7 +183,7 @@ def _faults_of_order(
 ) -> Iterator[Fault]:
     order = account.orders[0]
     if checkout is None and dispatch is None:
-        if not account.is_unwitnessed:
+        if not account.needs_no_witness:
             yield account.fault("witnesses", f"is {order.status}, and no workflow has ever made it")
         return
     for name, words, shown in (
@@ -177,6 +197,8 @@ def _faults_of_order(
                 "witnesses",
                 f"has {words} {shown(getattr(order, name))}, and its workflow remembers {shown(remembered)}",
             )
+    if receipt.get("has_been_paid") and Outcome.PAID not in account.notices:
+        yield account.fault("notices", "was paid, as its workflow remembers, and nothing says so here")
     yield from _faults_of_ending(account, order, receipt, _receipt(dispatch))
     yield from _faults_of_standstill(account, order, checkout, dispatch)
 
@@ -212,16 +234,14 @@ def _faults_of_standstill(account: Account, order: Any, checkout: Any, dispatch:
 
 def _faults_of_greeting(account: Account, workflow: Any, theirs: Sequence[Signature]) -> Iterator[Fault]:
     requests, greetings = account.of("greeting_requests"), account.of("greetings")
-    if workflow is None and not account.is_unwitnessed and (greetings or requests[0].outcome):
+    if workflow is None and not account.needs_no_witness and (greetings or requests[0].outcome):
         yield account.fault("greetings", "has ended, and no workflow has ever made it")
     receipt = _receipt(workflow)
-    for request in requests:
-        ended = receipt.get("name"), receipt.get("outcome")
-        if receipt and ended != (request.name, request.outcome):
-            said = f"{ended[0]}, {ended[1]}"
-            yield account.fault("greetings", f"is {request.outcome}, and its workflow remembers {said}")
-    # Theirs shows its newest only. One that ends before ours is another book than we signed.
     numbers = {each.number for each in theirs}
+    is_over_there = any(greeting.signature in numbers for greeting in greetings)
+    for request in requests if receipt else ():
+        yield from _faults_of_greeting_end(account, request, receipt, is_over_there=is_over_there)
+    # Theirs shows its newest only. One that ends before ours is another book than we signed.
     for greeting in greetings:
         number, remembered = greeting.signature, receipt.get("signature")
         if remembered and remembered != number:
@@ -232,11 +252,29 @@ def _faults_of_greeting(account: Account, workflow: Any, theirs: Sequence[Signat
             yield account.fault("greetings", f"has signature {number}, which the online guestbook has not")
 
 
+def _faults_of_greeting_end(
+    account: Account, request: Any, receipt: Mapping[str, Any], *, is_over_there: bool
+) -> Iterator[Fault]:
+    """Whether it has ended as its workflow says."""
+    if receipt["name"] != request.name:
+        yield account.fault("greetings", f"is that of {receipt['name']}, as its workflow remembers")
+    if receipt["outcome"] == request.outcome:
+        if receipt["reason"] != request.reason:
+            yield account.fault(
+                "greetings", f"has ended otherwise, as its workflow remembers: {receipt['reason']}"
+            )
+    # Two runs may end it, one that gives it up and one that has signed: what is in both books is greeted.
+    elif request.outcome != GreetingOutcome.GREETED or not is_over_there:
+        yield account.fault(
+            "greetings", f"is {request.outcome}, and its workflow remembers {receipt['outcome']}"
+        )
+
+
 def _faults_of_restock(account: Account, workflow: Any) -> Iterator[Fault]:
     if account.key == OPENING:
         return
     if workflow is None:
-        if not account.is_unwitnessed:
+        if not account.needs_no_witness:
             yield account.fault("witnesses", "is there, and no workflow has ever made it")
         return
     units = sum(movement.units for movement in account.of("stock_movements", Movement.RESTOCK))
@@ -254,8 +292,8 @@ def _faults_of_nothing(account: Account, workflow: Any, receipt: Mapping[str, An
         yield Fault("lost", key, f"order {receipt['order_id']}", gone, receipt["order_id"])
     elif workflow.name == CHECKOUT and receipt.get("status") == REFUSED:
         yield account.fault("witnesses", "was refused, as its workflow remembers, and nothing says so here")
-    elif workflow.name == GREETING and has_ended:
-        yield Fault("greetings", key, f"the greeting of {receipt.get('name', 'somebody')}", gone)
+    elif workflow.name == GREETING and receipt.get("outcome"):
+        yield Fault("greetings", key, f"the greeting of {receipt['name']}", gone)
     elif workflow.name == RESTOCK and has_ended and workflow.output:
         yield Fault("witnesses", key, f"a restock of {workflow.output} units", gone)
 

@@ -254,6 +254,9 @@ UPDATE greetings SET name = 'Eve' WHERE name = 'Ada';
 UPDATE greetings SET name = 'Eve' WHERE name = 'Ada';
 UPDATE greeting_requests SET name = 'Eve' WHERE name = 'Ada';
 
+-- the reason of a refused greeting changed -> the greeting of Mallory
+UPDATE greeting_requests SET reason = 'x' WHERE name = 'Mallory';
+
 -- a greeting's signature changed -> the greeting of Ada
 UPDATE greetings SET signature = 77 WHERE name = 'Ada';
 
@@ -298,6 +301,10 @@ UPDATE generations SET stopped_at_ms = 1;
 
 -- the price, name or description of the product
 UPDATE products SET price_cents = 1, name = 'x', description = 'x';
+
+-- late money forgotten altogether, which came after its order's workflow had ended
+DELETE FROM payments WHERE payment_id = (SELECT payment_id FROM orders WHERE order_id = 5);
+DELETE FROM payment_notices WHERE outcome = 'paid' AND payment_id = (SELECT payment_id FROM orders WHERE order_id = 5);
 
 -- a second word about a payment
 INSERT INTO payment_notices (payment_id, outcome, received_at_ms) SELECT payment_id, 'failed', 9999999999999 FROM orders WHERE order_id = 2;
