@@ -87,6 +87,7 @@ class Shopper:
 
     def look(self, purchase: Purchase) -> Status | Reason | None:
         """Open the order's page, and hold it against what it said before."""
+        asked_at = time.monotonic()
         page = self.get(f"/orders/{purchase.key}")
         number = _NUMBER.search(page.text)
         ending = re.search(r'data-ending="(\w+)"', page.text)
@@ -100,11 +101,10 @@ class Shopper:
             self._notes.complain(f"order No. {purchase.number} was later shown as No. {number[1]}")
         purchase.show(int(number[1]))
         shown = Status(ending[1]) if ending[1] in set(Status) else Reason(ending[1])
+        before = purchase.seen_before(asked_at)
+        if before is not None and before is not shown and not _may_follow(before, shown):
+            self._notes.complain(f"order No. {number[1]} was shown as {before}, and later as {shown}")
         if not purchase.seen or purchase.seen[-1] is not shown:
-            if purchase.seen and not _may_follow(purchase.seen[-1], shown):
-                self._notes.complain(
-                    f"order No. {number[1]} was shown as {purchase.seen[-1]}, and later as {shown}"
-                )
             purchase.see(shown)
         return shown
 

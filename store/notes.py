@@ -49,6 +49,15 @@ class Purchase:
         self.seen.append(shown)
         self.seen_at.append(time.monotonic())
 
+    def seen_before(self, at: float) -> Status | Reason | None:
+        """The last status that had been shown then, of what still counts.
+
+        Of two pages that were asked for at the same time, the one that was read later may be the older one.
+        """
+        since = sum(each >= at for each in self.seen_at)
+        earlier = self.seen[: len(self.seen) - since]
+        return earlier[-1] if earlier else None
+
     def restored(self, copied_at: float, *, of_checkpoints: bool) -> bool:
         """A copy of that time was put in place; whether the copy did not have the order.
 

@@ -245,3 +245,12 @@ def test_older_checkpoints_change_no_order_that_was_shown() -> None:
     assert not click.restored(copied_at, of_checkpoints=True)
     assert (purchase.number, purchase.seen, purchase.may_be_gone) == (7, [Status.PENDING], False)
     assert click.may_be_gone
+
+
+def test_two_pages_that_were_asked_for_at_once_have_no_order() -> None:
+    """The double click's second page may be read first; what was read before it was asked for counts."""
+    purchase = purchase_seen(Status.PENDING)
+    asked_at = time.monotonic()
+    purchase.see(Status.DISPATCHED)  # by the other click, meanwhile
+    assert purchase.seen_before(asked_at) is Status.PENDING
+    assert purchase.seen_before(time.monotonic()) is Status.DISPATCHED
