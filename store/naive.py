@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from store import online
 from store.results import Signing
-from store.vocabulary import DISPATCH_TICKS, GREETING_BEATS, Status
+from store.vocabulary import DISPATCH_TICKS, GREETING_BEATS, Outcome, Status
 
 PRICE_CENTS = 9999
 _log = logging.getLogger("store")
@@ -62,7 +62,7 @@ def run(key: str, visitor: str) -> None:
         threading.Thread(target=_try, args=[work], name="naive", daemon=True).start()
 
 
-def _try(work: Callable[[], None]) -> None:
+def _try(work: Callable[[], object]) -> None:
     try:
         work()
     except (online.Unavailable, online.Refused, DBAPIError) as error:
@@ -72,22 +72,23 @@ def _try(work: Callable[[], None]) -> None:
 # --- the business, as `workflows.py` has it, but for what makes it durable ---------------
 
 
-def checkout(payment_id: str) -> None:
-    """One click on Buy Now, from reserving a unit to paid or cancelled."""
+def checkout(payment_id: str) -> OrderNow:
+    """One click on Buy Now, from reserving a unit to paid or cancelled; the order then."""
     order = reserve(payment_id)
     while order["status"] == Status.PENDING:
-        wait_for_notice(order)
-        order = settle(payment_id)
+        heard = wait_for_notice(order)
+        order = settle(payment_id, heard)
     if order["status"] == Status.PAID:
         dispatch(payment_id, order["updated_at_ms"])
+    return order
 
 
-def dispatch(payment_id: str, paid_at_ms: int) -> None:
+def dispatch(payment_id: str, paid_at_ms: int) -> OrderNow:
     """Ten ticks from paid to dispatched, each exactly once; of an order that is not paid, none."""
-    progress, ticked_at_ms = 0, paid_at_ms
-    while progress < DISPATCH_TICKS:
-        order = advance(payment_id, progress + 1, ticked_at_ms)
-        progress, ticked_at_ms = order["progress"], order["updated_at_ms"]
+    order = advance(payment_id, 1, paid_at_ms)
+    while order["status"] == Status.PAID:
+        order = advance(payment_id, order["progress"] + 1, order["updated_at_ms"])
+    return order
 
 
 def greet(name: str) -> None:
@@ -102,7 +103,7 @@ def greet(name: str) -> None:
 # --- its statements -------------------------------------------------------------------
 
 
-class Order(TypedDict):
+class OrderNow(TypedDict):
     """An order, as far as this process knows."""
 
     status: Status
@@ -110,22 +111,23 @@ class Order(TypedDict):
     updated_at_ms: int
 
 
-def reserve(payment_id: str) -> Order:
+def reserve(payment_id: str) -> OrderNow:
     """Hold a unit; the order then."""
     write(
         "INSERT INTO naive_orders (payment_id, status, progress) VALUES (:payment_id, :status, 0)",
         payment_id=payment_id,
         status=Status.PENDING,
     )
-    return Order(status=Status.PENDING, progress=0, updated_at_ms=now_ms())
+    return OrderNow(status=Status.PENDING, progress=0, updated_at_ms=now_ms())
 
 
-def wait_for_notice(_order: Order) -> None:
+def wait_for_notice(_order: OrderNow) -> str | None:
     """Wait until the shopper has paid: on the presenter's page, all do, after one tick."""
     time.sleep(Lane.tick_seconds)
+    return Outcome.PAID
 
 
-def settle(payment_id: str) -> Order:
+def settle(payment_id: str, _heard: str | None) -> OrderNow:
     """Take the money; the order then."""
     write(
         "INSERT INTO naive_payments (payment_id, amount_cents) VALUES (:payment_id, :cents)",
@@ -137,10 +139,10 @@ def settle(payment_id: str) -> Order:
         payment_id=payment_id,
         status=Status.PAID,
     )
-    return Order(status=Status.PAID, progress=0, updated_at_ms=now_ms())
+    return OrderNow(status=Status.PAID, progress=0, updated_at_ms=now_ms())
 
 
-def advance(payment_id: str, tick: int, previous_at_ms: int) -> Order:
+def advance(payment_id: str, tick: int, previous_at_ms: int) -> OrderNow:
     """Wait for one tick and record it; the order then."""
     _wait_for_a_tick_since(previous_at_ms)
     status = Status.DISPATCHED if tick == DISPATCH_TICKS else Status.PAID
@@ -150,7 +152,7 @@ def advance(payment_id: str, tick: int, previous_at_ms: int) -> Order:
         tick=tick,
         status=status,
     )
-    return Order(status=status, progress=tick, updated_at_ms=now_ms())
+    return OrderNow(status=status, progress=tick, updated_at_ms=now_ms())
 
 
 def sign_online_guestbook(name: str) -> Signing:

@@ -159,9 +159,9 @@ def test_the_code_is_the_code(shop: Shop) -> None:
     page = html.unescape(shop.shopper.page("/lanes").text)
     assert "<mark>@DBOS.workflow(name=DISPATCH, max_recovery_attempts=None)</mark>" in page
     for same in (
-        "def dispatch(payment_id: str, paid_at_ms: int) -> None:",
-        "        order = advance(payment_id, progress + 1, ticked_at_ms)",
-        "        order = settle(payment_id)",
+        "def dispatch(payment_id: str, paid_at_ms: int) -> OrderNow:",
+        '        order = advance(payment_id, order["progress"] + 1, order["updated_at_ms"])',
+        "        order = settle(payment_id, heard)",
     ):
         assert page.count(f"\n{same}\n") + page.count(f"<code>{same}\n") == 2, same
     marked, unmarked = page.count("<mark>"), sum(map(len, (each.lines for each in code())))
