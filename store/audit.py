@@ -153,6 +153,8 @@ def moving_and_newest(store: sa.Connection, most_live: int, newest: int) -> list
 
 def known(store: sa.Connection, keys: Sequence[str]) -> set[str]:
     """Which of these keys have an order, a refusal, a restock or a greeting."""
+    if not keys:
+        return set()  # Postgres cannot tell of which type an empty list is
     statement = sa.text(
         "SELECT payment_id FROM orders WHERE payment_id IN :keys"
         " UNION ALL SELECT payment_id FROM refusals WHERE payment_id IN :keys"
