@@ -118,7 +118,7 @@ class Books:
     def __init__(self, reader: sa.Engine, tick_seconds: float, witnesses: Witnesses) -> None:
         self._reader, self._witnesses = reader, witnesses
         self._tick_ms = round(tick_seconds * 1000)
-        self._ledger = Shared(self._read, _SECONDS)
+        self._ledger = Shared(self.read, _SECONDS)
         # How far the rows were compared, by the keys of the store and by the workflows of DBOS.
         self._after: str = ""
         self._place = NEWEST
@@ -133,7 +133,12 @@ class Books:
         """
         return self._ledger.get()
 
-    def _read(self) -> Ledger:
+    def read(self) -> Ledger:
+        """The books now, however long that takes.
+
+        Raises:
+            TooSlow: somebody else is reading them.
+        """
         # One that was given up by whoever waited for it goes on by itself: no second beside it.
         if not self._reading.acquire(blocking=False):
             raise TooSlow("the last reading of the books is still under way")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from store import database, online, patience
+from store import database, online
 from store.books import Books
 from store.config import Settings, is_sqlite
 from store.lines import Ledger
@@ -107,9 +107,8 @@ class Specimen:
 def ledger_of(url: str, their_book: TheirBook = lambda: ([], "")) -> Ledger:
     """The books of a shop that may be closed, read by the very code that serves them."""
     databases = database.connect(Settings.from_env({"DBOS_DATABASE_URL": url}))
-    patience.begin(30, 30)  # it is no page
     try:
-        return Books(databases.reader, 1.0, Witnesses(databases.system_reader, their_book)).ledger()
+        return Books(databases.reader, 1.0, Witnesses(databases.system_reader, their_book)).read()
     finally:
         databases.close()
 
