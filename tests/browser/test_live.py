@@ -163,11 +163,10 @@ def test_an_open_page_shows_that_its_payment_window_has_closed(open_shop: OpenSh
 
 def test_the_countdown_counts_while_the_server_is_away(open_shop: OpenShop, visit: Visit) -> None:
     """To the deadline that the database has; at zero nothing can be pressed, and then it says why."""
-    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=5)
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=8)
     shopper = visit(shop, patient=True, tolerated=NO_ANSWER)
     payment_id = shopper.buy()
-    started = shopper.seconds_to_pay
-    assert started == 5
+    assert 2 < shopper.seconds_to_pay <= 8  # a busy machine takes some of them to show the page
     shopper.page.route("**", lambda route: route.abort("connectionrefused"))
     shopper.wait_until(lambda: shopper.seconds_to_pay == 2)
     deadline = row(shop, payment_id).pay_by_ms
