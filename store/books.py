@@ -180,7 +180,8 @@ class Books:
         """
         with _moment(self._reader) as store:
             end = audit.end_of_window(store, self._after, _WINDOW)
-            always = {*self._faulty, *wanted, *audit.moving_and_newest(store, _MOST_LIVE, _NEWEST)}
+            moving = audit.moving_and_newest(store, _MOST_LIVE, _NEWEST)
+            always = {audit.OPENING, *self._faulty, *wanted, *moving}
             accounts = audit.read_accounts(store, always) | audit.read_window(store, self._after, end)
         faults = faults_of(accounts)
         if faults:
