@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from store import database
 from store.config import Settings, is_sqlite
 from store.crowd import Shopper
-from store.notes import Notes, Purchase
+from store.notes import Notes
 from store.supervisor import SERVER, Program, Supervisor
 from store.verdict import Plan, Progress, Trouble, Verdict
 from store.vocabulary import LIVE
@@ -197,19 +197,7 @@ class _Storm:
             return ""
         if not ledger["balanced"]:
             return "the books do not balance"
-        # What a restored copy has lost is in no table until it is made again.
-        still_lost = len(self._made()) - (figure(ledger, "orders") or 0)
-        if still_lost > 0:
-            return f"{still_lost} orders are still to be made again"
         return self._trouble.unrest()
-
-    def _made(self) -> list[Purchase]:
-        """The purchases of which there must be an order."""
-        return [
-            purchase
-            for purchase in self._notes.purchases
-            if (purchase.is_taken and not purchase.may_be_gone) or purchase.number is not None
-        ]
 
     def _look_at_every_order(self, ledger: dict[str, Any]) -> None:
         """Every purchase is one order, with one number, that ended as its shopper was shown."""
@@ -222,7 +210,11 @@ class _Storm:
                 notes.complain(f"order No. {purchase.number} has not ended")
             elif ending not in purchase.may_end_as:
                 notes.complain(f"order No. {purchase.number} ended as {ending}, which its shopper did not do")
-        made = self._made()
+        made = [
+            purchase
+            for purchase in notes.purchases
+            if (purchase.is_taken and not purchase.may_be_gone) or purchase.number is not None
+        ]
         numbers = Counter(purchase.number for purchase in made)
         for number, purchases in numbers.items():
             if purchases > 1:
