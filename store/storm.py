@@ -34,6 +34,8 @@ _TICK_SECONDS = 0.2
 _OPEN_SECONDS = 60.0
 _REST_SECONDS = 120.0
 """The shop must have come to rest this long after the last kill."""
+_CALM_SECONDS = 5.0
+"""After faults, it has come to rest if it stays so for this long."""
 _REST_AFTER_FAULTS_SECONDS = 60.0
 """Or this long after the last fault, with all that was stuck mended."""
 
@@ -180,8 +182,10 @@ class _Storm:
                 json.loads(answer.text) if answer.status == 200 else {"balanced": False, "lines": []}
             )
             unrest = self._unrest(ledger)
-            self._seconds_to_rest = time.monotonic() - began_at
-            if not unrest:
+            if unrest:
+                self._seconds_to_rest = time.monotonic() - began_at
+            # An order that a restored copy has lost is in no table for a moment, while it is made again.
+            elif self._trouble is None or time.monotonic() - began_at > self._seconds_to_rest + _CALM_SECONDS:
                 return ledger
             if self._seconds_to_rest > rest_seconds:
                 self._notes.complain(f"the shop had not come to rest after {rest_seconds:g} s: {unrest}")
