@@ -1,6 +1,7 @@
 """Owns the books: what must hold at any moment, whatever crashed.
 
-Imports `audit`, `lines`, `patience`, `queries`, `shared`, `vocabulary` and `witnesses`.
+Imports `audit`, `lines`, `patience`, `queries`, `shared`, `steps`, `vocabulary` and
+`witnesses`.
 
 Two kinds of looking. The figures are totals, counted by index and read by one statement, so they are of one
 moment. And the rows are compared with each other, and with what others remember of them, account by
@@ -13,10 +14,8 @@ Late is not broken. What is due and not done is counted apart: it says that the 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -26,6 +25,7 @@ from store.lines import Ledger, draw_up
 from store.patience import TooSlow
 from store.queries import CRASHES
 from store.shared import Shared
+from store.steps import now_ms
 from store.vocabulary import PRODUCT_ID
 from store.witnesses import NEWEST, WitnessAway, Witnesses
 
@@ -149,9 +149,9 @@ class Books:
 
     def _read_now(self) -> Ledger:
         with self._reader.connect() as connection:
-            values = {"now_ms": time.time_ns() // 1_000_000, "tick_ms": self._tick_ms}
-            found: Any = connection.execute(sa.text(_FIGURES), values).one()
-            figures = {name: int(figure or 0) for name, figure in found._mapping.items()}  # noqa: SLF001 - its public name
+            values = {"now_ms": now_ms(), "tick_ms": self._tick_ms}
+            found = connection.execute(sa.text(_FIGURES), values).mappings().one()
+            figures = {name: int(figure or 0) for name, figure in found.items()}
             missing: list[int] = []
             if figures["orders"] != figures["highest_number"]:
                 last = max(figures["numbers_given"], figures["highest_number"])

@@ -1,14 +1,17 @@
-"""Owns what is said of stuck work, and what is asked of its checkpoints to say it. Imports `vocabulary`."""
+"""Owns what is said of stuck work, and what is asked of its checkpoints to say it.
+
+Imports `steps` and `vocabulary`.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from dbos import DBOSClient
 
+from store.steps import now_ms
 from store.vocabulary import Outcome, dispatch_id
 
 MARGIN_MS = 20_000
@@ -58,13 +61,13 @@ class Stuck:
     """Other workflows that are forgotten with it, because it starts them anew."""
 
 
-def workflows_of(client: DBOSClient, ids: Iterable[str]) -> dict[str, Any]:
-    """The workflows of these ids that there are."""
+def workflows_of(client: DBOSClient, ids: Iterable[str], *, load_output: bool = False) -> dict[str, Any]:
+    """The workflows of these ids that there are, with what they returned if that is wanted."""
     wanted = list(ids)
     found: dict[str, Any] = {}
     for first in range(0, len(wanted), BATCH):
         batch = wanted[first : first + BATCH]
-        for each in client.list_workflows(workflow_ids=batch, load_input=False, load_output=False):
+        for each in client.list_workflows(workflow_ids=batch, load_input=False, load_output=load_output):
             found[each.workflow_id] = each
     return found
 
@@ -80,8 +83,3 @@ def outcome_heard(client: DBOSClient, payment_id: str) -> str | None:
         if step["function_name"] == "DBOS.recv" and step["output"] in set(Outcome):
             heard = str(step["output"])
     return heard
-
-
-def now_ms() -> int:
-    """Whole milliseconds since 1970 in UTC."""
-    return time.time_ns() // 1_000_000

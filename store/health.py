@@ -1,6 +1,6 @@
 """Owns whether the shop is well: both databases can be written, workflows run, and how much is stuck.
 
-Imports `database`, `durability` and `patience`.
+Imports `database`, `durability`, `patience` and `steps`.
 
 That a database answers a question proves little: it may be full, or read-only after a failover. So a row is
 written and committed in each, in a table of this module's own, once a second at most however many ask.
@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from store import durability
 from store.database import Databases, answers
 from store.patience import TooSlow, promptly
+from store.steps import now_ms
 
 _SECONDS = 1.0
 _WRITE_SECONDS = 1.2
@@ -79,7 +80,7 @@ class _Part:
                     f"INSERT INTO {self.schema}pulses (only_row, at_ms) VALUES (1, :at_ms)"  # noqa: S608 - ours
                     " ON CONFLICT (only_row) DO UPDATE SET at_ms = excluded.at_ms"
                 ),
-                {"at_ms": time.time_ns() // 1_000_000},
+                {"at_ms": now_ms()},
             )
         self.has_table = True
 

@@ -73,7 +73,7 @@ def draw_up(f: dict[str, int], faults: list[Fault], missing: list[int], trouble:
     def line(
         name: str, *names: str, off: str = "", about: str = "", late: str = "", **worked_out: int
     ) -> Line:
-        found = tuple(fault for fault in faults if about and fault.line in about.split())
+        found = tuple(fault for fault in faults if fault.line == about)
         figures = {**{each: f[each] for each in names}, **worked_out}
         return Line(name, figures, ok=not off and not found, off=off, faults=found, late=late)
 

@@ -1,6 +1,6 @@
 """Owns how work is found that the store has lost: DBOS knows of it, and an older copy of the store does not.
 
-Imports `findings` and `vocabulary`.
+Imports `findings`, `steps` and `vocabulary`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOSClient
 
-from store.findings import BATCH, Stuck, now_ms, outcome_heard, workflows_of
+from store.findings import BATCH, Stuck, outcome_heard, workflows_of
+from store.steps import now_ms
 from store.vocabulary import CHECKOUT, GREETING, RESTOCK, dispatch_id
 
 

@@ -1,6 +1,6 @@
 """Owns how stuck work is found: orders, payments and greetings beside their workflows.
 
-Imports `findings`, `lost` and `vocabulary`.
+Imports `findings`, `lost`, `steps` and `vocabulary`.
 
 It reads, and changes nothing. What only waits for its turn, or catches up after an outage, is late and
 not stuck: see `Terms`.
@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 
 from store import lost
-from store.findings import MARGIN_MS, Stuck, Terms, now_ms, outcome_heard, workflows_of
+from store.findings import MARGIN_MS, Stuck, Terms, outcome_heard, workflows_of
+from store.steps import now_ms
 from store.vocabulary import CHECKOUT, DISPATCH, GREETING, dispatch_id
 
 _STEPS = {

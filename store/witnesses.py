@@ -1,6 +1,6 @@
 """Owns the evidence about an account that the store's own tables cannot give.
 
-Imports `audit`, `online`, `results` and `vocabulary`.
+Imports `audit`, `findings`, `online`, `results` and `vocabulary`.
 
 Two witnesses. DBOS keeps a workflow for each order, restock and greeting, with what it was started with and
 what it returned at its end: its receipt, a value of `results`. And the online guestbook, somebody else's, has
@@ -20,6 +20,7 @@ from dbos import DBOSClient, DBOSPortableJSONSerializer, error
 from sqlalchemy.exc import DBAPIError
 
 from store.audit import OPENING, Account, Fault
+from store.findings import workflows_of
 from store.online import Signature
 from store.results import LOST, REFUSED
 from store.vocabulary import (
@@ -34,7 +35,6 @@ from store.vocabulary import (
     price,
 )
 
-_BATCH = 500
 _LIVE_LOOKS = 200
 _KEPT = 10_000
 """Receipts of `reserve` that are remembered: they never change."""
@@ -138,14 +138,7 @@ class Witnesses:
         return {key: workflow.created_at or 0 for key, workflow in self._workflows(ids).items()}
 
     def _workflows(self, ids: Iterable[str]) -> dict[str, Any]:
-        wanted = list(ids)
-        return {
-            each.workflow_id: each
-            for first in range(0, len(wanted), _BATCH)
-            for each in self._client.list_workflows(
-                workflow_ids=wanted[first : first + _BATCH], load_input=False
-            )
-        }
+        return workflows_of(self._client, ids, load_output=True)
 
     def _reservation(self, workflow: Any) -> Mapping[str, Any]:
         """What the first step of a checkout has returned, if that has; without its state."""
