@@ -344,6 +344,8 @@ def test_an_order_that_the_code_cannot_resume_is_listed_and_finishes_when_it_is_
     """A step was renamed under it; the list says which, in one sentence."""
     shop = unwatched
     payment_id = paid(shop)
+    ticks = "SELECT function_name FROM operation_outputs WHERE function_name = 'tick 1'"
+    eventually(lambda: shop.checkpoints.rows(ticks), bool)  # the tick commits before its checkpoint
     shop.server.kill()
     rename = "UPDATE operation_outputs SET function_name = '{}' WHERE function_name = '{}'"
     shop.checkpoints.change(rename.format("stamp 1", "tick 1"))
