@@ -9,8 +9,8 @@ import sys
 from urllib.parse import urlsplit
 
 from tests.conftest import Shop
-from tests.support.server import ROOT
 from tests.support.shopper import Shopper
+from tests.support.started import ROOT
 from tests.test_supervisor import DEATH
 
 

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.books import Books
-from tests.support.server import ROOT, SERVER, SUPERVISED, Server
+from tests.support.server import SERVER, SUPERVISED, Server
 from tests.support.shopper import Shopper, eventually, key
+from tests.support.started import ROOT
 
 _STOP_SECONDS = 3.0
 _DBOS = Path(sys.executable).with_name("dbos")
@@ -41,7 +42,8 @@ def served(request: pytest.FixtureRequest, database_url: str) -> Iterator[Server
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     script = tuple(word.replace("PORT", port) for word in _WAYS[request.param])
-    server = Server(database_url, script=script, STORE_PORT=port, STORE_DISPATCH_TICK_SECONDS=0.2)
+    settings = {"STORE_PORT": port, "STORE_DISPATCH_TICK_SECONDS": 0.2}
+    server = Server(database_url, script=script, afresh=True, **settings)
     server.start(url=f"http://127.0.0.1:{port}")
     yield server
     server.close()
@@ -120,7 +122,8 @@ def test_a_port_in_use_is_said_in_one_sentence(database_url: str, tmp_path: Path
 def test_dbos_migrate_prepares_a_new_database(tmp_path: Path, database_url: str) -> None:
     """Both files are made, with their tables, before any shop opens on them."""
     checkpoints = tmp_path / "store-checkpoints.sqlite3"
-    server = Server(database_url, script=(str(_DBOS), "migrate", "--sys-db-url", f"sqlite:///{checkpoints}"))
+    migrate = (str(_DBOS), "migrate", "--sys-db-url", f"sqlite:///{checkpoints}")
+    server = Server(database_url, script=migrate)
     assert server.start(expect_to_open=False).wait_for_death() == 0, server.output
     assert Books(database_url).rows("SELECT on_hand FROM products") == [(100,)]
     assert Books(f"sqlite:///{checkpoints}").rows("SELECT count(*) FROM workflow_status") == [(0,)]

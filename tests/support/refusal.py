@@ -5,11 +5,10 @@ from __future__ import annotations
 import html
 import os
 import re
-import subprocess
-import sys
 
 from store.config import REFUSED, ROOT
 from tests.support.shopper import HTML, Answer, Shopper
+from tests.support.started import run
 
 PROGRAM = {"Accept": "*/*"}
 _SECRETS = ("Traceback", 'File "', "sqlalchemy", "sqlite", "psycopg", "SELECT ", "INSERT ", str(ROOT))
@@ -55,15 +54,7 @@ def refusal(*script: str, **environ: object) -> str:
         "STORE_GUESTBOOK_URL": "http://127.0.0.1:9",
         **{name: str(value) for name, value in environ.items()},
     }
-    shop = subprocess.run(
-        [sys.executable, *(script or ("app.py",))],
-        cwd=ROOT,
-        env={**others, **given},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    shop = run(*(script or ("app.py",)), environment={**others, **given})
     assert (shop.returncode, shop.stdout) == (REFUSED, ""), shop.stderr[-2000:]
     prefix, _, sentence = shop.stderr.strip().partition(": ")
     assert prefix == "widget store"

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from tests.support.shopper import Client
+from tests.support.started import Started, start, start_afresh
 
-ROOT = Path(__file__).parents[2]
 SERVER = ("app.py", "server")
 SUPERVISED = ("app.py",)
 _PATIENCE_SECONDS = 30.0
@@ -25,12 +24,20 @@ class Server:
     """A server on a free port of loopback, keeping its data where it is told.
 
     Without the parent that would start it again, unless the script is `SUPERVISED`: the tests
-    that kill it want to look at what it left.
+    that kill it want to look at what it left. With `afresh` it is started as users do, and not forked.
     """
 
-    def __init__(self, database_url: str, *, script: tuple[str, ...] = SERVER, **settings: object) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        script: tuple[str, ...] = SERVER,
+        afresh: bool = False,
+        **settings: object,
+    ) -> None:
         self.database_url = database_url
         self.script = script
+        self._start = start_afresh if afresh or script == SUPERVISED else start
         self._env = {
             # Nothing of the developer's own settings comes in.
             **{k: v for k, v in os.environ.items() if not k.startswith(("STORE_", "DBOS_", "FLASK_"))},
@@ -48,20 +55,12 @@ class Server:
         }
         self.url = ""
         self.log: list[str] = []
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Started | None = None
 
     def start(self, *, url: str = "", expect_to_open: bool = True) -> Server:
         """Start it and wait until it is open, at `url` or where it says that it is."""
         self.url = url
-        process = subprocess.Popen(
-            [sys.executable, *self.script],
-            cwd=ROOT,
-            env=self._env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        process = self._start(*self.script, environment=self._env)
         self._process = process
         assert process.stdout is not None
         self._reader = threading.Thread(target=self._listen, args=(process.stdout,), daemon=True)
