@@ -79,6 +79,11 @@ class Account:
         return not self.rows.keys().isdisjoint({"lost_checkpoints", "mendings"})
 
     @property
+    def run_again_ms(self) -> int:
+        """When its workflow was last run again, in ms since 1970; 0 if it never was."""
+        return max((row.mended_at_ms for row in self.of("mendings")), default=0)
+
+    @property
     def subject(self) -> str:
         """What it is for people."""
         if self.orders:
@@ -112,7 +117,7 @@ _SELECTS = {
     " WHERE greeting_id {keys}",
     "greetings": "SELECT greeting_id, name, signature FROM greetings WHERE greeting_id {keys}",
     "lost_checkpoints": "SELECT workflow_id FROM lost_checkpoints WHERE workflow_id {keys}",
-    "mendings": "SELECT workflow_id FROM mendings WHERE workflow_id {keys}",
+    "mendings": "SELECT workflow_id, mended_at_ms FROM mendings WHERE workflow_id {keys}",
 }
 """What is read of each table; the first column is the key."""
 _END_OF_WINDOW = """

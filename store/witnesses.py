@@ -38,6 +38,8 @@ from store.vocabulary import (
 _LIVE_LOOKS = 200
 _KEPT = 10_000
 """Receipts of `reserve` that are remembered: they never change."""
+_CLOCK_MS = 1_000
+"""On SQLite, DBOS notes the beginning of a workflow in whole seconds."""
 _ALIVE = {"PENDING", "ENQUEUED", "DELAYED"}
 TheirBook = Callable[[], tuple[Sequence[Signature], str]]
 """The newest signatures of the online guestbook, or why it cannot be asked."""
@@ -91,8 +93,14 @@ class Witnesses:
         looks = _LIVE_LOOKS
         for key, account in accounts.items():
             workflow = workflows.get(key)
-            receipt = _receipt(workflow)
-            if workflow is not None and workflow.name == CHECKOUT and not receipt and looks:
+            receipt = _receipt(account, workflow)
+            if (
+                workflow is not None
+                and workflow.name == CHECKOUT
+                and _speaks(account, workflow)
+                and not receipt
+                and looks
+            ):
                 looks -= (key, workflow.created_at) not in self._reserved
                 receipt = self._reservation(workflow)
             if account.orders:
@@ -165,9 +173,19 @@ def _iso(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def _receipt(workflow: Any) -> Mapping[str, Any]:
+def _speaks(account: Account, workflow: Any) -> bool:
+    """Whether what a workflow remembers is about what the store has now.
+
+    A run that began before the last time that the workflow was run again has come back with an older copy of
+    the checkpoints: what it made was lost with an older copy of the store, and has been made again since.
+    """
+    return workflow is not None and (workflow.created_at or 0) + _CLOCK_MS >= account.run_again_ms
+
+
+def _receipt(account: Account, workflow: Any) -> Mapping[str, Any]:
     """What a workflow returned at its end; nothing if it has not, or was of a shop that kept no receipts."""
-    output = workflow.output if workflow is not None and workflow.status == "SUCCESS" else None
+    has_ended = _speaks(account, workflow) and workflow.status == "SUCCESS"
+    output = workflow.output if has_ended else None
     return output if isinstance(output, dict) else {}
 
 
@@ -192,7 +210,7 @@ def _faults_of_order(
             )
     if receipt.get("has_been_paid") and Outcome.PAID not in account.notices:
         yield account.fault("notices", "was paid, as its workflow remembers, and nothing says so here")
-    yield from _faults_of_ending(account, order, receipt, _receipt(dispatch))
+    yield from _faults_of_ending(account, order, receipt, _receipt(account, dispatch))
     yield from _faults_of_standstill(account, order, checkout, dispatch)
 
 
@@ -229,7 +247,7 @@ def _faults_of_greeting(account: Account, workflow: Any, theirs: Sequence[Signat
     requests, greetings = account.of("greeting_requests"), account.of("greetings")
     if workflow is None and not account.needs_no_witness and (greetings or requests[0].outcome):
         yield account.fault("greetings", "has ended, and no workflow has ever made it")
-    receipt = _receipt(workflow)
+    receipt = _receipt(account, workflow)
     numbers = {each.number for each in theirs}
     is_over_there = any(greeting.signature in numbers for greeting in greetings)
     for request in requests if receipt else ():
@@ -271,6 +289,8 @@ def _faults_of_restock(account: Account, workflow: Any) -> Iterator[Fault]:
             yield account.fault("witnesses", "is there, and no workflow has ever made it")
         return
     units = sum(movement.units for movement in account.of("stock_movements", Movement.RESTOCK))
+    if not _speaks(account, workflow):
+        return
     if workflow.status == "SUCCESS" and isinstance(workflow.output, int) and workflow.output != units:
         yield account.fault("witnesses", f"was {units} units, and its workflow remembers {workflow.output}")
 

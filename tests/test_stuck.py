@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +12,13 @@ from typing import Any
 import pytest
 
 from store import durability, workflows
-from store.config import ROOT, Settings
+from store.config import Settings
 from store.reconciler import client_of
 from tests.conftest import NewUrl, Shop
 from tests.support.copies import Copy
 from tests.support.guestbook import Guestbook
 from tests.support.shopper import eventually, key
+from tests.support.started import run
 
 OFTEN = 0.3
 """Seconds between two rounds of the reconciler in these tests."""
@@ -74,17 +73,8 @@ def mended(shop: Shop) -> list[str]:
 
 def command(shop: Shop, *words: str) -> tuple[int, str]:
     """What `app.py` says to an operator on this shop, and its exit code."""
-    done = subprocess.run(
-        [sys.executable, "app.py", *words],
-        cwd=ROOT,
-        env=Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}).environment(
-            {"PATH": "/usr/bin:/bin"}
-        ),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    settings = Settings.from_env({"DBOS_DATABASE_URL": shop.database_url})
+    done = run("app.py", *words, environment=settings.environment({"PATH": "/usr/bin:/bin"}))
     assert not done.stderr, done.stderr
     return done.returncode, done.stdout
 
@@ -186,6 +176,36 @@ def test_an_older_copy_comes_to_rest(new_url: NewUrl, of_checkpoints: bool) -> N
         assert not shop.books.faults()
         assert command(shop, "stuck") == (0, "Nothing is stuck.\n")
         assert shop.shopper.get("/ledger.json").json["balanced"]
+    finally:
+        shop.server.close()
+
+
+def test_older_copies_of_both_one_after_the_other_come_to_rest(new_url: NewUrl) -> None:
+    """What was made again after the first is not held against the runs that come back with the second."""
+    shop = Shop(new_url(), STORE_RECONCILE_SECONDS=OFTEN, STORE_DISPATCH_TICK_SECONDS=0.02)
+    shop.server.start()
+    try:
+        shop.server.kill()
+        opening = Copy(shop.database_url, of_checkpoints=False)
+        shop.server.restart()
+        shop.shopper.buy(key())  # its number is given to another order later
+        ended, waiting = paid(shop), shop.shopper.buy(key())
+        dispatched(shop, ended)
+        assert shop.shopper.request("POST", "/restock").status == 200
+        shop.server.kill()
+        checkpoints = Copy(shop.database_url, of_checkpoints=True)
+        opening.put_back()
+        shop.server.restart()
+        eventually(lambda: len(shop.books.orders()), lambda orders: orders == 3)
+        dispatched(shop, ended)
+        eventually(lambda: shop.shopper.get("/ledger.json").json["balanced"], bool)
+        numbers = shop.books.rows("SELECT payment_id, order_id FROM orders ORDER BY payment_id")
+        shop.server.kill()
+        checkpoints.put_back()
+        shop.server.restart()
+        shop.shopper.confirm(waiting)
+        dispatched(shop, ended, waiting)
+        assert shop.books.rows("SELECT payment_id, order_id FROM orders ORDER BY payment_id") == numbers
     finally:
         shop.server.close()
 
