@@ -11,8 +11,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from store import commandline
-from store.config import BadSetting, Process, Settings, refuse
+from store import cli
+from store.settings import BadSetting, Process, Settings, refuse
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -27,52 +27,65 @@ def create_app(settings: Settings | None = None, *, wait_for_database: bool = Fa
     """
     from flask import Flask
 
-    from store import api, database, durability, guestbook, lanes, ledger, presenter, storefront, web
-    from store.books import Books
-    from store.greetings import Greetings
-    from store.health import Health
-    from store.opening import Opening
-    from store.reconciler import Reconciler
-    from store.witnesses import Witnesses
+    from store import database, schema
+    from store.database_errors import DatabaseRefused
+    from store.durable import runtime
+    from store.ledger.balance import Books
+    from store.ledger.witnesses import Witnesses
+    from store.reads.greetings import Greetings
+    from store.repair import lost_checkpoints
+    from store.repair.reconciler import Reconciler
+    from store.stage import lanes, tools
+    from store.terms import Terms, terms
+    from store.web import every_request, guestbook, json_api, ledger, storefront
+    from store.web.health import Health
+    from store.web.opening import Opening
 
     try:
         settings = settings or Settings.from_env()
         databases = database.make_engines(settings)
         if not wait_for_database:
-            database.prepare(databases, settings)
-    except (BadSetting, database.DatabaseRefused) as refusal:
+            schema.prepare(databases, settings)
+    except (BadSetting, DatabaseRefused) as refusal:
         refuse(str(refusal))
 
     app = Flask("app")
     reconciler = Reconciler(settings, databases)
-    web.prepare(app, settings, databases, Health(databases, reconciler.count))
+    every_request.prepare(app, settings, databases, Health(databases, reconciler.count))
     storefront.prepare(app, settings)
-    api.prepare(app, settings)
+    json_api.prepare(app, settings)
     greetings = Greetings(databases.reader, settings.guestbook_url)
     witnesses = Witnesses(databases.system_reader, greetings.theirs)
     ledger.prepare(app, Books(databases.reader, settings.dispatch_tick_seconds, witnesses))
     guestbook.prepare(app, greetings)
     lanes.prepare(app, settings, databases, greetings)
-    presenter.prepare(app, settings)
+    tools.prepare(app, settings)
 
-    launch = partial(durability.launch, settings, databases, witnesses, reconciler.start)
+    terms.set(Terms.of(settings))
+    launch = partial(
+        runtime.launch,
+        settings,
+        databases,
+        before=partial(lost_checkpoints.note, databases, witnesses),
+        after=reconciler.start,
+    )
     if wait_for_database:
         Opening(app, settings, databases, launch).begin()
     elif _serves(Process.from_env()):
         try:
             launch()
-        except database.DatabaseRefused as refusal:
+        except DatabaseRefused as refusal:
             refuse(str(refusal))
     else:
         # The parent of `flask run --debug`, `flask routes` and the like: they answer no
         # request, and must not take up the orders of the process that does.
-        durability.launch_at_first_request(app, settings, databases, witnesses, reconciler.start)
+        runtime.launch_at_first_request(app, launch)
     return app
 
 
 def main() -> None:
     """Do what the command line says: keep the shop open, unless it says something else."""
-    commandline.obey(create_app)
+    cli.obey(create_app)
 
 
 def _serves(process: Process) -> bool:

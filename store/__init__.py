@@ -1,1 +1,1 @@
-"""The Widget Store: one room for each concern; `ls store` is the table of contents."""
+"""The Widget Store: a package for each layer, ordered by the contracts in pyproject.toml."""

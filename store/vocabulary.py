@@ -1,4 +1,4 @@
-"""Owns the words of the shop: statuses, reasons, outcomes, money. Imports nothing of ours.
+"""The words of the shop: statuses, reasons, outcomes, money.
 
 `schema.sql` repeats these words in its CHECK constraints, and a test holds the two together.
 """

@@ -1,16 +1,14 @@
-"""Owns every change of the shop. Imports `online`, `results`, `steps` and `vocabulary`.
+"""Every change of the shop: its workflows, and the transactions that they are made of.
 
-Read `checkout` first: it is the business of the shop on one screen. Each line of it that
-touches the world is a step, whose result DBOS checkpoints; after a crash DBOS runs the
-function again, hands it the results that it has, and so goes on where it was.
+Read `checkout` first: it is the business of the shop on one screen. Each line of it that touches the
+world is a step, whose result DBOS checkpoints; after a crash DBOS runs the function again, hands it the
+results that it has, and so goes on where it was.
 
-One rule holds for everything here: **every workflow may be run again from its first line, at any
-time, by anybody, under any id, and changes nothing that is done.** A step that commits and dies
-before its checkpoint does run again, after anything else may have happened. So each transaction
-is keyed by the payment or the greeting, not by the run; it expects a state (`WHERE status =
-'pending'`); and it returns what is true *now*, on which its caller branches. Mending a workflow
-that is stuck is therefore running it again. Order, stock and books change in one transaction or
-not at all.
+One rule holds for everything here: **every workflow may be run again from its first line, at any time,
+by anybody, under any id, and changes nothing that is done.** A step that commits and dies before its
+checkpoint does run again, after anything else may have happened. So each transaction is keyed by the
+payment or the greeting, not by the run; it expects a state (`WHERE status = 'pending'`); and it returns
+what is true *now*, on which its caller branches. Mending a stuck workflow is therefore running it again.
 
 Contents: the business (four workflows); orders; refusals and holds; stock; payments; greetings.
 """
@@ -23,8 +21,9 @@ import time
 from dbos import DBOS, SetWorkflowID
 from sqlalchemy.orm import Session
 
-from store import online
-from store.results import (
+from store.clients import guestbook
+from store.durable.steps import change_one, commit, now_ms, row, run, step, transaction
+from store.outcomes import (
     LOST,
     REFUSED,
     GreetingNow,
@@ -34,7 +33,7 @@ from store.results import (
     Signing,
     TooManyGreetings,
 )
-from store.steps import change_one, commit, now_ms, row, run, step, transaction
+from store.terms import terms
 from store.vocabulary import (
     BEGIN_STEP,
     CHECKOUT,
@@ -66,37 +65,24 @@ PAYMENT = "payment"
 """Topic of the messages that wake a checkout. `payment_notices` has what was said, and decides."""
 GREETED = "greeted"
 """Event of a greeting: it has ended. The value is why it could not succeed, or nothing."""
-_SHORTEST_PAUSE_MS = 1
 _LONGEST_PAUSE_SECONDS = 30
 """Between two tries to sign the online guestbook; each is twice the one before."""
 _log = logging.getLogger("store")
-
-
-class Terms:
-    """On what terms the shop sells. Set once, before DBOS is launched."""
-
-    payment_window_ms = 120_000
-    tick_ms = 1_000
-    unpaid_per_client = 50
-    """Orders that may hold units for one client; 0 for any number."""
-    greetings_per_client = 20
-    """Greetings that one client may have under way; 0 for any number."""
-    greeting_window_ms = 300_000
-    """How long a greeting asks the online guestbook before it gives up."""
-    guestbook_url = ""
-    """Where the online guestbook is; it may be elsewhere after a restart."""
 
 
 # --- the business ---------------------------------------------------------------------
 
 
 @DBOS.workflow(name=CHECKOUT, max_recovery_attempts=None)
-def checkout(payment_id: str, client: str | None = None) -> OrderNow:
-    """One click on Buy Now, from reserving a unit to paid or cancelled; the order then."""
+def checkout(payment_id: str, client: str | None = None, heard: str | None = None) -> OrderNow:
+    """One click on Buy Now, from reserving a unit to paid or cancelled; the order then.
+
+    `heard` is the `Outcome` that an earlier run of it knew, where it is run again.
+    """
     order = reserve(payment_id, client)
     DBOS.set_event(HELD, order["status"])
     while order["status"] == Status.PENDING:
-        heard = wait_for_notice(order)
+        heard = heard or wait_for_notice(order)
         order = settle(payment_id, heard)
     if order["status"] == REFUSED:
         return order
@@ -154,13 +140,8 @@ def reserve(session: Session, payment_id: str, client: str | None) -> OrderNow:
     Makes neither for a client that holds as many unpaid units as it may, and writes down that it
     refused. Of a payment that has an order or a refusal already, it changes nothing.
     """
-    took_a_unit = bool(
-        run(
-            session,
-            "UPDATE products SET on_hand = on_hand - 1 WHERE product_id = :id AND on_hand > 0",
-            id=PRODUCT_ID,
-        )
-    )
+    take = "UPDATE products SET on_hand = on_hand - 1 WHERE product_id = :id AND on_hand > 0"
+    took_a_unit = bool(run(session, take, id=PRODUCT_ID))
     # Row lock, against `record_notice` and another run of this checkout.
     change_one(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
     found = _order_now(session, payment_id)
@@ -198,19 +179,19 @@ def _create_order(session: Session, payment_id: str, *, took_a_unit: bool) -> No
         status=Status.PENDING if took_a_unit else Status.CANCELLED,
         reason=None if took_a_unit else Reason.SOLD_OUT,
         at_ms=at_ms,
-        pay_by_ms=at_ms + Terms.payment_window_ms,
+        pay_by_ms=at_ms + terms().payment_window_ms,
         product_id=PRODUCT_ID,
     )
 
 
 def wait_for_notice(order: OrderNow) -> str | None:
-    """Wait until word of the payment has come, or the order's time is up; the `Outcome` that woke it.
+    """Wait until word of the payment has come, or the order's time is up; the `Outcome` that was heard.
 
     recv() checkpoints its own deadline the first time round, so a crash does not lengthen the
     window, and reading the clock here does no harm to a replay.
     """
     if order["first_outcome"] is not None:
-        return None
+        return order["first_outcome"]
     heard: str | None = DBOS.recv(PAYMENT, timeout_seconds=max(0.0, (order["pay_by_ms"] - now_ms()) / 1000))
     return heard
 
@@ -331,38 +312,29 @@ def _order_now(session: Session, payment_id: str) -> OrderNow:
 
 
 def _wait_for_a_tick_since(at_ms: int) -> None:
-    due_in_ms = at_ms + Terms.tick_ms - now_ms()
+    due_in_ms = at_ms + terms().tick_ms - now_ms()
     # One tick at most, should the machine's clock have been set back meanwhile.
-    time.sleep(min(max(due_in_ms, 0), Terms.tick_ms) / 1000)
+    time.sleep(min(max(due_in_ms, 0), terms().tick_ms) / 1000)
 
 
 # --- refusals and holds -------------------------------------------------------------------
 
 
 def _refuse(session: Session, payment_id: str, client: str) -> OrderNow:
-    change_one(
-        session,
-        "INSERT INTO refusals (payment_id, client, refused_at_ms) VALUES (:payment_id, :client, :at_ms)",
-        payment_id=payment_id,
-        client=client,
-        at_ms=now_ms(),
-    )
+    refuse = "INSERT INTO refusals (payment_id, client, refused_at_ms) VALUES (:payment_id, :client, :at_ms)"
+    change_one(session, refuse, payment_id=payment_id, client=client, at_ms=now_ms())
     return _order_now(session, payment_id)
 
 
 def _holds_enough(session: Session, client: str) -> bool:
     """Whether a client may hold no more. Asked while the product's row is held, so never by two at once."""
     held = row(session, "SELECT count(*) AS units FROM holds WHERE client = :client", client=client)
-    return 0 < Terms.unpaid_per_client <= int(held.units)
+    return 0 < terms().unpaid_per_client <= int(held.units)
 
 
 def _hold(session: Session, payment_id: str, client: str) -> None:
-    change_one(
-        session,
-        "INSERT INTO holds (payment_id, client) VALUES (:payment_id, :client)",
-        payment_id=payment_id,
-        client=client,
-    )
+    hold = "INSERT INTO holds (payment_id, client) VALUES (:payment_id, :client)"
+    change_one(session, hold, payment_id=payment_id, client=client)
 
 
 def _hold_no_longer(session: Session, payment_id: str) -> None:
@@ -376,38 +348,22 @@ def _hold_no_longer(session: Session, payment_id: str) -> None:
 @transaction("fill shelf")
 def fill_shelf(session: Session, cause: str) -> int:
     """Top the shelf up to `SHELF_SIZE` and record what was added; returns the units."""
-    # An UPDATE that changes nothing holds the row on both databases, so that no buyer comes
-    # between reading the shelf and filling it.
-    shelf = row(
-        session,
-        "UPDATE products SET on_hand = on_hand WHERE product_id = :product_id RETURNING on_hand",
-        product_id=PRODUCT_ID,
-    )
-    before = row(
-        session,
-        "SELECT units FROM stock_movements WHERE kind = :kind AND cause = :cause",
-        kind=Movement.RESTOCK,
-        cause=cause,
-    )
+    # Row lock, on both databases: no buyer comes between reading the shelf and filling it.
+    lock = "UPDATE products SET on_hand = on_hand WHERE product_id = :id RETURNING on_hand"
+    shelf = row(session, lock, id=PRODUCT_ID)
+    earlier = "SELECT units FROM stock_movements WHERE kind = :kind AND cause = :cause"
+    before = row(session, earlier, kind=Movement.RESTOCK, cause=cause)
     if before is not None:
         return int(before.units)
     units = max(0, SHELF_SIZE - shelf.on_hand)
-    change_one(
-        session,
-        "UPDATE products SET on_hand = on_hand + :units WHERE product_id = :product_id",
-        units=units,
-        product_id=PRODUCT_ID,
-    )
+    add = "UPDATE products SET on_hand = on_hand + :units WHERE product_id = :id"
+    change_one(session, add, units=units, id=PRODUCT_ID)
     _move(session, Movement.RESTOCK, cause=cause, units=units)
     return int(units)
 
 
 def _put_back(session: Session) -> None:
-    change_one(
-        session,
-        "UPDATE products SET on_hand = on_hand + 1 WHERE product_id = :product_id",
-        product_id=PRODUCT_ID,
-    )
+    change_one(session, "UPDATE products SET on_hand = on_hand + 1 WHERE product_id = :id", id=PRODUCT_ID)
 
 
 def _move(session: Session, kind: Movement, *, cause: str, units: int) -> None:
@@ -493,22 +449,22 @@ def request_greeting(greeting_id: str, name: str, client: str) -> GreetingNow:
     Raises:
         TooManyGreetings: the client has as many under way as one may.
     """
-    return commit(_request_greeting, greeting_id, name, client, limit=Terms.greetings_per_client)
+    return commit(_request_greeting, greeting_id, name, client, limit=terms().greetings_per_client)
 
 
 def ask_again_for_greeting(greeting_id: str, name: str) -> GreetingNow:
     """Write down that a greeting is wanted, by whoever it was, before it is run again."""
-    return commit(_request_greeting, greeting_id, name, client="", limit=0)
+    return commit(_request_greeting, greeting_id, name)
 
 
 @transaction(BEGIN_STEP)
 def begin_greeting(session: Session, greeting_id: str, name: str) -> GreetingNow:
     """The greeting as it is; written down again where an older copy of the store was restored."""
-    return _request_greeting(session, greeting_id, name, client="", limit=0)
+    return _request_greeting(session, greeting_id, name)
 
 
 def _request_greeting(
-    session: Session, greeting_id: str, name: str, client: str, *, limit: int
+    session: Session, greeting_id: str, name: str, client: str = "", *, limit: int = 0
 ) -> GreetingNow:
     change_one(session, "UPDATE counters SET value = value WHERE counter = 'greetings'")
     found = _greeting_now(session, greeting_id)
@@ -526,7 +482,7 @@ def _request_greeting(
         name=name,
         client=client,
         at_ms=at_ms,
-        give_up_at_ms=at_ms + Terms.greeting_window_ms,
+        give_up_at_ms=at_ms + terms().greeting_window_ms,
     )
     return _known_greeting(session, greeting_id)
 
@@ -537,7 +493,7 @@ def sign_online_guestbook(greeting_id: str, name: str, give_up_at_ms: int) -> Si
     Each try is a step, and a crash after it has signed, here or there, makes it ask again, with the
     same key: that is one signature. The first try is made though the time be over.
     """
-    pause_seconds = max(Terms.tick_ms, _SHORTEST_PAUSE_MS) / 1000
+    pause_seconds = max(terms().tick_ms, 1) / 1000
     signing = _try_to_sign(greeting_id, name)
     while signing["trouble"] and signing["may_pass"] and signing["at_ms"] < give_up_at_ms:
         DBOS.sleep(min(pause_seconds, _LONGEST_PAUSE_SECONDS))
@@ -549,10 +505,10 @@ def sign_online_guestbook(greeting_id: str, name: str, give_up_at_ms: int) -> Si
 def _try_to_sign(greeting_id: str, name: str) -> Signing:
     def ask() -> Signing:
         try:
-            signature = online.sign(Terms.guestbook_url, name, key=greeting_id)
-        except online.Unavailable as trouble:
+            signature = guestbook.sign(terms().guestbook_url, name, key=greeting_id)
+        except guestbook.Unavailable as trouble:
             return Signing(signature=0, at_ms=now_ms(), trouble=str(trouble), may_pass=True)
-        except online.Refused as trouble:
+        except guestbook.Refused as trouble:
             return Signing(signature=0, at_ms=now_ms(), trouble=str(trouble), may_pass=False)
         return Signing(signature=signature.number, at_ms=now_ms(), trouble="", may_pass=False)
 
@@ -574,7 +530,7 @@ def wait_a_beat(beat: int, previous_at_ms: int) -> int:
 def record_greeting(session: Session, greeting_id: str, name: str, signature: int) -> GreetingNow:
     """Write down a visitor who has signed over there. Once, however often this step runs."""
     # An older copy of the store may have been restored since the greeting began.
-    _request_greeting(session, greeting_id, name, client="", limit=0)
+    _request_greeting(session, greeting_id, name)
     run(
         session,
         "INSERT INTO greetings (greeting_id, name, signature, recorded_at_ms)"
@@ -592,7 +548,7 @@ def end_greeting(
     session: Session, greeting_id: str, name: str, outcome: GreetingOutcome, reason: str
 ) -> GreetingNow:
     """Close a greeting that was refused or given up, unless another run has ended it."""
-    _request_greeting(session, greeting_id, name, client="", limit=0)  # as above
+    _request_greeting(session, greeting_id, name)  # as above
     return _end_greeting(session, greeting_id, outcome, reason)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from store.config import ROOT
+from store.settings import ROOT
 from tests.conftest import NewUrl, Shop
 from tests.support.shopper import HTML, Answer, Shopper, eventually, key
 from tests.test_supervisor import Kept

@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from store import database
-from store.books import Books as Ledgers
-from store.config import Settings
-from store.lines import Ledger
-from store.witnesses import Witnesses
+from store import schema
+from store.ledger.balance import Books as Ledgers
+from store.ledger.lines import Ledger
+from store.ledger.witnesses import Witnesses
+from store.settings import Settings
 from tests.conftest import Shop
 from tests.support.copies import Copy
 from tests.support.markup import Markup
@@ -238,7 +238,7 @@ def test_two_charges_of_one_order_turn_a_line_red(busy_shop: Shop) -> None:
 
 def test_the_books_are_one_reading_for_all_who_watch(busy_shop: Shop) -> None:
     """One reading a second however many look, with as many statements for few orders as for many."""
-    databases = database.connect(Settings.from_env({"DBOS_DATABASE_URL": busy_shop.database_url}))
+    databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": busy_shop.database_url}))
     statements: list[str] = []
     for reader in (databases.reader, databases.system_reader):
         event.listen(reader, "before_cursor_execute", lambda *call: statements.append(call[2]))
@@ -253,9 +253,9 @@ def test_the_books_are_one_reading_for_all_who_watch(busy_shop: Shop) -> None:
 
 def test_what_has_ended_is_counted_by_index(busy_shop: Shop) -> None:
     """No table is read from end to end: not orders, nor payments, nor movements."""
-    from store.books import _FIGURES
+    from store.ledger.balance import _FIGURES
 
-    databases = database.connect(Settings.from_env({"DBOS_DATABASE_URL": busy_shop.database_url}))
+    databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": busy_shop.database_url}))
     with databases.reader.connect() as connection:
         if connection.dialect.name == "sqlite":
             plan = connection.execute(

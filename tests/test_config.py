@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from store.config import ROOT, BadSetting, Settings
+from store.settings import ROOT, BadSetting, Settings
 from tests.support.refusal import is_one_sentence, refusal
 
 _KEY = base64.b64encode(b"twenty-four bytes of key").decode()

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from store.config import Settings
-from store.database import SCHEMA_VERSION, Databases, connect
+from store.database import Databases
+from store.schema import SCHEMA_VERSION, connect
+from store.settings import Settings
 from tests.conftest import NewUrl, Shop
 from tests.support.books import Books
 from tests.support.postgres import Postgres

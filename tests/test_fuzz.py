@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from store.config import is_sqlite
+from store.settings import is_sqlite
 from tests.conftest import Shop
 from tests.support.refusal import secrets_told
 from tests.support.shopper import Answer, key

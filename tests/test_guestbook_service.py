@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from store.config import ROOT
+from store.settings import ROOT
 from tests.support.guestbook import JSON, Guestbook
 from tests.support.refusal import is_one_sentence
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from store.patience import PAGE_SECONDS
+from store.durable.deadlines import PAGE_SECONDS
 from tests.conftest import Shop
 from tests.support.postgres import Postgres
 from tests.support.shopper import Answer, eventually, key, timed

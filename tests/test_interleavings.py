@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from store.config import is_sqlite
+from store.settings import is_sqlite
 from store.vocabulary import Outcome
 from tests.conftest import NewUrl
 from tests.support.shopper import Answer, eventually, key

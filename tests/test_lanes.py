@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from store import naive
-from store.lanes import code
+from store.stage import naive
+from store.stage.lanes import code
 from tests.conftest import Shop
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import refuses

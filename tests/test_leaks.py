@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from store.config import is_sqlite
+from store.settings import is_sqlite
 from tests.conftest import Shop
 from tests.support.shopper import key
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from store.config import ROOT, is_sqlite
+from store.settings import ROOT, is_sqlite
 from tests.support.guestbook import Guestbook
 from tests.support.postgres import Postgres
 from tests.support.specimen import NEWEST, Specimen, edit, ledger_of

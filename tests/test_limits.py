@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 import pytest
 from flask import Flask, request
 
-from store import origin, supervisor
-from store.config import Settings
-from store.server import serve
+from store.serving import supervisor
+from store.serving.server import serve
+from store.settings import Settings
+from store.web import origin
 from tests.conftest import Shop
 from tests.support.refusal import refuses
 from tests.support.shopper import Answer, Shopper, eventually, key

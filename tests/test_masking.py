@@ -8,7 +8,7 @@ import logging
 import pytest
 from dbos import error
 
-from store.masking import MaskWorkflowIds
+from store.log_masking import MaskWorkflowIds
 
 PAYMENT = "Zk3-9_aQwertyuiopASDFG"
 DISPATCH = f"{PAYMENT}.dispatch"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from store.config import REFUSED
-from store.patience import PAGE_SECONDS
+from store.durable.deadlines import PAGE_SECONDS
+from store.settings import REFUSED
 from tests.support.books import Books, checkpoints_of
 from tests.support.postgres import Postgres
 from tests.support.shopper import eventually, key, timed

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from store.config import ROOT
+from store.settings import ROOT
 from tests.conftest import NewUrl, Shop
 from tests.support.gallery import PAYMENT_WINDOW_SECONDS, TICK_SECONDS, Exhibit, catch_orders, catch_sold_out
 from tests.support.markup import Markup

@@ -18,8 +18,9 @@ from dbos._sys_db import db_retry
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from store import database, durability, steps
-from store.config import Settings
+from store import database_errors, schema
+from store.durable import private_names, steps
+from store.settings import Settings
 from tests.conftest import Shop
 from tests.support.postgres import Postgres
 from tests.support.shopper import eventually, key
@@ -179,7 +180,7 @@ def test_a_page_whose_checkpoints_were_cancelled_says_come_back(own_postgres: Po
 def test_the_timeouts_of_a_role_are_not_those_of_the_shop(own_postgres: Postgres, setting: str) -> None:
     """Writers set their own, so what an administrator sets for everybody cancels nothing of theirs."""
     url = own_postgres.new_url()
-    database.connect(Settings.from_env({"DBOS_DATABASE_URL": url})).close()
+    schema.connect(Settings.from_env({"DBOS_DATABASE_URL": url})).close()
     name = sa.make_url(url).database
     own_postgres.execute(f'ALTER DATABASE "{name}" SET {setting}')
     shop = Shop(url)
@@ -203,7 +204,7 @@ _LASTING = ("22012", "23505", "25P02", "42501", "42P01", "55000", "XX000")
 def bound(own_postgres: Postgres) -> Iterator[sa.Engine]:
     """The steps, bound to a database of their own."""
     settings = Settings.from_env({"DBOS_DATABASE_URL": own_postgres.new_url()})
-    databases = database.connect(settings)
+    databases = schema.connect(settings)
     steps.bind(SQLAlchemyDatasource.create(settings.database_url, engine=databases.store))
     yield databases.store
     databases.close()
@@ -244,15 +245,15 @@ def test_what_does_not_pass_is_not(code: str) -> None:
 def test_every_class_of_the_list_is_tried_here() -> None:
     """And nothing that is tried is not on it."""
     assert {
-        code for code in database.PASSING_SQLSTATES if not any(c.startswith(code) for c in _PASSING)
+        code for code in database_errors.PASSING_SQLSTATES if not any(c.startswith(code) for c in _PASSING)
     } == set()
-    assert all(code.startswith(database.PASSING_SQLSTATES) for code in _PASSING)
+    assert all(code.startswith(database_errors.PASSING_SQLSTATES) for code in _PASSING)
 
 
 def test_dbos_tries_again_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it has tried; where DBOS renames the clock that its retries sleep by, this fails."""
     slept: list[float] = []
-    durability.retry_soon()
+    private_names.retry_lost_databases_within(5.0)
     monkeypatch.setattr(time, "sleep", slept.append)
 
     @db_retry(initial_backoff=60.0)

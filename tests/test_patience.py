@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from store import patience
-from store.patience import TooSlow, promptly
+from store.durable import deadlines
+from store.durable.deadlines import TooSlow, promptly
 from tests.support.shopper import eventually
 
 
@@ -64,9 +64,9 @@ def test_a_call_has_the_deadline_of_its_request() -> None:
     """Within another thread, too: what it calls in turn waits no longer."""
 
     def request() -> None:
-        patience.begin(60, 30)
+        deadlines.begin(60, 30)
         began = time.monotonic()
-        found.append(promptly(patience.seconds_left))
+        found.append(promptly(deadlines.seconds_left))
         assert time.monotonic() - began < 20
 
     found: list[float] = []

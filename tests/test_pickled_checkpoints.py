@@ -21,8 +21,8 @@ from dbos._serialization import (
     deserialize_value,
 )
 
-from store import durability
-from store.config import Settings, is_sqlite
+from store.durable import private_names
+from store.settings import Settings, is_sqlite
 from tests.conftest import Shop
 from tests.support.shopper import eventually, key
 
@@ -106,7 +106,7 @@ def test_every_way_to_read_a_checkpoint_refuses(
     mark = tmp_path / "unpickled"
     # So that it is put back after the test.
     monkeypatch.setattr(DefaultSerializer, "deserialize", DefaultSerializer.deserialize)
-    durability.refuse_pickles()
-    with pytest.raises(durability.PickleRefused, match="py_pickle"):
+    private_names.refuse_pickles()
+    with pytest.raises(private_names.PickleRefused, match="py_pickle"):
         read(pickled(mark), "py_pickle", DBOSPortableJSONSerializer())
     assert not mark.exists()

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from store import api, guestbook, ledger, pools, presenter, storefront, web
-from store.config import Settings
-from store.database import connect
-from store.health import Health
-from store.patience import PAGE_SECONDS
-from store.pools import Kind
+from store.durable.deadlines import PAGE_SECONDS
+from store.schema import connect
+from store.serving import thread_pools
+from store.serving.thread_pools import Kind
+from store.settings import Settings
+from store.stage import tools
+from store.web import every_request, guestbook, json_api, ledger, storefront
+from store.web.health import Health
 from tests.conftest import Shop
 from tests.support.shopper import Answer, eventually, key, timed
 from tests.support.standstill import orders_held
@@ -122,19 +124,19 @@ def test_who_looks_does_not_wait_behind_those_who_click(sqlite_shop: SmallShop) 
 
 
 @pytest.fixture(scope="module")
-def kind_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pools.KindOf]:
+def kind_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[thread_pools.KindOf]:
     """The kinds of a shop that answers nothing."""
     settings = Settings.from_env(
         {"DBOS_DATABASE_URL": f"sqlite:///{tmp_path_factory.mktemp('shop')}/s.sqlite3"}
     )
     databases = connect(settings)
     app = Flask("app")
-    web.prepare(app, settings, databases, Health(databases, lambda: 0))
-    for room in (storefront, api, presenter):
+    every_request.prepare(app, settings, databases, Health(databases, lambda: 0))
+    for room in (storefront, json_api, tools):
         room.prepare(app, settings)
     app.register_blueprint(ledger.ledger)
     app.register_blueprint(guestbook.guestbook)
-    yield pools.kinds_of(app)
+    yield thread_pools.kinds_of(app)
     databases.close()
 
 
@@ -160,7 +162,7 @@ _KINDS = {
 
 
 @pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.name)
-def test_each_request_waits_among_its_kind(kind_of: pools.KindOf, kind: Kind) -> None:
+def test_each_request_waits_among_its_kind(kind_of: thread_pools.KindOf, kind: Kind) -> None:
     """What writes, by who waits for it; what only reads; and what needs no database at all."""
     found = {request: kind_of(*request.split()) for request in _KINDS[kind]}
     assert found == dict.fromkeys(_KINDS[kind], kind)

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from store.config import Settings
-from store.gate import Answer as Said
-from store.gate import Gate
+from store.settings import Settings
+from store.stage.access import Answer as Said
+from store.stage.access import Gate
 from tests.conftest import Shop
 from tests.support.refusal import is_one_sentence
 from tests.support.server import SERVER

@@ -13,9 +13,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from store.config import Settings, is_sqlite
-from store.database import Databases, connect
-from store.queries import BOARD_SECONDS, LIST_LIMIT, Queries
+from store.database import Databases
+from store.reads.orders import BOARD_SECONDS, LIST_LIMIT, Queries
+from store.schema import connect
+from store.settings import Settings, is_sqlite
 from tests.conftest import NewUrl, Shop
 from tests.support.books import Books
 from tests.support.shopper import key

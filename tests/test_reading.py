@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from store import patience, reading
-from store.patience import TooSlow
-from store.shared import Shared
+from store.durable import deadlines
+from store.durable.deadlines import TooSlow
+from store.reads import timed
+from store.reads.shared import Shared
 from tests.support.shopper import eventually
 
 _AT_ONCE_SECONDS = 1.0
@@ -48,7 +49,7 @@ def is_answered(select: Callable[[], str]) -> Callable[[], bool]:
 
     def look() -> bool:
         try:
-            return reading.read(select) == "answer"
+            return timed.read(select) == "answer"
         except TooSlow:
             return False
 
@@ -60,7 +61,7 @@ def in_a_request_of(seconds: float, call: Callable[[], object]) -> tuple[str, fl
     ended: list[str] = []
 
     def request() -> None:
-        patience.begin(seconds, 0)
+        deadlines.begin(seconds, 0)
         try:
             call()
         except TooSlow:
@@ -76,17 +77,17 @@ def in_a_request_of(seconds: float, call: Callable[[], object]) -> tuple[str, fl
 
 def test_after_one_read_without_an_answer_others_are_refused_at_once(database: Database) -> None:
     """All but one, which finds out whether the database is back; and then all are answered again."""
-    ended, seconds = in_a_request_of(60, lambda: reading.read(database.select))
+    ended, seconds = in_a_request_of(60, lambda: timed.read(database.select))
     assert ended == "too slow"
-    assert patience.PAGE_SECONDS <= seconds < patience.PAGE_SECONDS + _AT_ONCE_SECONDS
+    assert deadlines.PAGE_SECONDS <= seconds < deadlines.PAGE_SECONDS + _AT_ONCE_SECONDS
     for _ in range(20):
-        ended, seconds = in_a_request_of(60, lambda: reading.read(database.select))
+        ended, seconds = in_a_request_of(60, lambda: timed.read(database.select))
         assert ended == "too slow"
         assert seconds < _AT_ONCE_SECONDS
     assert database.asked == 2
     database.let_go()
     eventually(is_answered(database.select), bool)
-    assert in_a_request_of(60, lambda: reading.read(lambda: "answer"))[0] == "answered"
+    assert in_a_request_of(60, lambda: timed.read(lambda: "answer"))[0] == "answered"
 
 
 def test_nobody_waits_for_somebody_else_who_asks_a_silent_database(database: Database) -> None:
@@ -104,8 +105,8 @@ def test_nobody_waits_for_somebody_else_who_asks_a_silent_database(database: Dat
 
 def test_a_request_that_had_no_time_left_speaks_for_nobody(database: Database) -> None:
     """What it waited for before was something else."""
-    assert in_a_request_of(0.1, lambda: reading.read(database.select))[0] == "too slow"
-    ended, seconds = in_a_request_of(60, lambda: reading.read(lambda: "answer"))
+    assert in_a_request_of(0.1, lambda: timed.read(database.select))[0] == "too slow"
+    ended, seconds = in_a_request_of(60, lambda: timed.read(lambda: "answer"))
     assert ended == "answered"
-    ended, seconds = in_a_request_of(60, lambda: reading.read(database.select))
-    assert seconds >= patience.PAGE_SECONDS
+    ended, seconds = in_a_request_of(60, lambda: timed.read(database.select))
+    assert seconds >= deadlines.PAGE_SECONDS

@@ -53,3 +53,26 @@ def test_the_storm_in_the_readme_is_the_one_that_there_is() -> None:
 def test_the_line_of_a_death_in_the_readme_is_what_the_parent_says() -> None:
     """Operators look for it in their logs."""
     assert re.search(DEATH.pattern, (ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def test_the_map_in_the_readme_names_what_there_is() -> None:
+    """Each package of the store, and nothing that is not there."""
+    chapter = (ROOT / "README.md").read_text(encoding="utf-8").partition("## For developers")[2]
+    rows = re.findall(r"^\| (`.*?) \|", chapter.partition("\n## ")[0], re.MULTILINE)
+    named = {path for row in rows for path in re.findall(r"`([^`]+)`", row)}
+    assert all((ROOT / path).exists() for path in named)
+    packages = {f"store/{path.parent.name}/" for path in (ROOT / "store").glob("*/__init__.py")}
+    assert packages <= named
+
+
+def test_every_file_of_the_store_that_a_text_names_is_there() -> None:
+    """In the README, the documents, the schema and the templates."""
+    texts = [
+        ROOT / "README.md",
+        ROOT / "schema.sql",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "templates").iterdir(),
+    ]
+    for text in texts:
+        for path in re.findall(r"\bstore/[\w/]+\.py\b", text.read_text(encoding="utf-8")):
+            assert (ROOT / path).exists(), f"{text.name}: {path}"

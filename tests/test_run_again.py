@@ -14,9 +14,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from store import database, workflows
-from store.config import Settings
-from store.results import LOST, REFUSED, PaymentRefused, TooManyGreetings
+from store import schema, workflows
+from store.outcomes import LOST, REFUSED, PaymentRefused, TooManyGreetings
+from store.settings import Settings
+from store.terms import Terms, terms
 from store.vocabulary import DISPATCH_TICKS, GreetingOutcome, Outcome, Reason
 from tests.conftest import NewUrl
 from tests.support.books import FAULTS
@@ -115,7 +116,7 @@ ARRANGEMENTS: Mapping[str, Change] = {
     "empty the shelf": execute(
         "UPDATE products SET on_hand = 0", "UPDATE stock_movements SET units = 0 WHERE cause = 'opening'"
     ),
-    "one unit each": lambda _: setattr(workflows.Terms, "unpaid_per_client", 1),
+    "one unit each": lambda _: terms.set(Terms(unpaid_per_client=1)),
     "next tick": next_tick,
 }
 
@@ -123,15 +124,15 @@ ARRANGEMENTS: Mapping[str, Change] = {
 @pytest.fixture(scope="module")
 def engine(new_url: NewUrl) -> Iterator[sa.Engine]:
     """The tables of a new shop."""
-    databases = database.connect(Settings.from_env({"DBOS_DATABASE_URL": new_url()}))
+    databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": new_url()}))
     yield databases.store
     databases.close()
 
 
 @pytest.fixture
-def session(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+def session(engine: sa.Engine) -> Iterator[Session]:
     """One that is rolled back, so that each test begins with a new shop."""
-    monkeypatch.setattr(workflows.Terms, "unpaid_per_client", 0)
+    terms.set(Terms(unpaid_per_client=0))
     with engine.connect() as connection:
         connection.begin()
         with Session(connection, join_transaction_mode="create_savepoint") as session:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from store.config import REFUSED, ROOT
-from store.crowd import Shopper
-from store.faults import Kind, schedule
-from store.notes import Notes, Purchase
+from store.settings import REFUSED, ROOT
+from store.storm.faults import Kind, schedule
+from store.storm.notes import Notes, Purchase
+from store.storm.shoppers import Shopper
 from store.vocabulary import Reason, Status
 from tests.conftest import NewUrl, Shop
 from tests.support.books import Books

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from flask import Flask
 
-from store import origin
-from store.config import ROOT, Settings
+from store.settings import ROOT, Settings
+from store.web import origin
 from tests.conftest import Shop
 from tests.support.refusal import PROGRAM, refuses
 from tests.support.shopper import HTML, key

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from store import durability, workflows
-from store.config import Settings
-from store.reconciler import client_of
+from store import workflows
+from store.durable import runtime
+from store.repair.reconciler import client_of
+from store.settings import Settings
 from tests.conftest import NewUrl, Shop
 from tests.support.copies import Copy
 from tests.support.guestbook import Guestbook
@@ -126,9 +127,9 @@ def test_a_run_that_was_replaced_does_no_harm(unwatched: Shop) -> None:
     client.delete_workflows([payment_id])
     options: Any = {
         "workflow_name": "checkout",
-        "queue_name": durability.MENDINGS,
+        "queue_name": runtime.MENDINGS,
         "workflow_id": payment_id,
-        "app_version": durability.APPLICATION_VERSION,
+        "app_version": runtime.APPLICATION_VERSION,
     }
     client.enqueue(options, payment_id, None)
     status = "SELECT status FROM workflow_status WHERE workflow_uuid = :id"
@@ -208,6 +209,23 @@ def test_older_copies_of_both_one_after_the_other_come_to_rest(new_url: NewUrl) 
         assert shop.books.rows("SELECT payment_id, order_id FROM orders ORDER BY payment_id") == numbers
     finally:
         shop.server.close()
+
+
+def test_a_payment_counts_though_the_store_is_restored_again_while_it_is_mended(unwatched: Shop) -> None:
+    """Its checkpoints were forgotten to be run again, and still know it."""
+    shop = unwatched
+    payment_id = shop.shopper.buy(key())
+    shop.server.kill()
+    unpaid = Copy(shop.database_url, of_checkpoints=False)
+    shop.server.restart()
+    shop.shopper.confirm(payment_id)
+    dispatched(shop, payment_id)
+    shop.server.kill()
+    unpaid.put_back()
+    assert command(shop, "mend", payment_id)[0] == 0
+    unpaid.put_back()
+    shop.server.restart()
+    dispatched(shop, payment_id)
 
 
 def test_a_payment_counts_that_only_its_message_knows(unwatched: Shop) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from store.config import ROOT
+from store.settings import ROOT
 from tests.support.guestbook import JSON, Guestbook
 
 _TEXT = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")

@@ -17,8 +17,8 @@ import pytest
 import sqlalchemy as sa
 from werkzeug.datastructures import Headers
 
-from store import signatures
-from store.config import ROOT
+from store.settings import ROOT
+from store.web import webhook_signatures
 from tests.conftest import NewUrl, Shop
 from tests.support.refusal import refusal, refuses
 from tests.support.shopper import Answer, key
@@ -48,7 +48,7 @@ def signed(body: bytes, *, by: bytes = _NEW_KEY, age_seconds: float = 0) -> dict
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": signatures.sign(by, message_id, timestamp, body),
+        "webhook-signature": webhook_signatures.sign(by, message_id, timestamp, body),
     }
 
 
@@ -68,7 +68,9 @@ def announce(shop: Shop, payment_id: str, status: str = "paid") -> Answer:
 def test_a_signature_is_what_the_specification_makes() -> None:
     """The example that its libraries are tested with."""
     secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    made = signatures.sign(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    made = webhook_signatures.sign(
+        secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
+    )
     assert made == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
@@ -158,10 +160,10 @@ def test_the_tolerance_is_five_minutes_to_the_second() -> None:
     message = Headers(signed(body))
     sent_at = int(message["webhook-timestamp"])
     for now in (sent_at - 300, sent_at, sent_at + 300):
-        signatures.verify([_NEW_KEY], message, body, now)
+        webhook_signatures.verify([_NEW_KEY], message, body, now)
     for now in (sent_at - 301, sent_at + 301):
-        with pytest.raises(signatures.BadSignature):
-            signatures.verify([_NEW_KEY], message, body, now)
+        with pytest.raises(webhook_signatures.BadSignature):
+            webhook_signatures.verify([_NEW_KEY], message, body, now)
 
 
 def test_a_message_that_was_overheard_is_good_for_nothing_else(signed_shop: Shop) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from store.durability import APPLICATION_VERSION
+from store.durable.runtime import APPLICATION_VERSION
 
 Recognise = Callable[[str, set[Any]], bool]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from store.config import Settings, is_sqlite
+from store.settings import Settings, is_sqlite
 
 # Each says what is wrong, and selects the rows that are.
 FAULTS = {

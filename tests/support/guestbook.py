@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from store.config import ROOT
+from store.settings import ROOT
 from tests.support.shopper import Answer, Client
 
 _PATIENCE_SECONDS = 30.0

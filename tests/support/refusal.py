@@ -6,7 +6,7 @@ import html
 import os
 import re
 
-from store.config import REFUSED, ROOT
+from store.settings import REFUSED, ROOT
 from tests.support.shopper import HTML, Answer, Shopper
 from tests.support.started import run
 

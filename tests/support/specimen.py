@@ -9,11 +9,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from store import database, online
-from store.books import Books
-from store.config import Settings, is_sqlite
-from store.lines import Ledger
-from store.witnesses import TheirBook, Witnesses
+from store import schema
+from store.clients import guestbook
+from store.ledger.balance import Books
+from store.ledger.lines import Ledger
+from store.ledger.witnesses import TheirBook, Witnesses
+from store.settings import Settings, is_sqlite
 from tests.conftest import Shop
 from tests.support.guestbook import Guestbook
 from tests.support.postgres import Postgres
@@ -54,9 +55,9 @@ class Specimen:
         else:
             self._postgres.execute(f'DROP DATABASE "{sa.make_url(url).database}"')
 
-    def their_book(self) -> tuple[list[online.Signature], str]:
+    def their_book(self) -> tuple[list[guestbook.Signature], str]:
         """The online guestbook's."""
-        return online.newest(self._guestbook.url, 100), ""
+        return guestbook.newest(self._guestbook.url, 100), ""
 
     def _run(self, **settings: object) -> Shop:
         shop = Shop(self._url, STORE_GUESTBOOK_URL=self._guestbook.url, **settings)
@@ -106,7 +107,7 @@ class Specimen:
 
 def ledger_of(url: str, their_book: TheirBook = lambda: ([], "")) -> Ledger:
     """The books of a shop that may be closed, read by the very code that serves them."""
-    databases = database.connect(Settings.from_env({"DBOS_DATABASE_URL": url}))
+    databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": url}))
     try:
         return Books(databases.reader, 1.0, Witnesses(databases.system_reader, their_book)).read()
     finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from store.config import Settings, is_sqlite
+from store.settings import Settings, is_sqlite
 from tests.support.shopper import eventually, key
 
 if TYPE_CHECKING:

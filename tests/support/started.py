@@ -30,7 +30,7 @@ _PRELOADED = (
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite.pysqlite",
     "waitress.server",
-    *(f"store.{module.name}" for module in pkgutil.iter_modules([str(ROOT / "store")])),
+    *(module.name for module in pkgutil.walk_packages([str(ROOT / "store")], "store.")),
 )
 
 

@@ -1,0 +1,1 @@
+"""How the store speaks to other people's systems."""

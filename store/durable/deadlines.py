@@ -1,0 +1,104 @@
+"""Request deadlines: DBOS blocks until its database is back, and a request must not.
+
+Each request begins with a deadline, and calls DBOS through `promptly`. A call that takes too long is not
+undone; it goes on by itself, and since every command carries an idempotency key, a retry is safe.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from threading import BoundedSemaphore, Semaphore, Thread
+from typing import TypeVar
+
+from store.log_masking import mask
+
+T = TypeVar("T")
+
+PAGE_SECONDS = 2.0
+"""The longest that a page waits, for everything together."""
+JSON_SECONDS = 10.0
+"""The longest that a JSON route waits: then it answers 504 or 503, and may be asked again."""
+PAGE_EVENT_SECONDS = 0.5
+"""Of that, for a workflow's event. Most come in a tenth of it; for the others there is a page that waits."""
+JSON_EVENT_SECONDS = 7.5
+
+_MAX_LATE = 200
+_late = BoundedSemaphore(_MAX_LATE)
+_deadline: ContextVar[float] = ContextVar("deadline")
+_event_seconds: ContextVar[float] = ContextVar("event_seconds", default=PAGE_EVENT_SECONDS)
+_log = logging.getLogger("store")
+
+
+class TooSlow(Exception):
+    """The answer did not come in time. The work goes on; asking again is safe."""
+
+
+def begin(seconds: float, event_seconds: float) -> None:
+    """Say how long this request may wait, from now, and how much of that for an event."""
+    _deadline.set(time.monotonic() + seconds)
+    _event_seconds.set(event_seconds)
+
+
+def seconds_left() -> float:
+    """How long this request may still wait; `PAGE_SECONDS` outside of any request."""
+    return max(0.0, _deadline.get(time.monotonic() + PAGE_SECONDS) - time.monotonic())
+
+
+def seconds_for_an_event() -> float:
+    """How long to wait for a workflow's event, so that there is time left to say it did not come."""
+    return min(_event_seconds.get(), seconds_left())
+
+
+def promptly(call: Callable[[], T], seconds: float | None = None, *, among: Semaphore = _late) -> T:
+    """What `call` returns or raises, if it does so within `seconds`, or what the request has left.
+
+    `among` is how many calls of its kind may be under way: those for the database, unless it says others.
+    The call has a copy of the caller's context, so what it calls in turn has the same deadline.
+
+    Raises:
+        TooSlow: it did not, or too many earlier calls are still under way, or no thread is to be had.
+    """
+    if not among.acquire(blocking=False):
+        raise TooSlow("too many calls are under way")
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            _run_into(answer, call)
+        finally:
+            among.release()
+
+    # A thread of its own: one that is late must not keep others waiting behind it.
+    thread = Thread(target=copy_context().run, args=[run], name="promptly", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:  # no memory, or as many threads as the system allows
+        among.release()
+        raise TooSlow("no thread could be started") from error
+    try:
+        return answer.result(seconds_left() if seconds is None else seconds)
+    except FutureTimeout:
+        if answer.cancel():
+            raise TooSlow("no answer in time") from None
+        return answer.result()  # it came at the last moment, or it was the call that raised this
+
+
+def _run_into(answer: Future[T], call: Callable[[], T]) -> None:
+    """Give `answer` what the call returns or raises. An error that nobody waits for any more is logged."""
+    try:
+        found = call()
+    except BaseException as error:  # noqa: BLE001 - the caller raises it, whatever it is
+        try:
+            answer.set_exception(error)
+        except InvalidStateError:
+            first_line, *_ = str(error).splitlines() or [""]
+            _log.warning("a call failed after its deadline: %s: %s", type(error).__name__, mask(first_line))
+    else:
+        with suppress(InvalidStateError):  # nobody waits for it any more
+            answer.set_result(found)

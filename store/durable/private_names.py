@@ -1,0 +1,117 @@
+"""Private names of DBOS and of Python that the store reaches for, each with its reason, and nowhere else.
+
+Each is here because there is no public way. `tests/test_private_names.py` fails when one of them is gone,
+or has come to mean something else: look here first when a version moves.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures.thread
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from dbos import DBOS, _sys_db
+from dbos._serialization import DefaultSerializer
+from dbos._sys_db import SystemDatabase
+
+from store.log_masking import mask
+
+_log = logging.getLogger("store")
+
+
+class PickleRefused(Exception):
+    """A checkpoint is labelled as a pickle, and was not read."""
+
+
+def refuse_pickles() -> None:
+    """Have DBOS raise PickleRefused where it would unpickle, which runs whatever code the pickle names.
+
+    DBOS believes the label of each row, whatever serializer it is given, so whoever can write to the
+    checkpoints could run code here.
+    """
+
+    def refuse(cls: DefaultSerializer, serialized_data: str) -> NoReturn:  # noqa: ARG001 - DBOS's names
+        # Of the inputs of a workflow, DBOS itself names the workflow in its log.
+        _log.error(mask(f"a checkpoint read by workflow {DBOS.workflow_id} is labelled py_pickle: refused"))
+        raise PickleRefused(
+            "A checkpoint is labelled py_pickle and was not read, because this shop writes none: "
+            "find out who wrote it."
+        )
+
+    DefaultSerializer.deserialize = refuse  # type: ignore[method-assign]
+
+
+def look_for_messages_every(seconds: float) -> None:
+    """Have each workflow that waits for a message on Postgres look for it by itself this often.
+
+    What was sent while DBOS's listener had no connection, as in the second after Postgres came back, wakes
+    nobody. DBOS looks every minute, and has no setting for it.
+    """
+    SystemDatabase._notification_fallback_polling_interval = seconds  # noqa: SLF001
+
+
+class _ImpatientClock:
+    """The module `time`, except that `sleep` ends after so many seconds."""
+
+    def __init__(self, longest_seconds: float) -> None:
+        self._longest_seconds = longest_seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(min(seconds, self._longest_seconds))
+
+
+def retry_lost_databases_within(seconds: float) -> None:
+    """Have DBOS try a lost database again within so many seconds, where it would wait 1, 2, 4 … 60.
+
+    The pause is a default of a decorator, and no setting. What can be reached is the clock that the module
+    sleeps by; everything else that sleeps there does so for less.
+    """
+    vars(_sys_db)["time"] = _ImpatientClock(seconds)
+
+
+def poll_recovery_queue_every(dbos: DBOS, seconds: float, *, during: float) -> None:
+    """Have workflows that a crash interrupted taken up within `seconds`, in the first seconds of a process.
+
+    DBOS puts them on a queue of its own, at which it looks every second, the first time after one; it has no
+    setting for that.
+    """
+    queue = dbos._registry.get_internal_queue()  # noqa: SLF001
+    usual_seconds = queue._polling_interval_sec  # noqa: SLF001
+
+    def poll_every(seconds: float) -> None:
+        queue._polling_interval_sec = seconds  # noqa: SLF001
+
+    poll_every(seconds)
+    back_to_usual = threading.Timer(during, poll_every, [usual_seconds])
+    back_to_usual.daemon = True
+    back_to_usual.start()
+
+
+def before_threads_are_joined(call: Callable[[], None]) -> None:
+    """Have `call` called as the process ends, before Python waits for its threads.
+
+    The public `atexit` comes after that. Where a later Python has no such list, nothing is called.
+    """
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        register(call)  # last in, first out: so before the executor's own, which joins
+
+
+def do_not_join_workflow_threads() -> None:
+    """Let the process end while workflows wait in it; the next process goes on with them.
+
+    A shopper who is about to pay is a thread waiting in `recv`, and Python joins the threads of a
+    ThreadPoolExecutor before it ends, daemons or not: Ctrl+C, or a reload by `flask run --debug`, would wait
+    out the payment window. The executor is DBOS's own, so its threads are known by their name. Where a later
+    Python has no such list, the process ends later, and nothing worse happens.
+    """
+    joined = getattr(concurrent.futures.thread, "_threads_queues", {})
+    for thread in list(joined):
+        if thread.name.startswith("dbos-executor-"):
+            joined.pop(thread, None)

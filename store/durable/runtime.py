@@ -1,0 +1,194 @@
+"""DBOS in this process: how it is configured, launched, and left."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from flask import Flask, abort
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from store import sqlite_files
+from store.database import Databases, for_a_last_word
+from store.database_errors import DatabaseRefused
+from store.durable import executors, private_names, steps
+from store.durable.deadlines import promptly
+from store.log_masking import MaskWorkflowIds
+from store.process_value import ProcessValue
+from store.settings import Settings, is_sqlite
+
+APPLICATION_VERSION = "widget-store-2"
+"""Recovery takes up only workflows of its own version. It stays the same while running orders
+must be able to go on: a change to a workflow that an order may be in the middle of is made
+behind `DBOS.patch`, not by a new version, which would leave that order waiting for ever."""
+
+APPLICATION_NAME = "widget-store"
+EXECUTOR_ID = "local"
+"""At its launch, DBOS takes up what was left by whoever had the same executor id."""
+
+# On SQLite, DBOS looks for messages this often. Each look costs a read for every shopper who
+# is about to pay; 20 ms keeps Buy Now near-instant and a hundred of them affordable.
+_SQLITE_POLL_SECONDS = 0.02
+# On Postgres it is told, and gathers what it is told for this long: 1 ms halves Buy Now.
+_POSTGRES_GATHER_SECONDS = 0.001
+
+# Whoever waits for a message on Postgres looks for it themselves this often, too: what was sent while DBOS's
+# listener was without a connection, as in the second after Postgres came back, wakes nobody. DBOS has 60.
+_POSTGRES_LOOK_SECONDS = 5.0
+
+# DBOS tries a lost database again after 1, 2, 4 … 60 s. A minute is too long once it is back.
+_LONGEST_RETRY_PAUSE_SECONDS = 5.0
+
+GREETINGS = "greetings"
+"""The queue of those greetings that find others under way, and wait for their turn without a thread."""
+GREETINGS_AT_ONCE = 16
+MENDINGS = "mendings"
+"""The queue of workflows that are run again because they were stuck; see `reconciler`."""
+_QUEUE_POLL_SECONDS = 1.0
+
+_LAUNCH_SECONDS = 60.0
+_RECOVERY_POLL_SECONDS = 0.05
+_RECOVERY_SECONDS = 10.0
+_log = logging.getLogger("store")
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """What this process has launched."""
+
+    settings: Settings
+    generation: int
+    """Which of the shop's server processes this one is, from 1 up."""
+
+
+_launched: ProcessValue[_Launched] = ProcessValue("the launch of DBOS")
+_is_complete = threading.Event()
+_has_said_goodbye = threading.Event()
+
+
+def launch(
+    settings: Settings,
+    databases: Databases,
+    *,
+    before: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
+) -> None:
+    """Start DBOS in this process; it takes up every order that the last one left.
+
+    `before` is called when changes can be written and nothing runs yet; `after`, once workflows run.
+
+    Raises:
+        DatabaseRefused: another server has the SQLite file.
+    """
+    _take_sqlite_files(settings)
+    private_names.refuse_pickles()
+    config: DBOSConfig = {
+        "name": APPLICATION_NAME,
+        "application_version": APPLICATION_VERSION,
+        "executor_id": EXECUTOR_ID,
+        "system_database_url": settings.system_database_url,
+        "system_database_engine": databases.system,
+        "notification_listener_polling_interval_sec": _SQLITE_POLL_SECONDS,
+        "notification_coalesce_sec": _POSTGRES_GATHER_SECONDS,
+        # Checkpoints are data. JSON cannot run code when it is read back; a pickle can.
+        "serializer": DBOSPortableJSONSerializer(),
+        "log_level": "WARNING",
+    }
+    dbos = DBOS(config=config)
+    steps.bind(
+        SQLAlchemyDatasource.create(
+            settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
+        )
+    )
+    before()
+    _launched.set(_Launched(settings, executors.record_start(EXECUTOR_ID, os.getpid())))
+    private_names.look_for_messages_every(_POSTGRES_LOOK_SECONDS)
+    private_names.poll_recovery_queue_every(dbos, _RECOVERY_POLL_SECONDS, during=_RECOVERY_SECONDS)
+    private_names.retry_lost_databases_within(_LONGEST_RETRY_PAUSE_SECONDS)
+    for handler in logging.getLogger("dbos").handlers:
+        handler.addFilter(MaskWorkflowIds())
+    # In a daemon thread, because the threads that run workflows inherit that from it.
+    promptly(DBOS.launch, _LAUNCH_SECONDS)
+    DBOS.register_queue(
+        GREETINGS, worker_concurrency=GREETINGS_AT_ONCE, polling_interval_sec=_QUEUE_POLL_SECONDS
+    )
+    DBOS.register_queue(MENDINGS, polling_interval_sec=_QUEUE_POLL_SECONDS)
+    _is_complete.set()
+    after()
+
+
+def _take_sqlite_files(settings: Settings) -> None:
+    """Keep other servers from these files: each would take up the orders of the other as those of a crash."""
+    for variable, url in (
+        ("DBOS_DATABASE_URL", settings.database_url),
+        ("DBOS_SYSTEM_DATABASE_URL", settings.system_database_url),
+    ):
+        if not is_sqlite(url):
+            continue
+        try:
+            is_ours = sqlite_files.lock(Path(make_url(url).database or ""))
+        except OSError as error:
+            raise DatabaseRefused(
+                f"The SQLite file that {variable} names cannot be locked ({error.strerror}): "
+                "its folder must be on a disk of this machine that we may write to."
+            ) from error
+        if not is_ours:
+            raise DatabaseRefused(
+                f"Another server has the SQLite file that {variable} names: "
+                "stop it, name another file, or use Postgres for several servers."
+            )
+
+
+def is_launched() -> bool:
+    """Whether this process runs workflows."""
+    return _is_complete.is_set()
+
+
+def generation() -> int:
+    """Which of the shop's server processes this one is, from 1 up; 0 if it runs no workflows."""
+    return _launched().generation if _launched.is_set else 0
+
+
+def launch_at_first_request(app: Flask, launch: Callable[[], None]) -> None:
+    """Launch in a process that may never serve only once it does."""
+    lock = threading.Lock()
+
+    @app.before_request
+    def launch_once() -> None:
+        with lock:
+            if not is_launched():
+                try:
+                    launch()
+                except DatabaseRefused as refusal:
+                    abort(503, str(refusal))
+
+
+def say_goodbye() -> None:
+    """Record that this process was stopped in good order, if the database answers soon. Once."""
+    if not _launched.is_set or _has_said_goodbye.is_set():
+        return
+    _has_said_goodbye.set()
+    engine = for_a_last_word(_launched().settings)
+    try:
+        with Session(engine) as session, session.begin():
+            executors.record_stop(session, generation())
+    except DBAPIError as error:
+        # Then the next start takes it for a crash, which to the orders is the same.
+        _log.warning("could not record the stop: %s", str(error.orig).splitlines()[0])
+    finally:
+        engine.dispose()
+
+
+def _leave() -> None:
+    say_goodbye()
+    private_names.do_not_join_workflow_threads()
+
+
+private_names.before_threads_are_joined(_leave)

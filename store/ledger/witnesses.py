@@ -1,0 +1,166 @@
+"""The witnesses of an account: evidence that the store's own tables cannot give.
+
+There are two. DBOS keeps a workflow for each order, restock and greeting, with what it was started with and
+what it returned at its end: its receipt, a value of `outcomes`. And the online guestbook, somebody else's,
+has its own book. Whoever changes the store's tables by hand changes neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOSClient, DBOSPortableJSONSerializer, error
+from sqlalchemy.exc import DBAPIError
+
+from store.clients.guestbook import Signature
+from store.ledger import testimony
+from store.ledger.accounts import Account, Fault
+from store.reads.checkpoints import workflows_of
+from store.vocabulary import (
+    CHECKOUT,
+    GREETING,
+    RESTOCK,
+    Movement,
+    dispatch_id,
+)
+
+_LIVE_LOOKS = 200
+_KEPT = 10_000
+"""Receipts of `reserve` that are remembered: they never change."""
+TheirBook = Callable[[], tuple[Sequence[Signature], str]]
+"""The newest signatures of the online guestbook, or why it cannot be asked."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far the workflows were gone through, newest first."""
+
+    time: str | None
+    """That began at this time or before, ISO 8601; None for any time."""
+    offset: int
+    """So many of them were seen."""
+
+
+NEWEST = Place(None, 0)
+
+
+class WitnessAway(Exception):
+    """DBOS's checkpoints cannot be read now; the text is one sentence."""
+
+
+class Witnesses:
+    """DBOS and the online guestbook, asked about accounts."""
+
+    def __init__(self, system_reader: sa.Engine, their_book: TheirBook) -> None:
+        # It asks once: a page cannot wait for a database as long as a workflow can.
+        self._client = DBOSClient(
+            system_database_engine=system_reader,
+            serializer=DBOSPortableJSONSerializer(),
+            lazy=True,
+            retry_connection_errors=False,
+            observability_query_timeout_sec=0,  # the reader has its own
+        )
+        self._their_book = their_book
+        self._reserved: dict[tuple[str, int], Mapping[str, Any]] = {}
+
+    def testify(self, accounts: Mapping[str, Account]) -> list[Fault]:
+        """What they remember otherwise than the store has it.
+
+        Raises:
+            WitnessAway: the checkpoints cannot be read now.
+        """
+        with _away():
+            return list(self._testify(accounts))
+
+    def _testify(self, accounts: Mapping[str, Account]) -> Iterator[Fault]:
+        dispatches = [dispatch_id(key) for key, account in accounts.items() if account.orders]
+        workflows = self._workflows([*accounts, *dispatches])
+        theirs, _ = self._their_book()
+        looks = _LIVE_LOOKS
+        for key, account in accounts.items():
+            workflow = workflows.get(key)
+            receipt = testimony.receipt_of(account, workflow)
+            if (
+                workflow is not None
+                and workflow.name == CHECKOUT
+                and testimony.speaks(account, workflow)
+                and not receipt
+                and looks
+            ):
+                looks -= (key, workflow.created_at) not in self._reserved
+                receipt = self._reservation(workflow)
+            if account.orders:
+                yield from testimony.faults_of_order(
+                    account, workflow, workflows.get(dispatch_id(key)), receipt
+                )
+            elif account.of("greeting_requests") or account.of("greetings"):
+                yield from testimony.faults_of_greeting(account, workflow, theirs)
+            elif account.of("stock_movements", Movement.RESTOCK):
+                yield from testimony.faults_of_restock(account, workflow)
+            elif account.of("refusals"):
+                if workflow is None and not account.needs_no_witness:
+                    yield account.fault("witnesses", "is refused, and no workflow has refused it")
+            else:
+                yield from testimony.faults_of_nothing(account, workflow, receipt)
+
+    def next_keys(self, after: Place, size: int) -> tuple[list[str], Place]:
+        """The keys of the next `size` workflows, newest first, after a place; and the place then.
+
+        After the oldest comes `NEWEST` again.
+
+        Raises:
+            WitnessAway: the checkpoints cannot be read now.
+        """
+        with _away():
+            found = self._client.list_workflows(
+                name=[CHECKOUT, GREETING, RESTOCK],
+                end_time=after.time,
+                offset=after.offset,
+                sort_desc=True,
+                limit=size,
+                load_input=False,
+                load_output=False,
+            )
+        keys = [each.workflow_id for each in found]
+        if len(found) < size or found[-1].created_at is None:
+            return keys, NEWEST
+        # Several begin at the same time, which on SQLite is a whole second: the next look begins with that.
+        time = _iso(found[-1].created_at)
+        at_that_time = sum(each.created_at == found[-1].created_at for each in found)
+        return keys, Place(time, at_that_time + (after.offset if time == after.time else 0))
+
+    def begun_ms(self, ids: Iterable[str]) -> dict[str, int]:
+        """When the workflows of these ids began, in ms since 1970; those that there are."""
+        return {key: workflow.created_at or 0 for key, workflow in self._workflows(ids).items()}
+
+    def _workflows(self, ids: Iterable[str]) -> dict[str, Any]:
+        return workflows_of(self._client, ids, load_output=True)
+
+    def _reservation(self, workflow: Any) -> Mapping[str, Any]:
+        """What the first step of a checkout has returned, if that has; without its state."""
+        run = (workflow.workflow_id, workflow.created_at)
+        if run not in self._reserved:
+            for step in self._client.list_workflow_steps(workflow.workflow_id, limit=1):
+                if step["function_name"] == "reserve" and isinstance(step["output"], dict):
+                    while len(self._reserved) >= _KEPT:
+                        del self._reserved[next(iter(self._reserved))]
+                    # Without its state, which was that of the beginning.
+                    self._reserved[run] = {**step["output"], "status": None, "has_been_paid": False}
+        return self._reserved.get(run, {})
+
+
+@contextmanager
+def _away() -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, sa.exc.TimeoutError, error.DBOSQueryTimeoutError) as trouble:
+        raise WitnessAway("The checkpoints of the workflows cannot be read now.") from trouble
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,133 @@
+"""Reads of the guestbook: the two books, and how far one greeting has come between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOS
+
+from store.clients import guestbook
+from store.clients.guestbook import Signature
+from store.durable.deadlines import promptly
+from store.reads import timed
+from store.reads.checkpoints import Checkpoint, checkpoints_of
+from store.reads.shared import Background, Shared
+from store.vocabulary import SIGN_STEP, WAIT_STEP, GreetingOutcome, greeting_id
+
+_LINES = 6
+"""Of each book on its page."""
+_SIGNATURES = 100
+"""Of the online one that are looked through."""
+_STEPS = 20
+"""Of a greeting on its page, the newest: a guestbook that is away for long makes many."""
+_BOOKS_SECONDS = 0.5
+"""How old what a poll is shown may be: every watcher in that time is served by one look at each book."""
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """One visitor's greeting, as far as it has come."""
+
+    name: str
+    signature: int | None
+    """Its number in the online guestbook, once it has signed there."""
+    beats: int
+    """How many of the `GREETING_BEATS` between the two books it has waited."""
+    trouble: str
+    """Why the online guestbook has not signed, or never will, one sentence."""
+    outcome: GreetingOutcome | None
+    """How it ended; None while it is under way."""
+    history: list[Checkpoint]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.outcome is not None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is in our own book too."""
+        return self.outcome is GreetingOutcome.GREETED
+
+
+@dataclass(frozen=True)
+class Books:
+    """The newest lines of the two books, newest first; two belong together if their numbers are the same."""
+
+    online: list[Signature]
+    ours: list[Signature]
+    trouble: str
+    """Why the online guestbook cannot be shown, one sentence; nothing if it can."""
+
+
+class Greetings:
+    """Reads of greetings, and of the books that they are in."""
+
+    def __init__(self, reader: sa.Engine, guestbook_url: str) -> None:
+        self._reader, self._url = reader, guestbook_url
+        self._ours = Shared(self._read_ours, _BOOKS_SECONDS)
+        not_yet: tuple[list[Signature], str] = ([], "The guestbook has not answered yet.")
+        self._theirs = Background(self._read_theirs, _BOOKS_SECONDS, at_first=not_yet)
+
+    def books(self, beside: Greeting | None = None) -> Books:
+        """Both books; beside a greeting that is final, our own as it is since then."""
+        if beside is not None and beside.is_final:
+            self._ours.forget()
+        lines, trouble = self._theirs.get()
+        return Books(lines[:_LINES], self._ours.get(), trouble)
+
+    def theirs(self) -> tuple[list[Signature], str]:
+        """The newest lines of the online book, newest first; or none, and why it cannot be asked."""
+        return self._theirs.get()
+
+    def signature_of(self, name: str) -> int | None:
+        """The number of the newest signature of that name over there, if it is among the newest hundred."""
+        lines, _ = self._theirs.get()
+        return next((each.number for each in lines if each.name == name), None)
+
+    def find(self, key: str) -> Greeting | None:
+        """How far the greeting has come that this key has started; None if it has started none."""
+        workflow_id = greeting_id(key)
+        rows: list[Any] = self._rows(
+            "SELECT q.name, q.outcome, q.reason, g.signature FROM greeting_requests q"
+            " LEFT JOIN greetings g ON g.greeting_id = q.greeting_id WHERE q.greeting_id = :id",
+            id=workflow_id,
+        )
+        if not rows:
+            return None
+        steps = promptly(lambda: DBOS.list_workflow_steps(workflow_id))
+        asked = [each["output"] for each in steps if each["function_name"] == SIGN_STEP and each["output"]]
+        last: Any = asked[-1] if asked else {"signature": 0, "trouble": ""}
+        return Greeting(
+            name=rows[0].name,
+            signature=rows[0].signature or last["signature"] or None,
+            beats=sum(each["function_name"].startswith(WAIT_STEP) for each in steps),
+            trouble=rows[0].reason or last["trouble"],
+            outcome=GreetingOutcome(rows[0].outcome) if rows[0].outcome else None,
+            history=checkpoints_of(steps)[-_STEPS:],
+        )
+
+    def _read_ours(self) -> list[Signature]:
+        return [
+            Signature(row.signature, row.name)
+            for row in self._select(
+                "SELECT signature, name FROM greetings"
+                " ORDER BY recorded_at_ms DESC, greeting_id LIMIT :limit",
+                limit=_LINES,
+            )
+        ]
+
+    def _read_theirs(self) -> tuple[list[Signature], str]:
+        try:
+            return guestbook.newest(self._url, _SIGNATURES), ""
+        except guestbook.Unavailable as trouble:
+            return [], str(trouble)
+
+    def _rows(self, statement: str, **values: object) -> list[sa.Row[tuple[object, ...]]]:
+        return timed.read(lambda: self._select(statement, **values))
+
+    def _select(self, statement: str, **values: object) -> list[sa.Row[tuple[object, ...]]]:
+        with self._reader.connect() as connection:
+            return list(connection.execute(sa.text(statement), values))

@@ -1,0 +1,214 @@
+"""Reads of the shop: plain SELECTs into frozen records.
+
+Nothing here is a workflow step, so a page that polls writes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from store.reads import timed
+from store.reads.checkpoints import Checkpoint, as_time, list_checkpoints
+from store.reads.records import ORDER_COLUMNS, Board, Generation, Order, PaymentView, Product, Refund
+from store.reads.shared import Shared
+from store.vocabulary import PRODUCT_ID, PaymentState, dispatch_id
+
+BOARD_SECONDS = 0.2
+"""How old what a poll is shown may be: every watcher in that time is served by one SELECT."""
+LIST_LIMIT = 100
+"""The most orders that any list shows."""
+_LIVE_LIMIT = 1000
+"""The most moving orders that the board carries; one beyond them is read by itself."""
+
+
+CRASHES = """
+SELECT count(*) AS crashes FROM generations
+WHERE stopped_at_ms IS NULL
+  AND generation NOT IN (SELECT max(generation) FROM generations GROUP BY executor_id)
+"""
+"""The newest of each executor is the one that runs, or was stopped."""
+
+# One statement, so that the shelf and the orders are of the same moment. Each half of the
+# UNION walks an index.
+_BOARD = f"""
+WITH shown AS (
+    SELECT * FROM (SELECT * FROM orders ORDER BY order_id DESC LIMIT {LIST_LIMIT}) AS newest
+    UNION
+    SELECT * FROM (SELECT * FROM orders WHERE status IN ('pending', 'paid')
+                   ORDER BY order_id DESC LIMIT {_LIVE_LIMIT}) AS live
+)
+SELECT p.product_id AS shelf_product_id, p.name, p.description, p.price_cents, p.on_hand, {ORDER_COLUMNS}
+FROM products p LEFT JOIN shown o ON o.product_id = p.product_id
+WHERE p.product_id = {PRODUCT_ID}
+ORDER BY o.order_id DESC
+"""  # noqa: S608 - constants of ours, no input
+
+
+class Queries:
+    """Every read that a page or a JSON route makes."""
+
+    def __init__(self, reader: sa.Engine) -> None:
+        self._reader = reader
+        self._board = Shared(self._read_board, BOARD_SECONDS)
+
+    def board(self) -> Board:
+        """The shop, at most `BOARD_SECONDS` old, however many ask.
+
+        Raises:
+            TooSlow: the database does not answer.
+        """
+        return self._board.get()
+
+    def require_database(self) -> None:
+        """Return if the database has answered a moment ago, or does now.
+
+        For requests that write and read nothing first: they would wait for a workflow that waits, too.
+
+        Raises:
+            TooSlow: it does not answer.
+        """
+        self.board()
+
+    def forget_board(self) -> None:
+        """Have the next look read again, so that whoever has just changed something sees it."""
+        self._board.forget()
+
+    def _read_board(self) -> Board:
+        rows = self._select(_BOARD)  # `Shared` has set the limit
+        orders = [Order.of(row) for row in rows if row.order_id is not None]
+        shelf = rows[0]
+        return Board(
+            product=Product(
+                shelf.shelf_product_id, shelf.name, shelf.description, shelf.price_cents, shelf.on_hand
+            ),
+            newest=tuple(orders[:LIST_LIMIT]),
+            orders={order.payment_id: order for order in orders},
+        )
+
+    def watch(self, payment_id: str) -> PaymentView:
+        """A payment for a poll: from the board while it moves, by itself once it has left the board."""
+        order = self.board().orders.get(payment_id)
+        return PaymentView(order.state, order) if order is not None else self.payment(payment_id)
+
+    def payment(self, payment_id: str) -> PaymentView:
+        """What there is of a payment now, by one SELECT. RESERVING says only that there is nothing yet."""
+        [found] = self._rows(
+            f"SELECT {ORDER_COLUMNS}, r.refused_at_ms"  # noqa: S608 - ours
+            " FROM (SELECT CAST(:payment_id AS TEXT) AS payment_id) k"
+            " LEFT JOIN orders o ON o.payment_id = k.payment_id"
+            " LEFT JOIN refusals r ON r.payment_id = k.payment_id",
+            payment_id=payment_id,
+        )
+        if found.order_id is not None:
+            order = Order.of(found)
+            return PaymentView(order.state, order)
+        return PaymentView(
+            PaymentState.RESERVING if found.refused_at_ms is None else PaymentState.REFUSED, None
+        )
+
+    def find(self, payment_id: str) -> Order | None:
+        """The order of this payment id as it is now, or None."""
+        return self.payment(payment_id).order
+
+    def is_sold_out_for(self, payment_id: str) -> bool:
+        """Whether the shelf is empty, as the board shows it, and this payment has nothing of it yet."""
+        is_empty = not self.board().product.on_hand
+        return is_empty and self.payment(payment_id).state is PaymentState.RESERVING
+
+    def find_by_number(self, order_id: int) -> Order | None:
+        """The order of this number as it is now, or None."""
+        return self._one("o.order_id = :order_id", order_id=order_id)
+
+    def list_orders(self, *, before: int, limit: int) -> list[Order]:
+        """Orders numbered below `before`, newest first, at most `limit` of them."""
+        return [
+            Order.of(row)
+            for row in self._rows(
+                f"SELECT {ORDER_COLUMNS} FROM orders o WHERE o.order_id < :before"  # noqa: S608 - ours
+                " ORDER BY o.order_id DESC LIMIT :limit",
+                before=before,
+                limit=min(limit, LIST_LIMIT),
+            )
+        ]
+
+    def refund(self, payment_id: str) -> Refund | None:
+        """What was given back of an order's payment, if anything was."""
+        rows = self._rows(
+            "SELECT refund.amount_cents, charge.recorded_at_ms AS charged_at_ms,"
+            " refund.recorded_at_ms AS refunded_at_ms"
+            " FROM payments refund JOIN payments charge"
+            " ON charge.kind = 'charge' AND charge.payment_id = refund.payment_id"
+            " WHERE refund.kind = 'refund' AND refund.payment_id = :payment_id",
+            payment_id=payment_id,
+        )
+        return (
+            Refund(rows[0].amount_cents, as_time(rows[0].charged_at_ms), as_time(rows[0].refunded_at_ms))
+            if rows
+            else None
+        )
+
+    def generations(self, limit: int) -> list[Generation]:
+        """The newest server processes, newest first."""
+        return self._generations("TRUE", limit=limit)
+
+    def crashes_of(self, payment_id: str) -> list[Generation]:
+        """The server processes that found the order under way after a crash, oldest first."""
+        found = self._generations(
+            "g.generation IN (SELECT generation FROM recoveries WHERE payment_id = :payment_id)",
+            payment_id=payment_id,
+            limit=LIST_LIMIT,
+        )
+        return found[::-1]
+
+    def history(self, payment_id: str) -> list[Checkpoint | Generation]:
+        """What DBOS remembers of an order, with the crashes and mendings that came between, oldest first."""
+        return sorted(
+            [*list_checkpoints(payment_id), *self.crashes_of(payment_id), *self.mendings_of(payment_id)],
+            key=lambda entry: entry.at,
+        )
+
+    def mendings_of(self, payment_id: str) -> list[Checkpoint]:
+        """When the order was found stuck, and run again."""
+        return [
+            Checkpoint(f"found stuck and run again: {row.reason}", as_time(row.mended_at_ms))
+            for row in self._rows(
+                "SELECT reason, mended_at_ms FROM mendings WHERE workflow_id IN (:checkout, :dispatch)",
+                checkout=payment_id,
+                dispatch=dispatch_id(payment_id),
+            )
+        ]
+
+    def _generations(self, condition: str, **values: Any) -> list[Generation]:
+        return [
+            Generation(
+                number=row.generation,
+                pid=row.pid,
+                at=as_time(row.started_at_ms),
+                recovered=row.recovered,
+            )
+            for row in self._rows(
+                "SELECT g.generation, g.pid, g.started_at_ms,"  # noqa: S608 - ours
+                " (SELECT count(*) FROM recoveries r WHERE r.generation = g.generation) AS recovered"
+                f" FROM generations g WHERE {condition}"
+                " ORDER BY generation DESC LIMIT :limit",
+                **values,
+            )
+        ]
+
+    def crashes(self) -> int:
+        """How many server processes ended without being stopped, and had a successor."""
+        [found] = self._rows(CRASHES)
+        return int(found.crashes)
+
+    def _one(self, condition: str, **values: Any) -> Order | None:
+        rows = self._rows(f"SELECT {ORDER_COLUMNS} FROM orders o WHERE {condition}", **values)  # noqa: S608 - ours
+        return Order.of(rows[0]) if rows else None
+
+    def _rows(self, statement: str, **values: Any) -> list[Any]:
+        return timed.read(lambda: self._select(statement, **values))
+
+    def _select(self, statement: str, **values: Any) -> list[Any]:
+        with self._reader.connect() as connection:
+            return list(connection.execute(sa.text(statement), values))

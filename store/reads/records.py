@@ -1,0 +1,129 @@
+"""What the reads return: frozen records of the shop. Times are aware, in UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from store.reads.checkpoints import as_time
+from store.vocabulary import DISPATCH_TICKS, Outcome, PaymentState, Reason, Status
+
+ORDER_COLUMNS = (
+    "o.payment_id, o.order_id, o.product_id, o.price_cents AS order_price_cents, o.status, o.reason,"
+    " o.progress, o.created_at_ms, o.pay_by_ms, o.updated_at_ms,"
+    " CASE WHEN o.status = 'pending' THEN EXISTS"
+    " (SELECT 1 FROM payment_notices n WHERE n.payment_id = o.payment_id)"
+    " ELSE FALSE END AS is_heard"
+)
+"""Of an order `o`, in a SELECT whose rows `Order.of` reads."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """What is for sale."""
+
+    product_id: int
+    name: str
+    description: str
+    price_cents: int
+    on_hand: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """One order as it stands. Times are aware, in UTC."""
+
+    payment_id: str
+    order_id: int
+    product_id: int
+    price_cents: int
+    status: Status
+    reason: Reason | None
+    progress: int
+    created_at: datetime
+    pay_by: datetime
+    updated_at: datetime
+    is_heard: bool
+    """Whether word of its payment has come, whatever it says."""
+
+    @classmethod
+    def of(cls, row: Any) -> Order:
+        """The order in a row that has the columns of `ORDER_COLUMNS`."""
+        return cls(
+            payment_id=row.payment_id,
+            order_id=row.order_id,
+            product_id=row.product_id,
+            price_cents=row.order_price_cents,
+            status=Status(row.status),
+            reason=Reason(row.reason) if row.reason else None,
+            progress=row.progress,
+            created_at=as_time(row.created_at_ms),
+            pay_by=as_time(row.pay_by_ms),
+            updated_at=as_time(row.updated_at_ms),
+            is_heard=bool(row.is_heard),
+        )
+
+    @property
+    def state(self) -> PaymentState:
+        """Where the order stands, as a page shows it."""
+        if self.status is not Status.PENDING:
+            return PaymentState(self.status)
+        is_deciding = self.is_heard or self.pay_by <= datetime.now(UTC)
+        return PaymentState.SETTLING if is_deciding else PaymentState.AWAITING_PAYMENT
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the order will not change again."""
+        return self.status in {Status.DISPATCHED, Status.CANCELLED}
+
+    @property
+    def progress_remaining(self) -> int:
+        """Ticks still to come, `DISPATCH_TICKS` down to 0."""
+        return DISPATCH_TICKS - self.progress
+
+    def can_be_changed_by(self, outcome: Outcome) -> bool:
+        """Whether news of this outcome has to be acted on: it settles the order, or is late money."""
+        return self.status is Status.PENDING or (self.status is Status.CANCELLED and outcome is Outcome.PAID)
+
+    def ms_to_pay(self) -> int:
+        """Milliseconds left of the payment window; 0 once it has closed."""
+        return max(0, (self.pay_by - datetime.now(UTC)) // timedelta(milliseconds=1))
+
+
+@dataclass(frozen=True)
+class PaymentView:
+    """What there is of a payment: its order, or why there is none."""
+
+    state: PaymentState
+    order: Order | None
+
+
+@dataclass(frozen=True)
+class Board:
+    """The shop at one moment: the product, the newest orders, and every order that still moves."""
+
+    product: Product
+    newest: tuple[Order, ...]
+    orders: dict[str, Order]
+
+
+@dataclass(frozen=True)
+class Refund:
+    """Money that came too late and was given back. Times are aware, in UTC."""
+
+    amount_cents: int
+    charged_at: datetime
+    refunded_at: datetime
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One of the server processes that have run the shop, counted from 1. Times are aware, in UTC."""
+
+    number: int
+    pid: int
+    at: datetime
+    """When it started."""
+    recovered: int
+    """Orders that a crash of the one before it had left under way."""

@@ -1,0 +1,95 @@
+"""Shared reads: however many ask at the same time, one reads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from store.durable.deadlines import TooSlow
+from store.reads import timed
+
+T = TypeVar("T")
+
+
+class Shared(Generic[T]):
+    """What `read` returns, at most `seconds` old.
+
+    Whoever comes first after that time reads for everyone who comes meanwhile.
+    """
+
+    def __init__(self, read: Callable[[], T], seconds: float) -> None:
+        self._read, self._seconds = read, seconds
+        self._lock = threading.Lock()
+        # What was read and when, on the monotonic clock: replaced as one.
+        self._kept: tuple[T, float] | None = None
+        self._forgotten_at = 0.0
+
+    def get(self) -> T:
+        """The reading.
+
+        Raises:
+            TooSlow: the database does not answer, or has not yet answered whoever came first.
+        """
+        arrived_at = time.monotonic()
+        fresh = self._fresh()
+        if fresh is not None:
+            return fresh[0]
+        if not self._lock.acquire(timeout=timed.seconds_for_a_turn()):
+            raise TooSlow("somebody else is still reading this")
+        try:
+            fresh = self._fresh()
+            # Read while we waited for it, it is new enough for us, however long the reading took.
+            if fresh is None and self._kept is not None and self._kept[1] >= arrived_at:
+                fresh = self._kept
+            if fresh is None:
+                read_at = time.monotonic()  # before the reading: what is committed later is not in it
+                fresh = self._kept = timed.read(self._read), read_at
+            return fresh[0]
+        finally:
+            self._lock.release()
+
+    def forget(self) -> None:
+        """Have the next one read again, so that whoever has just changed something sees it."""
+        self._forgotten_at = time.monotonic()
+
+    def _fresh(self) -> tuple[T, float] | None:
+        kept = self._kept
+        if kept is None or kept[1] < self._forgotten_at:
+            return None
+        return kept if time.monotonic() - kept[1] < self._seconds else None
+
+
+class Background(Generic[T]):
+    """What `read` returned last, read again in the background once it is `seconds` old.
+
+    For what somebody else's system says: whoever asks waits for it a moment at most. `read` raises nothing.
+    """
+
+    _MOMENT_SECONDS = 0.25
+
+    def __init__(self, read: Callable[[], T], seconds: float, at_first: T) -> None:
+        self._read, self._seconds = read, seconds
+        self._lock = threading.Lock()
+        self._kept, self._read_at = at_first, float("-inf")
+        self._is_idle = threading.Event()
+        self._is_idle.set()
+
+    def get(self) -> T:
+        """The reading; an older one, or `at_first`, while a new one takes its time."""
+        with self._lock:
+            is_old = time.monotonic() - self._read_at >= self._seconds
+            if is_old and self._is_idle.is_set():
+                self._is_idle.clear()
+                threading.Thread(target=self._renew, name="background", daemon=True).start()
+        if is_old:
+            self._is_idle.wait(self._MOMENT_SECONDS)
+        return self._kept
+
+    def _renew(self) -> None:
+        try:
+            self._kept = self._read()
+        finally:
+            self._read_at = time.monotonic()
+            self._is_idle.set()

@@ -1,0 +1,70 @@
+"""Time limits on reads: a request is answered soon, or told that the database does not answer.
+
+A database that hangs gives no answer and no error, and the timeouts that it keeps itself hang with it. So
+each read has a thread of its own, and after a while the request goes on without it. Once a read has had no
+answer, all others are refused at once but for one at a time, until one is answered. So a database that
+hangs costs each visitor a moment at most, and the store no more threads than were reading when it began.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import BoundedSemaphore
+from typing import TypeVar
+
+from store.durable.deadlines import PAGE_SECONDS, TooSlow, promptly, seconds_left
+
+T = TypeVar("T")
+
+_ENOUGH_SECONDS = PAGE_SECONDS / 2
+"""A read that had less time than this, because its request had used up the rest, tells nothing."""
+_reads = BoundedSemaphore(400)
+"""How many may be under way: more than there are threads that answer requests, unless somebody sets many."""
+_scout = BoundedSemaphore(1)
+"""While the database is silent: one, which finds out whether it still is."""
+_SCOUT_SECONDS = 0.25
+"""How long its request waits for it: it may have waited for a thread before."""
+
+
+class _Database:
+    """What is known of it. One for each process, as is the database that its requests read."""
+
+    is_silent = False
+    """Whether a read had no answer, and none has had one since."""
+    answered_at = float("-inf")
+    """When a read was last answered, on the monotonic clock."""
+
+
+def read(call: Callable[[], T]) -> T:
+    """What `call` reads, if the database answers in the time that this request has, and a page's at most.
+
+    Raises:
+        TooSlow: it does not, or has not answered others before.
+    """
+
+    def look() -> T:
+        found = call()
+        _Database.answered_at = time.monotonic()
+        _Database.is_silent = False
+        return found
+
+    began_at = time.monotonic()
+    try:
+        if _Database.is_silent:
+            return promptly(look, min(_most_seconds(), _SCOUT_SECONDS), among=_scout)
+        return promptly(look, _most_seconds(), among=_reads)
+    except TooSlow as late:
+        if _Database.answered_at < began_at < time.monotonic() - _ENOUGH_SECONDS:
+            _Database.is_silent = True
+        raise TooSlow("the database does not answer") from late
+
+
+def seconds_for_a_turn() -> float:
+    """How long to wait for somebody else who reads the same: not at all while the database is silent."""
+    return 0.0 if _Database.is_silent else _most_seconds()
+
+
+def _most_seconds() -> float:
+    """How long this request may still wait for a read."""
+    return min(seconds_left(), PAGE_SECONDS)

@@ -1,0 +1,200 @@
+"""Finds stuck work: orders, payments and greetings beside their workflows.
+
+It reads, and changes nothing. What only waits for its turn, or catches up after an outage, is late and not
+stuck: see `Terms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOSClient
+
+from store.durable.steps import now_ms
+from store.reads.checkpoints import workflows_of
+from store.repair import lost_work
+from store.repair.stuck_work import MARGIN_MS, Stuck, Terms, outcome_heard
+from store.vocabulary import CHECKOUT, DISPATCH, GREETING, dispatch_id
+
+_STEPS = {
+    CHECKOUT: {"reserve", "settle", DISPATCH, "DBOS.setEvent", "DBOS.recv", "DBOS.sleep"},
+    DISPATCH: {f"tick {tick}" for tick in range(1, 11)},
+}
+"""The names of the checkpoints that each workflow can have, as its code is now."""
+
+
+def find(store: sa.Connection, client: DBOSClient, terms: Terms, *, sweep: bool) -> Iterator[Stuck]:
+    """Everything that is stuck. `sweep` looks at all that DBOS knows of, too: see `lost`."""
+    seen: set[str] = set()
+    for each in (
+        *_live_orders(store, client, terms),
+        *_money_owed(store, terms),
+        *_greetings(store, client, terms),
+        *(lost_work.find(store, client) if sweep else ()),
+    ):
+        if each.workflow_id not in seen:
+            seen.add(each.workflow_id)
+            yield each
+
+
+# --- orders that should move ---------------------------------------------------------------------------
+
+_LIVE = """
+SELECT o.payment_id, o.order_id, o.status, o.updated_at_ms, o.pay_by_ms, h.client,
+    (SELECT min(received_at_ms) FROM payment_notices n WHERE n.payment_id = o.payment_id) AS heard_at_ms,
+    (SELECT count(*) FROM mendings m WHERE m.workflow_id = o.payment_id
+        OR m.workflow_id = o.payment_id || '.dispatch') AS tries
+FROM orders o LEFT JOIN holds h ON h.payment_id = o.payment_id
+WHERE o.status IN ('pending', 'paid') ORDER BY o.order_id
+"""
+
+
+def _live_orders(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iterator[Stuck]:
+    orders = store.execute(sa.text(_LIVE)).all()
+    ids = [each for order in orders for each in (order.payment_id, dispatch_id(order.payment_id))]
+    known = workflows_of(client, ids)
+    # Read again: what was under way when it was first read may have ended since.
+    still = {order.payment_id: order.status for order in store.execute(sa.text(_LIVE))}
+    for order in orders:
+        if still.get(order.payment_id) != order.status:
+            continue
+        is_paid = order.status == "paid"
+        workflow_id = dispatch_id(order.payment_id) if is_paid else order.payment_id
+        workflow = known.get(workflow_id)
+        due_ms = (
+            order.updated_at_ms + terms.tick_ms
+            if is_paid
+            else min(order.pay_by_ms, order.heard_at_ms or order.pay_by_ms)
+        )
+        is_late = due_ms < terms.late_before_ms
+        if is_paid and workflow is None and _is_alive(known.get(order.payment_id)) and not is_late:
+            continue  # its checkout is about to start the dispatch
+        why = _why(client, workflow, terms, is_late=is_late)
+        if why is not None:
+            yield Stuck(
+                workflow_id=workflow_id,
+                outcome=None if is_paid else outcome_heard(client, order.payment_id),
+                workflow_name=DISPATCH if is_paid else CHECKOUT,
+                arguments=(order.payment_id, order.updated_at_ms if is_paid else order.client),
+                order_id=order.order_id,
+                subject=f"order {order.order_id}",
+                since_ms=min(due_ms, now_ms()),
+                why=why,
+                detail=_error(client, workflow),
+                tries=order.tries,
+                with_it=() if is_paid else (dispatch_id(order.payment_id),),
+            )
+
+
+def _why(client: DBOSClient, workflow: Any, terms: Terms, *, is_late: bool) -> str | None:
+    """Why a workflow that has not done its work never will, one sentence; None if it may."""
+    if workflow is None:
+        return "Its checkpoints are gone."
+    is_alive = _is_alive(workflow)
+    if is_alive and workflow.app_version not in {None, terms.version}:
+        return f"Its workflow is of another version of the shop ({workflow.app_version}), which nobody runs."
+    if is_alive and not is_late:
+        return None
+    strange = _strange_step(client, workflow)
+    if strange is not None:
+        return f"Its workflow has a checkpoint, {strange!r}, that the code of today cannot have made."
+    if not is_alive:
+        return f"Its workflow ended ({workflow.status}) before its work was done."
+    return "Its workflow is under way and does not move: the log of the server may say why."
+
+
+def _is_alive(workflow: Any) -> bool:
+    return workflow is not None and workflow.status in {"PENDING", "ENQUEUED", "DELAYED"}
+
+
+def _error(client: DBOSClient, workflow: Any) -> str:
+    """The first line of the error that a workflow has ended with; nothing if it has not."""
+    if workflow is None or workflow.status != "ERROR":
+        return ""
+    found = client.list_workflows(workflow_ids=[workflow.workflow_id], load_input=False)
+    lines = str(found[0].error or "").splitlines() if found else []
+    return lines[0][:200] if lines else ""
+
+
+def _strange_step(client: DBOSClient, workflow: Any) -> str | None:
+    possible = _STEPS.get(workflow.name, set())
+    steps = client.list_workflow_steps(workflow.workflow_id, load_output=False) if possible else []
+    return next((step["function_name"] for step in steps if step["function_name"] not in possible), None)
+
+
+# --- payments --------------------------------------------------------------------------------------
+
+_OWED = """
+SELECT n.payment_id, o.order_id, n.received_at_ms,
+    (SELECT count(*) FROM mendings m WHERE m.workflow_id = n.payment_id) AS tries
+FROM payment_notices n
+LEFT JOIN orders o ON o.payment_id = n.payment_id
+WHERE n.outcome = 'paid' AND n.received_at_ms < :late_before_ms
+  AND (o.payment_id IS NULL OR (o.status = 'cancelled' AND NOT EXISTS
+    (SELECT 1 FROM payments p WHERE p.payment_id = n.payment_id AND p.kind = 'refund')))
+ORDER BY n.received_at_ms LIMIT 1000
+"""
+
+
+def _money_owed(store: sa.Connection, terms: Terms) -> Iterator[Stuck]:
+    for notice in store.execute(sa.text(_OWED), {"late_before_ms": terms.late_before_ms}):
+        has_order = notice.order_id is not None
+        yield Stuck(
+            workflow_id=notice.payment_id,
+            workflow_name=CHECKOUT,
+            arguments=(notice.payment_id, None),
+            order_id=notice.order_id,
+            subject=f"the payment of order {notice.order_id}" if has_order else "a payment without an order",
+            since_ms=notice.received_at_ms,
+            why="It was paid after it was cancelled, and not refunded."
+            if has_order
+            else "It was paid, and there is no order for it.",
+            tries=notice.tries,
+            with_it=(dispatch_id(notice.payment_id),),
+        )
+
+
+# --- greetings ---------------------------------------------------------------------------------------
+
+_OPEN = """
+SELECT q.greeting_id, q.name, q.give_up_at_ms, g.signature,
+    (SELECT count(*) FROM mendings m WHERE m.workflow_id = q.greeting_id) AS tries
+FROM greeting_requests q LEFT JOIN greetings g ON g.greeting_id = q.greeting_id
+WHERE q.outcome IS NULL ORDER BY q.asked_at_ms LIMIT 1000
+"""
+_UNASKED = """
+SELECT g.greeting_id, g.name, g.recorded_at_ms AS give_up_at_ms, g.signature,
+    (SELECT count(*) FROM mendings m WHERE m.workflow_id = g.greeting_id) AS tries
+FROM greetings g LEFT JOIN greeting_requests q ON q.greeting_id = g.greeting_id
+WHERE q.greeting_id IS NULL LIMIT 1000
+"""
+
+
+def _greetings(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iterator[Stuck]:
+    requests = [*store.execute(sa.text(_OPEN)), *store.execute(sa.text(_UNASKED))]
+    known = workflows_of(client, (request.greeting_id for request in requests))
+    still_open = {
+        row.greeting_id for row in [*store.execute(sa.text(_OPEN)), *store.execute(sa.text(_UNASKED))]
+    }
+    for request in requests:
+        if request.greeting_id not in still_open:
+            continue
+        workflow = known.get(request.greeting_id)
+        # Just asked for, its workflow is started next.
+        is_late = request.give_up_at_ms + 60_000 < terms.late_before_ms
+        is_new = workflow is None and terms.calm_ms < MARGIN_MS
+        why = None if is_new else _why(client, workflow, terms, is_late=is_late)
+        if why is not None:
+            yield Stuck(
+                workflow_id=request.greeting_id,
+                workflow_name=GREETING,
+                arguments=(request.greeting_id, request.name),
+                order_id=None,
+                subject="a greeting",
+                since_ms=min(request.give_up_at_ms, now_ms()),
+                why=why,
+                detail=_error(client, workflow),
+                tries=request.tries,
+            )

@@ -1,0 +1,162 @@
+"""Runs stuck workflows again.
+
+A round compares orders, payments and greetings with their workflows, every `STORE_RECONCILE_SECONDS`. What
+is stuck is mended by the rule of `workflows.py`: its workflow is run again from its first line, under the
+same id. DBOS forgets the old run (`delete_workflows`), whose ownership token is gone with it, so that a
+thread of it that still lives is stopped at its next checkpoint; then the workflow is enqueued anew. A crash
+between the two leaves a workflow that is missing, which the next round finds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOSClient, DBOSPortableJSONSerializer
+from sqlalchemy import event
+
+from store import workflows
+from store.database import Databases
+from store.database_errors import passes
+from store.durable import executors, runtime
+from store.log_masking import mask
+from store.repair import finder
+from store.repair.stuck_work import Stuck, Terms
+from store.settings import Settings, is_sqlite
+from store.vocabulary import GREETING, Outcome
+
+_FIRST_ROUND_SECONDS = 1.0
+_SWEEP_AFTER_SECONDS = 5.0
+"""Until then, workflows that a crash has interrupted come back by themselves, and read their messages."""
+_TRIES = 3
+"""Of one workflow since this process began; then a person has to look."""
+_PAUSE_SECONDS = 30.0
+"""After the first try; doubled with each."""
+_LOCK = 0x4D454E44
+"""Any number, the same in every process: one of them mends at a time."""
+_log = logging.getLogger("store")
+
+
+@dataclass
+class _Tries:
+    count: int = 0
+    next_at: float = 0.0
+    """On the monotonic clock."""
+
+
+def client_of(settings: Settings, engine: sa.Engine | None = None) -> DBOSClient:
+    """A client of the checkpoints, beside whoever runs the workflows; with an `engine`, one that waits."""
+    return DBOSClient(
+        system_database_url=settings.system_database_url,
+        system_database_engine=engine,
+        serializer=DBOSPortableJSONSerializer(),
+        application_name=runtime.APPLICATION_NAME,
+        lazy=True,
+        retry_connection_errors=engine is not None,
+    )
+
+
+class Reconciler:
+    """Looks for stuck work in one shop, and mends it."""
+
+    def __init__(self, settings: Settings, databases: Databases) -> None:
+        self._settings, self._databases = settings, databases
+        self._found: tuple[Stuck, ...] = ()
+        self._tries: dict[str, _Tries] = {}
+        self._calm_since = time.monotonic()
+        self._swept = False
+        for engine in (databases.store, databases.system):
+            event.listen(engine, "handle_error", self._note_trouble)
+
+    def start(self) -> None:
+        """Begin the rounds, in a thread that ends with the process. Once workflows run."""
+        if self._settings.reconcile_seconds:
+            threading.Thread(target=self._go_round, name="reconciler", daemon=True).start()
+
+    def found(self) -> tuple[Stuck, ...]:
+        """What the last round has found and not yet seen mended."""
+        return self._found
+
+    def count(self) -> int:
+        """How much that is."""
+        return len(self._found)
+
+    def _note_trouble(self, context: sa.ExceptionContext) -> None:
+        """A full disk and a read-only database let a round read, and keep workflows from moving."""
+        if context.is_disconnect or passes(context.original_exception):
+            self._calm_since = time.monotonic()
+
+    def _go_round(self) -> None:
+        client = client_of(self._settings, self._databases.system)
+        pause_seconds = _FIRST_ROUND_SECONDS
+        while True:
+            asleep_at = time.monotonic()
+            time.sleep(pause_seconds)
+            if time.monotonic() - asleep_at > 2 * pause_seconds + 1:  # the machine slept, or we were stopped
+                self._calm_since = time.monotonic()
+            pause_seconds = self._settings.reconcile_seconds
+            if not self._swept:
+                pause_seconds = min(pause_seconds, _SWEEP_AFTER_SECONDS)
+            try:
+                self._round(client)
+            except Exception as trouble:  # noqa: BLE001 - whatever it was, this round is not the last
+                # What is late now may be late because of that.
+                self._calm_since = time.monotonic()
+                _log.warning("nothing was reconciled: %s", mask(f"{type(trouble).__name__}: {trouble}"))
+
+    def _round(self, client: DBOSClient) -> None:
+        with self._databases.reader.connect() as connection:
+            if not is_sqlite(self._settings.database_url):
+                # Of the session: whoever dies over it lets it go.
+                mine = connection.execute(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
+                if not mine.scalar():
+                    return
+            try:
+                calm_ms = int((time.monotonic() - self._calm_since) * 1000)
+                terms = Terms(
+                    calm_ms, round(self._settings.dispatch_tick_seconds * 1000), runtime.APPLICATION_VERSION
+                )
+                sweep = not self._swept and calm_ms > _SWEEP_AFTER_SECONDS * 1000
+                self._found = tuple(finder.find(connection, client, terms, sweep=sweep))
+                self._swept = self._swept or (sweep and not self._found)
+                for each in self._found:
+                    self._mend_in_turn(client, each)
+            finally:
+                if not is_sqlite(self._settings.database_url):
+                    connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+
+    def _mend_in_turn(self, client: DBOSClient, each: Stuck) -> None:
+        tries = self._tries.setdefault(each.workflow_id, _Tries())
+        if tries.count >= _TRIES or time.monotonic() < tries.next_at:
+            return
+        tries.next_at = time.monotonic() + _PAUSE_SECONDS * 2**tries.count
+        tries.count += 1
+        attempt = mend(client, each)
+        _log.warning("found %s stuck and ran it again (%s): %s", each.subject, attempt, each.why)
+
+
+def mend(client: DBOSClient, each: Stuck) -> int:
+    """Run a stuck workflow again from its first line; which try that is of all that were ever made."""
+    attempt = executors.record_mending(each.workflow_id, each.why)
+    arguments = each.arguments
+    if each.outcome is not None:
+        # What its checkpoints knew of the payment decides again. It is written down, should this process die
+        # before the workflow is enqueued; and stays in the checkpoints, should the store be restored again.
+        workflows.record_notice(each.workflow_id, Outcome(each.outcome))
+        arguments = (*arguments, each.outcome)
+    if each.workflow_name == GREETING:
+        # From here on the store knows of it, should this process die before it is enqueued.
+        workflows.ask_again_for_greeting(*each.arguments)
+    client.delete_workflows([each.workflow_id, *each.with_it])
+    options: Any = {
+        "workflow_name": each.workflow_name,
+        "queue_name": runtime.MENDINGS,
+        "workflow_id": each.workflow_id,
+        "app_version": runtime.APPLICATION_VERSION,
+    }
+    client.enqueue(options, *arguments)
+    return attempt

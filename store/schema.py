@@ -1,0 +1,134 @@
+"""The schema: makes the databases where they are missing, and brings the tables to this version."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from store.database import CONNECT_SECONDS, Databases, make_engines
+from store.database_errors import DatabaseAway, DatabaseRefused, first_line, may_come_back
+from store.settings import ROOT, Settings, is_sqlite
+from store.sqlite_files import make_private
+
+SCHEMA_VERSION = 2
+_SCHEMA = ROOT / "schema.sql"
+_SCHEMA_LOCK = 0x57494447
+"""Any number, the same in every process: two that start together must not both create tables."""
+
+
+def connect(settings: Settings) -> Databases:
+    """Open both databases and apply `schema.sql`.
+
+    Raises:
+        DatabaseRefused: they cannot be reached, created or used by this version.
+    """
+    databases = make_engines(settings)
+    prepare(databases, settings)
+    return databases
+
+
+def prepare(databases: Databases, settings: Settings) -> None:
+    """Make both databases where they are missing, and apply `schema.sql`; may be tried again.
+
+    Raises:
+        DatabaseAway: they cannot be reached or created, which may pass.
+        DatabaseRefused: they cannot be used by this version.
+    """
+    for variable, url in (
+        ("DBOS_DATABASE_URL", settings.database_url),
+        ("DBOS_SYSTEM_DATABASE_URL", settings.system_database_url),
+    ):
+        try:
+            _make_place(url)
+        except (OSError, psycopg.Error) as error:
+            raise DatabaseAway(
+                f"The database that {variable} names cannot be opened or created: {first_line(error)}."
+            ) from error
+    with _naming("DBOS_DATABASE_URL"):
+        _apply_schema(databases.store)
+    with _naming("DBOS_SYSTEM_DATABASE_URL"):
+        databases.system.connect().close()
+
+
+@contextmanager
+def _naming(variable: str) -> Iterator[None]:
+    """Refuse a database that cannot be used, by the name of its setting."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error, psycopg.Error) as error:
+        # `_apply_schema` speaks to the drivers themselves, too.
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        refused = DatabaseAway if may_come_back(cause) else DatabaseRefused
+        raise refused(f"The database that {variable} names cannot be used: {first_line(cause)}.") from error
+
+
+def _apply_schema(engine: sa.Engine) -> None:
+    """Bring the store's tables to `SCHEMA_VERSION`, refusing those of a newer shop."""
+    script = _SCHEMA.read_text(encoding="utf-8")
+    with engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        if isinstance(raw, sqlite3.Connection):
+            _refuse_newer(connection)
+            # executescript() knows nothing of the driver's transactions, so the script opens its own.
+            raw.executescript(f"BEGIN IMMEDIATE;\n{script}\nCOMMIT;")
+        else:
+            with connection.begin():
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
+                _refuse_newer(connection)
+                raw.execute(script)
+
+
+def _refuse_newer(connection: sa.Connection) -> None:
+    if not sa.inspect(connection).has_table("schema_version"):
+        return
+    found = connection.execute(sa.text("SELECT version FROM schema_version")).scalar()
+    if found is not None and found > SCHEMA_VERSION:
+        raise DatabaseRefused(
+            f"The database is of version {found} and this shop knows version {SCHEMA_VERSION}: "
+            "start the newer shop, or name another database in DBOS_DATABASE_URL."
+        )
+
+
+def _make_place(url: str) -> None:
+    """Make a SQLite file and its folder, or the Postgres database if the server lets us."""
+    parsed = sa.make_url(url)
+    if is_sqlite(url):
+        make_private(Path(parsed.database or ""))
+        return
+    address = parsed.set(drivername="postgresql")
+    try:
+        _try_postgres(address)
+    except psycopg.errors.ConnectionTimeout:
+        raise  # neither will another database of that server answer
+    except psycopg.OperationalError as error:
+        try:
+            server = psycopg.connect(
+                address.set(database="postgres").render_as_string(hide_password=False),
+                connect_timeout=CONNECT_SECONDS,
+                autocommit=True,
+            )
+        except psycopg.OperationalError:
+            raise error from None  # it is not the database that is missing
+        with server:
+            _create_if_missing(server, parsed.database or "")
+        _try_postgres(address)  # if it was something else, this says what
+
+
+def _try_postgres(address: sa.URL) -> None:
+    psycopg.connect(address.render_as_string(hide_password=False), connect_timeout=CONNECT_SECONDS).close()
+
+
+def _create_if_missing(server: psycopg.Connection[Any], name: str) -> None:
+    # Asked, because the words of a refusal are in the server's own language.
+    if server.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+        return
+    # Unless another process that starts now was first.
+    with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+        server.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))

@@ -1,0 +1,243 @@
+"""One server process: waitress, its limits, and how it stops."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from waitress.channel import HTTPChannel
+from waitress.server import TcpWSGIServer
+
+from store import client_addresses
+from store.serving.thread_pools import Kind, KindOf, Pools
+from store.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+_log = logging.getLogger("store")
+_CONNECTIONS = 2000
+_SPARE_SHARE = 40
+"""One in so many is kept free by closing idle ones, so that whoever comes next is let in."""
+_REFUSALS_AT_ONCE = 50
+_ACCEPTED_AT_ONCE = 20
+"""Fewer than are kept free."""
+_WARNING_SECONDS = 60
+_IDLE_SECONDS = 30
+"""A connection that says nothing for this long is closed; browsers open another when they need it.
+So is one whose request is not whole this long after its first byte."""
+_MAX_HEADER_BYTES = 32 * 1024
+_STOP_SECONDS = 1.5
+"""After this long, requests that are still being answered are left, and their shoppers ask again."""
+_MAX_BODY_BYTES = 1024 * 1024
+"""Far beyond the limit of the shop, which explains itself; this one only hangs up on floods."""
+
+
+def stop_on_signals(goodbye: Callable[[], None]) -> None:
+    """End the process on SIGTERM and Ctrl+C: in good order, or after two seconds without it.
+
+    What is not finished by then is taken up by the next start. `goodbye` is said either way.
+    """
+
+    def leave() -> None:
+        goodbye()
+        os._exit(0)
+
+    def stop(_signal: int, _frame: object) -> NoReturn:
+        deadline = threading.Timer(_STOP_SECONDS, leave)
+        deadline.daemon = True
+        deadline.start()
+        raise SystemExit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+class _Connections:
+    """How many connections each client has open. A client is an address, or a /64 of IPv6."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open: Counter[str] = Counter()
+        # Connections are opened by the thread that reads; nearly all are closed by it, but not all.
+        self._lock = threading.Lock()
+        self._warned_at = float("-inf")
+
+    def admits(self, host: str) -> bool:
+        """Whether that address may open another one. A proxy of ours always may: it is many clients."""
+        limit = self._settings.connections_per_client
+        client = self.client_at(host)
+        if not limit or client is None or self._open[client] < limit:
+            return True
+        if time.monotonic() - self._warned_at > _WARNING_SECONDS:
+            self._warned_at = time.monotonic()
+            _log.warning("%s has %d connections: STORE_CONNECTIONS_PER_CLIENT allows no more", host, limit)
+        return False
+
+    def client_at(self, host: str) -> str | None:
+        """Whom a connection counts for; None for a proxy of ours."""
+        address = client_addresses.parse_address(host)
+        return None if self._settings.is_trusted_proxy(address) else client_addresses.client_at(address)
+
+    def add(self, client: str | None, change: int) -> None:
+        """Count a connection that was opened (1) or closed (-1)."""
+        if client is not None:
+            with self._lock:
+                self._open[client] += change
+                if not self._open[client]:
+                    del self._open[client]
+
+    def of(self, client: str | None) -> int:
+        """How many that client has; none for a proxy of ours."""
+        return self._open[client] if client is not None else 0
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+    """A connection. It counts for its client; and it is idle from the first byte of a request on.
+
+    Until the request is whole, that is. Waitress reads without a thread, so that slow clients cost no
+    answers; but it counts each byte as a sign of life, and whoever sent one now and then would keep
+    their connection for ever.
+    """
+
+    request: object
+    requests: list[object]
+    last_activity: float
+    will_close: bool
+    server: _Server
+
+    def __init__(
+        self, server: _Server, sock: socket.socket, addr: tuple[Any, ...], *others: Any, **map_: Any
+    ):
+        self.client = server.connections.client_at(addr[0])
+        self._is_counted = False
+        super().__init__(server, sock, addr, *others, **map_)
+
+    def add_channel(self, map: object = None) -> None:  # noqa: A002 - as waitress calls it
+        super().add_channel(map)
+        self._is_counted = True
+        self.server.connections.add(self.client, 1)
+
+    def del_channel(self, map: object = None) -> None:  # noqa: A002 - as waitress calls it
+        super().del_channel(map)
+        if self._is_counted:  # it may be called again
+            self._is_counted = False
+            self.server.connections.add(self.client, -1)
+
+    def handle_read(self) -> None:
+        half, since = self.request, self.last_activity
+        super().handle_read()
+        if half is not None and self.request is half:
+            self.last_activity = since
+
+
+class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
+    """Waitress, on which no client can have every connection, and idle ones make room for new ones.
+
+    Left to itself, it stops listening when all are taken, until one has been idle for long enough.
+    """
+
+    channel_class = _Channel
+    active_channels: dict[int, _Channel]
+
+    def __init__(self, app: WSGIApplication, settings: Settings, listener: socket.socket, **adjustments: Any):
+        self.connections = _Connections(settings)
+        self._has_accepted = False
+        limit: int = adjustments["connection_limit"]
+        self._most = limit - limit // _SPARE_SHARE
+        where = (listener.family, listener.type, listener.proto, listener.getsockname())
+        super().__init__(
+            app, _sock=listener, sockinfo=where, bind_socket=False, sockets=[listener], **adjustments
+        )
+
+    def accept(self) -> tuple[socket.socket, Any] | None:
+        for _ in range(_REFUSALS_AT_ONCE):  # then whoever is connected has a turn
+            accepted: tuple[socket.socket, Any] | None = super().accept()
+            if accepted is None:
+                return None
+            if self.connections.admits(accepted[1][0]):
+                self._has_accepted = True
+                return accepted
+            accepted[0].close()
+        return None
+
+    def handle_accept(self) -> None:
+        # One for each look at every connection, as waitress has it, is slow when there are many.
+        for _ in range(_ACCEPTED_AT_ONCE):
+            self._has_accepted = False
+            super().handle_accept()
+            if not self._has_accepted:
+                break
+
+    def readable(self) -> bool:
+        if len(self.active_channels) > self._most:
+            self._make_room()
+        return bool(super().readable())
+
+    def _make_room(self) -> None:
+        """Close what has been idle for longest, of whoever has most connections first."""
+        staying = [channel for channel in list(self.active_channels.values()) if not channel.will_close]
+        idle = (channel for channel in staying if not channel.requests)
+        for channel in heapq.nsmallest(
+            len(staying) - self._most,
+            idle,
+            key=lambda channel: (-self.connections.of(channel.client), channel.last_activity),
+        ):
+            channel.will_close = True
+
+
+def serve(
+    app: WSGIApplication,
+    settings: Settings,
+    listener: socket.socket,
+    idle_seconds: int = _IDLE_SECONDS,
+    *,
+    kind_of: KindOf = lambda _method, _path: Kind.LOOK,
+) -> None:
+    """Answer requests until the process ends, each by a thread of its kind."""
+    files = _allow_as_many_files_as_possible()
+    # It says each time that somebody waits for a thread, which after a crash everybody does.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    server = _Server(
+        app,
+        settings,
+        listener,
+        dispatcher=Pools(settings.threads, kind_of),
+        # A hall full of phones keeps a connection each; waitress would stop at a hundred.
+        connection_limit=min(_CONNECTIONS, files // 2),
+        asyncore_use_poll=True,  # select() knows only the first 1024 files
+        channel_timeout=idle_seconds,
+        cleanup_interval=idle_seconds,  # how often it looks
+        max_request_header_size=_MAX_HEADER_BYTES,
+        ident=None,
+        max_request_body_size=_MAX_BODY_BYTES,
+        # Left where they are: `origin` says whose are believed, and to `gate` they tell of a proxy.
+        clear_untrusted_proxy_headers=False,
+    )
+    server.run()
+
+
+def _allow_as_many_files_as_possible() -> int:
+    """Every connection is a file, and the usual limit is far below that of connections; the limit now."""
+    enough = 2 * _CONNECTIONS
+    try:
+        import resource  # noqa: PLC0415 - not everywhere
+    except ImportError:
+        return enough
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return enough
+    wanted = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # then it stays as it was
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return wanted
+    return soft

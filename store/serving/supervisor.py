@@ -1,0 +1,300 @@
+"""Owns a listening socket, and starts a server on it again whenever the last one has died.
+
+The parent binds the socket once and hands it down to each server. While one is dead and the next not yet
+up, new connections wait in the socket's backlog: none is refused, and a visitor who comes in that second
+sees a page that takes a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import IO
+
+from store.serving.probe import FirstAnswer, Question
+from store.settings import REFUSED, ROOT, BadSetting, Settings
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is kept up."""
+
+    name: str
+    """What the news call it."""
+    command: Sequence[str]
+    """What starts it; where it listens is added."""
+    knock: str
+    """A path that it answers without its database: one whose database is away is up."""
+    successor: Sequence[str] = ()
+    """Added to the command once one has answered."""
+
+
+_APP = (sys.executable, str(ROOT / "app.py"), "server")
+# Without its database the first one refuses to start; from then on, visitors are told that it is away.
+SERVER = Program("Server", _APP, "/static/favicon.svg", successor=("--wait-for-database",))
+GUESTBOOK = Program("Guestbook", (sys.executable, str(ROOT / "guestbook_service.py")), "/health")
+
+_CAN_INHERIT_SOCKETS = os.name == "posix"
+"""Elsewhere each server binds the address anew, and connections are refused in between."""
+_BACKLOG = 1024
+_STOP_SECONDS = 2.5
+"""A server that was told to stop and has not by then is killed; its orders go on at the next start."""
+_LONGEST_PAUSE_SECONDS = 5.0
+_SHORTEST_PAUSE_SECONDS = 0.1
+_BEAT_SECONDS = 1.0
+"""Between two looks at whether the server still answers, and the longest that one look waits."""
+
+Say = Callable[[str], None]
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        BadSetting: nobody can.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        is_every_address = family == socket.AF_INET6 and address[0] == "::"
+        return socket.create_server(
+            address[:2],
+            family=family,
+            backlog=_BACKLOG,
+            dualstack_ipv6=is_every_address and socket.has_dualstack_ipv6(),  # IPv4 too
+        )
+    except OSError as error:
+        raise BadSetting(
+            f"STORE_HOST {host} and STORE_PORT {port} cannot be listened on ({error.strerror}): "
+            "stop what is using them, or choose others."
+        ) from error
+
+
+def address_of(host: str, listener: socket.socket) -> str:
+    """The URL at which `listener`, bound to `host`, is reached."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
+
+
+class Supervisor:
+    """One listening socket, and one server process after another that answers on it.
+
+    `news` gets one line for each death, with what the next server's first answer took. What the
+    servers themselves print goes to `log`, or where ours goes.
+
+    Raises:
+        BadSetting: the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        news: Say,
+        *,
+        program: Program = SERVER,
+        log: IO[bytes] | None = None,
+    ) -> None:
+        self._news = news
+        self._program = program
+        self._environment = settings.environment()
+        self._hang_seconds = settings.hang_seconds
+        self._log = log
+        self._listener = listen(settings.host, settings.port)
+        self.address = address_of(settings.host, self._listener)
+        self._port = self._listener.getsockname()[1]
+        if not _CAN_INHERIT_SOCKETS:
+            self._listener.close()
+        # A byte in here wakes `run`. Signal handlers may do no more than that: any lock that
+        # they want may be held by the very thread that they interrupt.
+        self._awake, self._alarm = socket.socketpair()
+        self._is_stopping = False
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def run(self, opening: Callable[[int], str]) -> int:
+        """Keep a server up until told to stop; the exit code.
+
+        `opening` makes the first line of news, once the first server with this process id answers.
+        A first server that refuses a setting or a database has said why, and its exit code is ours.
+        """
+        said = opening
+        has_opened = False
+        pause_seconds = 0.0
+        while not self._is_told_to_stop_within(pause_seconds):
+            try:
+                server = self._start(self._program.successor if has_opened else ())
+            except OSError as error:  # no memory or no process to be had: that passes
+                pause_seconds = next_pause(pause_seconds)
+                self._tell(f"No server could be started ({error}); the next try is in {pause_seconds:g} s.")
+                continue
+            first_answer = FirstAnswer(
+                server, self.address + self._program.knock, partial(self._open, server, said)
+            )
+            code = self._wait_for_the_end_of(server)
+            if self._is_stopping:
+                break
+            if code == 0:
+                self._tell(f"{self._program.name} {server.pid} was stopped, and is not started again.")
+                break
+            has_opened = has_opened or first_answer.came
+            if code == REFUSED and not has_opened:
+                return REFUSED
+            if first_answer.came:
+                said = self._announce_successor(server.pid, code)
+                pause_seconds = 0.0
+            else:
+                pause_seconds = next_pause(pause_seconds)
+                self._tell(
+                    f"{self._program.name} {server.pid} died ({_cause(code)}) before it answered anybody; "
+                    f"the next one starts in {pause_seconds:g} s."
+                )
+        return 0
+
+    def kill_server(self) -> bool:
+        """Kill the server with SIGKILL, as a presenter does; whether there was one."""
+        server = self._server
+        if server is None or server.poll() is not None:
+            return False
+        server.kill()
+        return True
+
+    def stop(self) -> None:
+        """Have the server stop in good order, and `run` return; soon, whatever the server does."""
+        self._is_stopping = True
+        self._wake()
+
+    def stop_on_signals(self) -> None:
+        """Stop on SIGTERM and Ctrl+C. Only in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+
+    def close(self) -> None:
+        """Let the address go."""
+        for end in (self._listener, self._awake, self._alarm):
+            end.close()
+
+    def _announce_successor(self, pid: int, code: int) -> Callable[[int], str]:
+        died_at = time.monotonic()
+        return lambda successor: (
+            f"{self._program.name} {pid} died ({_cause(code)}); "
+            f"{self._program.name.lower()} {successor} answered {time.monotonic() - died_at:.2f} s later."
+        )
+
+    def _open(self, server: subprocess.Popen[bytes], said: Callable[[int], str], pid: int) -> None:
+        self._tell(said(pid))
+        if self._hang_seconds:
+            self._watch_for_a_hang(server)
+
+    def _watch_for_a_hang(self, server: subprocess.Popen[bytes]) -> None:
+        """Kill the server once it answers nothing for too long; return when it is dead.
+
+        Failed looks are counted, and no time is measured: a parent that was suspended itself has not looked.
+        """
+        question = Question(self.address + self._program.knock)
+        most = max(2, math.ceil(self._hang_seconds / _BEAT_SECONDS))
+        failed = 0
+        while failed < most and server.poll() is None and not self._is_stopping:
+            failed = 0 if question.is_answered_within(_BEAT_SECONDS) else failed + 1
+        question.close()
+        if failed == most and server.poll() is None and not self._is_stopping:
+            self._tell(
+                f"{self._program.name} {server.pid} has not answered for {self._hang_seconds:g} s "
+                "and is killed."
+            )
+            server.kill()
+
+    def _tell(self, line: str) -> None:
+        # A log on a full disk, or at the end of a pipe that nobody reads any more, must not
+        # end the shop.
+        with contextlib.suppress(OSError, ValueError):
+            self._news(line)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # closed by now
+            self._alarm.send(b"!")
+
+    def _is_told_to_stop_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not self._is_stopping:
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._sleep(left):
+                break
+        return self._is_stopping
+
+    def _sleep(self, seconds: float | None) -> bool:
+        """Sleep until woken, or for so long; whether woken."""
+        woken, _, _ = select.select([self._awake], [], [], seconds)
+        return bool(woken and self._awake.recv(100))
+
+    def _start(self, more: Sequence[str]) -> subprocess.Popen[bytes]:
+        inherited = (self._listener.fileno(),) if _CAN_INHERIT_SOCKETS else ()
+        where = ["--socket", str(*inherited)] if inherited else ["--port", str(self._port)]
+        self._server = subprocess.Popen(  # noqa: S603 - our own program
+            [*self._program.command, *where, *more],
+            cwd=ROOT,
+            env=self._environment,
+            stdout=self._log,
+            stderr=self._log,
+            stdin=subprocess.PIPE,  # see die_with_parent()
+            pass_fds=inherited,
+            start_new_session=True,  # Ctrl+C in a terminal is for us alone; we pass it on
+        )
+        return self._server
+
+    def _wait_for_the_end_of(self, server: subprocess.Popen[bytes]) -> int:
+        """The exit code of a server, which is told to stop once we are, and killed if it does not."""
+
+        def watch() -> None:
+            server.wait()
+            self._wake()
+
+        threading.Thread(target=watch, name="watch", daemon=True).start()
+        kill_at: float | None = None
+        while server.poll() is None:
+            if self._is_stopping and kill_at is None:
+                server.terminate()
+                kill_at = time.monotonic() + _STOP_SECONDS
+            if not self._sleep(None if kill_at is None else max(0.0, kill_at - time.monotonic())):
+                server.kill()
+        if server.stdin is not None:
+            server.stdin.close()
+        return server.wait()
+
+
+def next_pause(pause_seconds: float) -> float:
+    """How long to wait after a server that died young, if the wait before it was so long."""
+    return min(max(_SHORTEST_PAUSE_SECONDS, 2 * pause_seconds), _LONGEST_PAUSE_SECONDS)
+
+
+def _cause(code: int) -> str:
+    """How a process ended, in a word that its reader knows."""
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"exit code {code}"
+
+
+def die_with_parent() -> None:
+    """End this process when its parent is gone, whatever the parent died of: no orphan keeps the port.
+
+    The parent holds the other end of our standard input and never writes; it ends when the
+    parent does.
+    """
+
+    def wait_for_the_end() -> None:
+        while os.read(0, 1):  # not sys.stdin, whose lock Python needs to end
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, name="die with parent", daemon=True).start()

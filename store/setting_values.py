@@ -1,0 +1,160 @@
+"""How the text of a setting is read and checked.
+
+Each reader takes the name of a variable and its text, and returns the value. A text that makes no sense
+is a ValueError, whose message is one sentence that begins with the variable and says what it may be.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from ipaddress import ip_network
+from math import isfinite
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+_DATABASE_URL = re.compile(
+    r"(?P<driver>[\w+]+)://"
+    r"(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?"
+    r"(?P<host>\[[^/?]+\]|[^/:?\[]*)(?::(?P<port>[^/?]*))?"
+    r"(?:/(?P<database>[^?]*))?(?:\?.*)?"
+)
+"""As SQLAlchemy reads one; the parent of the servers, which reads settings too, does without it."""
+_SHORTEST_PASSWORD = 8
+_SHORTEST_WEBHOOK_KEY, _LONGEST_WEBHOOK_KEY = 24, 64
+"""Bytes, as Standard Webhooks has them."""
+
+
+def address(variable: str, text: str) -> str:
+    """A host name or an address to listen on."""
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{variable} must be a host name or an address such as 127.0.0.1.") from None
+    if any(ch.isspace() or ch in "/?#" for ch in text):
+        raise ValueError(f"{variable} must be a host name or an address such as 127.0.0.1, not {text!r}.")
+    return text
+
+
+def whole_number(low: int, high: int) -> Callable[[str, str], Any]:
+    """Reads a whole number between two, both included."""
+
+    def read(variable: str, text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
+            raise ValueError(f"{variable} must be a whole number from {low} to {high}, not {text[:40]!r}.")
+        return int(text)
+
+    return read
+
+
+def seconds(low: float, high: float) -> Callable[[str, str], Any]:
+    """Reads a number of seconds between two, both included."""
+
+    def read(variable: str, text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = float("nan")
+        if not (isfinite(seconds) and low <= seconds <= high):
+            raise ValueError(
+                f"{variable} must be a number of seconds from {low:g} to {high:g}, not {text!r}."
+            )
+        return seconds
+
+    return read
+
+
+def password(variable: str, text: str) -> str:
+    """A password, which strangers may try."""
+    if len(text) < _SHORTEST_PASSWORD:
+        raise ValueError(
+            f"{variable} must have at least {_SHORTEST_PASSWORD} characters, "
+            "because whoever can reach the shop may try."
+        )
+    return text
+
+
+def webhook_key(secret: str) -> bytes:
+    """The bytes of one secret, with or without `whsec_` before it."""
+    return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+
+
+def webhook_secrets(variable: str, text: str) -> str:
+    """One secret or more, with spaces between them."""
+    for secret in text.split():
+        try:
+            size = len(webhook_key(secret))
+        except ValueError:
+            size = 0
+        if not _SHORTEST_WEBHOOK_KEY <= size <= _LONGEST_WEBHOOK_KEY:
+            raise ValueError(
+                f"{variable} must be {_SHORTEST_WEBHOOK_KEY} to {_LONGEST_WEBHOOK_KEY} random bytes "
+                "in base64, with or without whsec_ before them."
+            )
+    return text
+
+
+def networks(variable: str, text: str) -> str:
+    """Addresses and networks, with commas between them."""
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        try:
+            ip_network(part)
+        except ValueError:
+            raise ValueError(
+                f"{variable} must be addresses or networks with commas between them, "
+                f"such as 127.0.0.1, 10.0.0.0/8, not {part[:80]!r}."
+            ) from None
+    return ",".join(parts)
+
+
+def host_names(variable: str, text: str) -> str:
+    """Host names, with commas between them."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not re.fullmatch(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:]+", name, re.ASCII):
+            raise ValueError(
+                f"{variable} must be host names with commas between them, such as widgets.example, "
+                f"without ports, not {name[:80]!r}."
+            )
+    return ",".join(names)
+
+
+def web_address(variable: str, text: str) -> str:
+    """Where another service is."""
+    try:
+        url = urlsplit(text)
+        is_one = url.scheme in {"http", "https"} and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:  # of the port
+        is_one = False
+    if not is_one or url.query or url.fragment or url.username is not None:
+        raise ValueError(
+            f"{variable} must be a web address such as http://127.0.0.1:8001, without user or query."
+        )
+    return text.rstrip("/")
+
+
+def database(variable: str, text: str) -> str:
+    """A database URL, as SQLAlchemy is to have it."""
+    # The text may hold a password, so no message repeats it.
+    url = _DATABASE_URL.fullmatch(text)
+    if url is None or (url["port"] is not None and not url["port"].isdigit()):
+        raise ValueError(
+            f"{variable} must be a database URL such as sqlite:///var/store.sqlite3 "
+            "or postgresql://user:password@localhost:5432/widgets."
+        )
+    if url["driver"] in {"sqlite", "sqlite+pysqlite"}:
+        if not url["database"] or url["database"] == ":memory:":
+            raise ValueError(
+                f"{variable} must name a file, because a shop in memory would forget its orders."
+            )
+        return f"sqlite:///{Path(url['database']).absolute()}"
+    if url["driver"] in {"postgresql", "postgres", "postgresql+psycopg"}:
+        if "@" in (url["host"] or ""):
+            raise ValueError(f"{variable} must have an @ in its user name or password written as %40.")
+        if not url["database"]:
+            raise ValueError(f"{variable} must end in the name of a Postgres database, as in …/widgets.")
+        return f"postgresql+psycopg://{text.partition('://')[2]}"
+    raise ValueError(f"{variable} must start with sqlite:/// or postgresql://, not {url['driver']}.")

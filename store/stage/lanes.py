@@ -1,0 +1,209 @@
+"""The presenter's page that runs the durable and the naive lane side by side.
+
+Its routes are among the presenter's tools, for the same few.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+import sqlalchemy as sa
+from flask import Flask, Response, abort, current_app, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from store import commands, workflows
+from store.database import Databases
+from store.durable import runtime
+from store.reads import timed
+from store.reads.greetings import Greeting, Greetings
+from store.reads.records import Order
+from store.settings import Settings
+from store.stage import naive
+from store.stage.tools import presenter
+from store.vocabulary import Outcome, Status, is_key
+from store.web.every_request import fragment, queries
+from store.web.origin import client_of
+
+
+@dataclass(frozen=True)
+class NaiveRun:
+    """What the naive lane has made of one click."""
+
+    status: str | None
+    """Of its order; None if it has none."""
+    progress: int
+    is_charged: bool
+    signature: int | None
+    """Its number in the online guestbook, if it has signed there."""
+    is_recorded: bool
+    """Whether our own book has the greeting."""
+    is_dead: bool
+    """Whether the server that ran it is gone, so that nothing more will come of it."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether both have come to their end."""
+        return self.status == Status.DISPATCHED and self.is_recorded
+
+
+@dataclass(frozen=True)
+class Run:
+    """One click, in both lanes."""
+
+    order: Order | None
+    greeting: Greeting | None
+    naive: NaiveRun
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more in either lane."""
+        durable = self.order and self.order.is_final and self.greeting and self.greeting.is_final
+        return bool(durable) and (self.naive.is_whole or self.naive.is_dead)
+
+    @property
+    def durable_is_whole(self) -> bool:
+        """Whether the durable lane has come to its end, as it does unless the shelf was empty."""
+        is_sold = self.order is not None and self.order.status is Status.DISPATCHED
+        return is_sold and self.greeting is not None and self.greeting.is_recorded
+
+
+class Lanes:
+    """Runs both lanes, and reads what came of them."""
+
+    def __init__(self, reader: sa.Engine, greetings: Greetings) -> None:
+        self._reader, self._greetings = reader, greetings
+
+    def start(self, key: str, client: str) -> None:
+        """Run a sale that is paid at once, and a greeting, in each lane; once for each key.
+
+        The durable lane is told again however often the click comes, which is safe, and so it is whole even
+        if the server dies in here. The naive lane runs once, or not at all.
+        """
+        if not queries().is_sold_out_for(key) and commands.buy(key, client) is not Status.CANCELLED:
+            commands.settle(key, Outcome.PAID)
+        visitor = naive.begin(key, runtime.generation())
+        number = self._one("SELECT run FROM naive_runs WHERE key = :key", key=key).run
+        commands.greet(_greeting_key(key), f"Durable visitor {number}", client, wait=False)
+        if visitor is not None:
+            naive.run(key, visitor)
+
+    def find(self, key: str) -> Run | None:
+        """What has become of a click; None if there was none with this key."""
+        row = self._one(
+            "SELECT r.visitor, o.status, o.progress, p.payment_id AS charged, g.name AS recorded,"
+            " r.generation < (SELECT max(generation) FROM generations) AS is_dead"
+            " FROM naive_runs r LEFT JOIN naive_orders o ON o.payment_id = r.key"
+            " LEFT JOIN naive_payments p ON p.payment_id = r.key"
+            " LEFT JOIN naive_greetings g ON g.name = r.visitor WHERE r.key = :key",
+            key=key,
+        )
+        if row is None:
+            return None
+        run = NaiveRun(
+            status=row.status,
+            progress=row.progress or 0,
+            is_charged=row.charged is not None,
+            signature=self._greetings.signature_of(row.visitor),
+            is_recorded=row.recorded is not None,
+            is_dead=bool(row.is_dead),
+        )
+        return Run(queries().find(key), self._greetings.find(_greeting_key(key)), run)
+
+    def _one(self, statement: str, **values: object) -> Any:
+        def select() -> Any:
+            with self._reader.connect() as connection:
+                return connection.execute(sa.text(statement), values).one_or_none()
+
+        return timed.read(select)
+
+
+def prepare(app: Flask, settings: Settings, databases: Databases, greetings: Greetings) -> None:
+    """Give `app` both lanes; who may run them, `presenter.prepare` decides."""
+    naive.lane.set(naive.Lane(databases.store, settings.guestbook_url, settings.dispatch_tick_seconds))
+    app.extensions["lanes"] = Lanes(databases.reader, greetings)
+
+
+@presenter.get("/lanes")
+def show_lanes() -> str:
+    """Show the button, and the code of both lanes."""
+    return render_template("lanes.html", code=code())
+
+
+@presenter.post("/lanes")
+def run_lanes() -> AnyResponse:
+    """Run both lanes with one click."""
+    key = request.form.get("key", "")
+    if not is_key(key):
+        abort(400, "That button has no usable key: go back to the lanes for a new one.")
+    try:
+        _lanes().start(key, client_of(request))
+    except (commands.KeyTaken, commands.TooManyUnpaid):
+        abort(409, "That click cannot be run: go back to the lanes for a new one.")
+    return redirect(url_for(".lanes_of", key=key), 303)
+
+
+@presenter.get("/lanes/<payment_id:key>")
+def lanes_of(key: str) -> str:
+    """Show what has become of one click."""
+    return render_template("lanes.html", key=key, run=_find(key), code=code())
+
+
+@presenter.get("/lanes/<payment_id:key>/progress")
+def progress_of_lanes(key: str) -> Response:
+    """What has become of it by now."""
+    return fragment("_lanes.html", key=key, run=_find(key))
+
+
+@dataclass(frozen=True)
+class Code:
+    """The functions of one lane: each line, and whether the other lane has it not."""
+
+    name: str
+    lines: list[tuple[str, bool]]
+
+
+@cache
+def code() -> tuple[Code, Code]:
+    """The business of the durable lane and of the naive one, as they stand in their files."""
+    durable, ordinary = Code("workflows.py", []), Code("naive.py", [])
+    for pair in (
+        (workflows.dispatch, naive.dispatch),
+        (workflows.greet, naive.greet),
+        (workflows.checkout, naive.checkout),
+    ):
+        ours, theirs = (inspect.getsource(each).splitlines() for each in pair)
+        durable.lines.extend([*_marked(ours, theirs), ("", False)])
+        ordinary.lines.extend([*_marked(theirs, ours), ("", False)])
+    return durable, ordinary
+
+
+def _marked(lines: list[str], others: list[str]) -> list[tuple[str, bool]]:
+    """Each line, and whether the other function has it not. Comments explain, and are not marked."""
+    matcher = difflib.SequenceMatcher(
+        None, [each.strip() for each in lines], [each.strip() for each in others], autojunk=False
+    )
+    same = {block.a + offset for block in matcher.get_matching_blocks() for offset in range(block.size)}
+    return [
+        (line, number not in same and line.strip()[:1] not in {"", "#"}) for number, line in enumerate(lines)
+    ]
+
+
+def _greeting_key(key: str) -> str:
+    """The key of a run's greeting: the key itself is its payment id, which is nobody else's business."""
+    return hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+
+
+def _find(key: str) -> Run:
+    found = _lanes().find(key)
+    if found is None:
+        abort(404, "There is no such run: go back to the lanes.")
+    return found
+
+
+def _lanes() -> Lanes:
+    return cast(Lanes, current_app.extensions["lanes"])

@@ -1,0 +1,139 @@
+"""The presenter's tools: crash, restock, and what the last crash did.
+
+The blueprint is registered only where somebody may use it, so that elsewhere its routes are not found and
+no page mentions them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Set
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+from flask import Blueprint, Flask, Response, abort, current_app, jsonify, redirect, request, url_for
+from flask_htmx import make_response
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import TooManyRequests, Unauthorized
+from werkzeug.wrappers import Response as AnyResponse
+
+from store import commands
+from store.durable import runtime
+from store.reads.records import Generation
+from store.settings import Settings
+from store.stage.access import COOKIE, Answer, Gate
+from store.web.every_request import fragment, htmx, queries
+
+presenter = Blueprint("presenter", __name__)
+_REMEMBER_SECONDS = 30 * 24 * 3600
+_CHALLENGE = WWWAuthenticate("basic", {"realm": "The presenter's tools", "charset": "UTF-8"})
+
+
+def prepare(app: Flask, settings: Settings) -> None:
+    """Give `app` the tools, if anybody may use them."""
+    app.jinja_env.globals["presenter_is_welcome"] = is_welcome
+    app.jinja_env.globals["running"] = running
+    if settings.offers_presenter_tools:
+        app.extensions["gate"] = Gate(settings)
+        app.register_blueprint(presenter)
+        rules = [rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("presenter.")]
+        app.before_request(partial(_hide, {_first_part(rule) for rule in rules}))
+
+
+def is_welcome() -> bool:
+    """Whether whoever makes this request may use the tools: nobody else's page mentions them."""
+    return "gate" in current_app.extensions and _gate().ask(request) is Answer.WELCOME
+
+
+@dataclass(frozen=True)
+class Running:
+    """What the tools show: the server that answers, and how many crashes there were before it."""
+
+    generation: Generation
+    crashes: int
+
+
+def running() -> Running:
+    """The server that answers this request."""
+    [newest, *_] = queries().generations(limit=1)
+    return Running(newest, queries().crashes())
+
+
+def _hide(first_parts: Set[str]) -> None:
+    """Where there are no tools, nothing is found, whatever the method: a 405 would tell of them."""
+    if _first_part(request.path) in first_parts and _gate().is_closed_to(request):
+        abort(404)
+
+
+def _first_part(path: str) -> str:
+    return path.split("/")[1] if "/" in path else path
+
+
+@presenter.before_request
+def refuse_others() -> None:
+    """Ask for the password where there is one."""
+    answer = _gate().ask(request)
+    if answer is Answer.TOO_SOON:
+        seconds = _gate().seconds_to_wait(request)
+        raise TooManyRequests(
+            f"A wrong password has just come from where you are: wait {seconds} s before the next try.",
+            retry_after=seconds,
+        )
+    if answer is Answer.UNKNOWN:
+        raise Unauthorized(
+            "The presenter's tools need the password that the shop was started with.",
+            www_authenticate=_CHALLENGE,
+        )
+
+
+@presenter.after_request
+def remember_browser(response: Response) -> Response:
+    """Recognise a browser that was let in, whoever else tries passwords from its address later."""
+    cookie = _gate().cookie_for(request) if response.status_code < 400 else None
+    if cookie is not None:
+        response.set_cookie(
+            COOKIE, cookie, _REMEMBER_SECONDS, secure=request.is_secure, httponly=True, samesite="Lax"
+        )
+    return response
+
+
+@presenter.get("/presenter")
+def sign_in() -> AnyResponse:
+    """Where a browser asks for the password; the tools themselves are on the pages of the shop."""
+    return redirect(url_for("storefront.store"), 303)
+
+
+@presenter.get("/presenter/tools")
+def tools() -> Response:
+    """The tools, with the server that is up now and what the last crash did."""
+    return fragment("_presenter.html")
+
+
+@presenter.post("/restock")
+def restock() -> AnyResponse:
+    """Fill the shelf; back to the store for a browser, the units added for a program."""
+    queries().require_database()
+    units = commands.restock()
+    if "text/html" in request.headers.get("Accept", ""):
+        return redirect(url_for("storefront.store"), 303)
+    return jsonify(units_added=units)
+
+
+@presenter.post("/crash_application")
+def crash_application() -> AnyResponse:
+    """Die at once, in the middle of everything: nothing is flushed, no workflow is told.
+
+    A form says which server it was meant for. A browser sends a form that was not answered
+    again, by itself or on a reload, and one press of the button is one crash.
+    """
+    meant_for = request.form.get("generation")
+    if meant_for is None or meant_for == str(runtime.generation()):
+        os._exit(1)
+    if htmx:
+        return cast(AnyResponse, make_response("", 204, push_url=False))
+    return redirect(url_for("storefront.store"), 303)
+
+
+def _gate() -> Gate:
+    return cast(Gate, current_app.extensions["gate"])

@@ -1,0 +1,1 @@
+"""Shoppers, kills and faults let loose on a shop, and the verdict."""

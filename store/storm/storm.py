@@ -1,0 +1,276 @@
+"""The storm: many shoppers against a shop whose server is killed again and again.
+
+It is what the shop claims, tried from outside: real requests, real SIGKILLs, and afterwards the ledger, and
+for each order whether it is the one that its shopper was shown. What else may happen to it is
+`fault_storm`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import sqlalchemy as sa
+
+from store import schema
+from store.database_errors import DatabaseRefused
+from store.serving.supervisor import SERVER, Program, Supervisor
+from store.settings import Settings, is_sqlite
+from store.storm.notes import Notes
+from store.storm.shoppers import Shopper
+from store.storm.verdict import Plan, Progress, Trouble, Verdict
+from store.vocabulary import LIVE
+
+_WINDOW_SECONDS = 6.0
+_TICK_SECONDS = 0.2
+_OPEN_SECONDS = 60.0
+_REST_SECONDS = 120.0
+"""The shop must have come to rest this long after the last kill."""
+_CALM_SECONDS = 5.0
+"""After faults, it has come to rest if it stays so for this long."""
+_REST_AFTER_FAULTS_SECONDS = 60.0
+"""Or this long after the last fault, with all that was stuck mended."""
+
+
+def run(
+    plan: Plan,
+    settings: Settings,
+    tell: Callable[[Progress], None],
+    *,
+    program: Program = SERVER,
+    trouble: Trouble | None = None,
+) -> Verdict:
+    """Let it blow over a shop on the database of `settings`; see `refuse_the_database_of_others`.
+
+    Raises:
+        DatabaseRefused: no server could open on it.
+    """
+    settings = replace(
+        settings,
+        host="127.0.0.1",
+        port=0,
+        payment_window_seconds=_WINDOW_SECONDS,
+        dispatch_tick_seconds=_TICK_SECONDS,
+        presenter_password="",
+        trusted_proxies=0,
+        unpaid_per_client=0,  # all its shoppers have one address
+        greetings_per_client=0,
+    )
+    with tempfile.TemporaryFile() as log:
+        is_open = threading.Event()
+        supervisor = Supervisor(settings, news=lambda _: is_open.set(), log=log, program=program)
+        parent = threading.Thread(target=supervisor.run, args=[str], name="supervisor", daemon=True)
+        parent.start()
+        try:
+            deadline = time.monotonic() + _OPEN_SECONDS
+            while not is_open.wait(0.1):
+                if not parent.is_alive() or time.monotonic() > deadline:
+                    raise DatabaseRefused(_last_line(log))
+            kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
+            return _Storm(plan, supervisor, parent, trouble).blow(kept, tell)
+        finally:
+            if trouble is not None:
+                trouble.stop()
+            supervisor.stop()
+            parent.join()
+            supervisor.close()
+
+
+class _Storm:
+    """One storm over one open shop."""
+
+    def __init__(
+        self, plan: Plan, supervisor: Supervisor, parent: threading.Thread, trouble: Trouble | None
+    ) -> None:
+        self._plan, self._supervisor, self._parent, self._trouble = plan, supervisor, parent, trouble
+        self._notes = Notes()
+        self._kills = 0
+        self._seconds_to_rest = 0.0
+        self._began_at = time.monotonic()
+        self._is_over = threading.Event()
+
+    def blow(self, kept: str, tell: Callable[[Progress], None]) -> Verdict:
+        """All of it, from the first shopper to the verdict, on a database of that kind."""
+        self._tell = tell
+        crowd = [
+            threading.Thread(target=self._shopper(number).shop_and_tell, args=[self._is_over.is_set])
+            for number in range(self._plan.shoppers)
+        ]
+        killer = threading.Thread(target=self._kill)
+        others = [killer, threading.Thread(target=self._keep_the_shelf_filled)]
+        for thread in [*crowd, *others]:
+            thread.daemon = True
+            thread.start()
+        if self._trouble is not None:
+            self._trouble.begin(self._notes, self._supervisor)
+        while self._seconds() < self._plan.seconds or killer.is_alive() or self._is_troubled():
+            self._report("storm")
+            time.sleep(0.1)
+        self._is_over.set()
+        for thread in [*crowd, *others]:
+            while thread.is_alive():
+                thread.join(0.1)
+                self._report("the last shoppers leave")
+        ledger = self._come_to_rest()
+        self._report("looking at every order")
+        self._look_at_every_order(ledger)
+        return self._verdict(kept, ledger)
+
+    def _shopper(self, number: int) -> Shopper:
+        seed = f"{self._plan.seed}-{number}"
+        return Shopper(
+            self._supervisor.address, seed, self._notes, _WINDOW_SECONDS, greets=self._trouble is not None
+        )
+
+    def _is_troubled(self) -> bool:
+        return self._trouble is not None and not self._trouble.is_over()
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began_at
+
+    def _report(self, phase: str) -> None:
+        notes = self._notes
+        self._tell(
+            Progress(
+                phase,
+                self._seconds(),
+                self._kills,
+                len(notes.purchases),
+                notes.longest_pause_seconds,
+                "" if self._trouble is None else self._trouble.now(),
+            )
+        )
+
+    def _kill(self) -> None:
+        """SIGKILL at moments that chance picks: between two requests, within one, or while it starts."""
+        chance = random.Random(self._plan.seed)  # noqa: S311 - it keeps no secret
+        usual_seconds = self._plan.seconds / max(1, self._plan.kills)
+        while self._kills < self._plan.kills and self._parent.is_alive():
+            time.sleep(chance.uniform(0, 2 * usual_seconds))
+            while not self._supervisor.kill_server() and self._parent.is_alive():
+                # The last one is dead, and the next not yet born. It gets some time to live.
+                time.sleep(chance.random())
+            self._kills += 1
+        if not self._parent.is_alive():
+            self._notes.complain("the parent gave up")
+
+    def _keep_the_shelf_filled(self) -> None:
+        """A presenter who lets it run empty now and then."""
+        chance = random.Random(~self._plan.seed)  # noqa: S311 - it keeps no secret
+        presenter = self._shopper(-1)
+        while not self._is_over.wait(chance.uniform(0.5, 4)):
+            presenter.post("/restock")
+
+    def _come_to_rest(self) -> dict[str, Any]:
+        """Wait until nothing moves any more; the books then."""
+        observer = self._shopper(-2)
+        began_at, rest_seconds = time.monotonic(), _REST_SECONDS
+        if self._trouble is not None:
+            began_at, rest_seconds = self._trouble.ended_at(), _REST_AFTER_FAULTS_SECONDS
+        while True:
+            self._report("coming to rest")
+            answer = observer.get("/ledger.json")
+            ledger: dict[str, Any] = (
+                json.loads(answer.text) if answer.status == 200 else {"balanced": False, "lines": []}
+            )
+            unrest = self._unrest(ledger)
+            if unrest:
+                self._seconds_to_rest = time.monotonic() - began_at
+            # An order that a restored copy has lost is in no table for a moment, while it is made again.
+            elif self._trouble is None or time.monotonic() - began_at > self._seconds_to_rest + _CALM_SECONDS:
+                return ledger
+            if self._seconds_to_rest > rest_seconds:
+                self._notes.complain(f"the shop had not come to rest after {rest_seconds:g} s: {unrest}")
+                return ledger
+            time.sleep(0.25)  # between two looks
+
+    def _unrest(self, ledger: dict[str, Any]) -> str:
+        """What has not come to rest; nothing if all has."""
+        under_way = figure(ledger, "under_way")
+        if under_way != 0:
+            return f"{under_way} orders are under way"
+        if self._trouble is None:
+            return ""
+        if not ledger["balanced"]:
+            return "the books do not balance"
+        return self._trouble.unrest()
+
+    def _look_at_every_order(self, ledger: dict[str, Any]) -> None:
+        """Every purchase is one order, with one number, that ended as its shopper was shown."""
+        observer, notes = self._shopper(-3), self._notes
+        for purchase in notes.purchases:
+            ending = observer.look(purchase)
+            if ending is None and (purchase.may_be_gone or not purchase.is_taken):
+                continue  # the shelf was empty, or the click was lost with its checkpoints: no order was made
+            if ending is None or ending in LIVE:
+                notes.complain(f"order No. {purchase.number} has not ended")
+            elif ending not in purchase.may_end_as:
+                notes.complain(f"order No. {purchase.number} ended as {ending}, which its shopper did not do")
+        made = [
+            purchase
+            for purchase in notes.purchases
+            if (purchase.is_taken and not purchase.may_be_gone) or purchase.number is not None
+        ]
+        numbers = Counter(purchase.number for purchase in made)
+        for number, purchases in numbers.items():
+            if purchases > 1:
+                notes.complain(f"order No. {number} was shown to {purchases} shoppers")
+        if figure(ledger, "orders") != len(made):
+            notes.complain(f"{len(made)} clicks on Buy Now made {figure(ledger, 'orders')} orders")
+
+    def _verdict(self, kept: str, ledger: dict[str, Any]) -> Verdict:
+        notes = self._notes
+        return Verdict(
+            plan=self._plan,
+            database=kept,
+            endings=dict(Counter(str(each.seen[-1]) for each in notes.purchases if each.seen).most_common()),
+            kills=self._kills,
+            requests=notes.requests,
+            sent_again=notes.unanswered,
+            refused=notes.refused,
+            usual_pause_seconds=round(median(notes.pauses or [0.0]), 2),
+            longest_pause_seconds=round(notes.longest_pause_seconds, 2),
+            longest_dark_seconds=round(notes.longest_dark_seconds, 2),
+            seconds_to_rest=round(self._seconds_to_rest, 1),
+            ledger=ledger,
+            complaints=notes.complaints,
+            faults={} if self._trouble is None else self._trouble.verdict(),
+        )
+
+
+def figure(ledger: dict[str, Any], name: str) -> int | None:
+    """The last figure of this name in the books, if they could be read."""
+    found = [line["figures"][name] for line in ledger["lines"] if name in line["figures"]]
+    return int(found[-1]) if found else None
+
+
+def refuse_the_database_of_others(settings: Settings) -> None:
+    """Look whether a storm may use this database, which is created if need be.
+
+    Raises:
+        DatabaseRefused: it cannot be used, or has orders in it.
+    """
+    databases = schema.connect(settings)
+    try:
+        with databases.reader.connect() as connection:
+            orders = connection.execute(sa.text("SELECT count(*) FROM orders")).scalar_one()
+    finally:
+        databases.close()
+    if orders:
+        raise DatabaseRefused(
+            f"A storm needs a database of its own, and this one has {orders} orders: name a new one."
+        )
+
+
+def _last_line(log: Any) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").splitlines()
+    return lines[-1].removeprefix("widget store: ") if lines else "The server did not start."

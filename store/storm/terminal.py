@@ -1,0 +1,153 @@
+"""How a storm looks in a terminal: its progress, its verdict."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from store.settings import Settings
+from store.storm import fault_storm, storm
+from store.storm.own_postgres import Cluster
+from store.storm.verdict import Plan, Progress, Verdict
+from store.vocabulary import price
+
+
+def run_storm(plan: Plan, settings: Settings | None, *, on_postgres: bool, as_json: bool) -> int:
+    """Run the storm, on the database that `settings` name, or on one that is thrown away.
+
+    The verdict goes to standard output, the progress to standard error. The exit code is 1 if
+    anything is wrong.
+
+    Raises:
+        DatabaseRefused: the database cannot be used, or has orders in it.
+    """
+    with ExitStack() as thrown_away:
+        cluster = None
+        if settings is None:
+            folder = Path(thrown_away.enter_context(tempfile.TemporaryDirectory(prefix="widget-storm-")))
+            store, checkpoints = f"sqlite:///{folder / 'store.sqlite3'}", ""
+            if on_postgres:
+                cluster = thrown_away.enter_context(Cluster(folder))
+                store, checkpoints = cluster.urls()
+            settings = replace(Settings(), database_url=store, system_database_url=checkpoints)
+        verdict = _run(plan, settings, cluster)
+    if as_json:
+        json.dump(verdict.as_json(), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        _print(verdict)
+    return 0 if verdict.ok else 1
+
+
+def _run(plan: Plan, settings: Settings, cluster: Cluster | None) -> Verdict:
+    """Run it, and show how far it is."""
+    if plan.faults:
+        fault_storm.refuse_what_cannot_be_broken(settings, cluster)
+    storm.refuse_the_database_of_others(settings)
+    with Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("opening", total=plan.seconds, figures="")
+
+        def tell(progress: Progress) -> None:
+            _draw(bar, task, plan, progress)
+
+        if plan.faults:
+            return fault_storm.run(plan, settings, cluster, tell)
+        return storm.run(plan, settings, tell)
+
+
+def _draw(bar: Bar, task: TaskID, plan: Plan, progress: Progress) -> None:
+    bar.update(
+        task,
+        description=f"{progress.phase}: {progress.fault}" if progress.fault else progress.phase,
+        completed=min(progress.seconds, plan.seconds),
+        figures=(
+            f"{progress.seconds:.0f} s, {progress.kills} of {plan.kills} kills, {progress.orders} orders, "
+            f"longest pause {progress.longest_pause_seconds:.1f} s"
+        ),
+    )
+
+
+def _print(verdict: Verdict) -> None:
+    """The verdict for people: good news is green and says so, bad news is red and says so."""
+    console = Console(highlight=False)
+    plan = verdict.plan
+    console.print(
+        f"\n[bold]A storm of {plan.seconds:g} s on {verdict.database}[/]: {plan.shoppers} shoppers, "
+        f"{verdict.kills} kills, seed {plan.seed}\n"
+    )
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("Orders", str(sum(verdict.endings.values())), _listed(verdict.endings))
+    facts.add_row("Requests", str(verdict.requests), f"{verdict.sent_again} of them sent again")
+    facts.add_row("Connections refused", str(verdict.refused), _word(ok=not verdict.refused))
+    facts.add_row("Usual pause", f"{verdict.usual_pause_seconds:.2f} s", "for whoever met a dying server")
+    facts.add_row("Longest pause", f"{verdict.longest_pause_seconds:.2f} s", "that anybody saw")
+    facts.add_row("Longest dark", f"{verdict.longest_dark_seconds:.2f} s", "in which nobody was answered")
+    facts.add_row("To rest", f"{verdict.seconds_to_rest:.1f} s", "until nothing moved any more")
+    if verdict.faults:
+        facts.add_row(
+            "Greetings", str(sum(verdict.faults["greetings"].values())), _listed(verdict.faults["greetings"])
+        )
+    console.print(facts)
+    if verdict.faults:
+        _print_faults(console, verdict.faults)
+    console.print()
+    books = Table.grid(padding=(0, 2))
+    for line in verdict.ledger["lines"]:
+        figures = ", ".join(_figure(name, number) for name, number in line["figures"].items())
+        books.add_row(_word(ok=line["ok"]), line["name"], f"[dim]{figures}[/]")
+    console.print(books)
+    for complaint in verdict.complaints:
+        console.print(f"[red]wrong[/]  {complaint}")
+    console.print(
+        "\n[bold green]The books balance, and every shopper has the order that they were shown.[/]"
+        if verdict.ok
+        else "\n[bold red]Something is wrong: see the lines marked wrong.[/]"
+    )
+
+
+def _print_faults(console: Console, faults: dict[str, Any]) -> None:
+    """What happened beside the kills, what did not, and what that makes of the check of every order."""
+    console.print()
+    happened = Table.grid(padding=(0, 2))
+    for kind, times in faults["tried"].items():
+        happened.add_row(f"{times} times", kind)
+    for kind, times in faults["given_up_before_they_began"].items():
+        happened.add_row(f"[yellow]{times} times[/]", kind, "[dim]given up before it began[/]")
+    for kind, why in faults["not_tried"].items():
+        happened.add_row("[yellow]not tried[/]", kind, f"[dim]{why}[/]")
+    console.print(happened)
+    console.print(
+        f"\n{faults['orders_younger_than_a_restored_copy']} orders were made after a copy of the store was "
+        "taken that was then restored. They may have another number than before; what was shown since a copy "
+        "was taken is not held against the shop; all else must be as it was shown."
+    )
+
+
+def _figure(name: str, number: int) -> str:
+    words = name.replace("_", " ")
+    return (
+        f"{words.removesuffix(' cents')} {price(number)}" if name.endswith("_cents") else f"{words} {number}"
+    )
+
+
+def _word(*, ok: bool) -> str:
+    return "[green]holds[/]" if ok else "[red]wrong[/]"
+
+
+def _listed(endings: dict[str, int]) -> str:
+    return ", ".join(f"{count} {ending.replace('_', ' ')}" for ending, count in endings.items())

@@ -1,0 +1,98 @@
+"""What a storm is told, what it tells, and its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from store.serving.supervisor import Supervisor
+from store.storm.notes import Notes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How hard it blows. The same seed makes the same choices; what they meet is up to the machine."""
+
+    shoppers: int
+    seconds: float
+    kills: int
+    seed: int
+    faults: bool = False
+    """Whether other things happen beside the kills."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far it is."""
+
+    phase: str
+    seconds: float
+    kills: int
+    orders: int
+    longest_pause_seconds: float
+    fault: str = ""
+    """What else happens at the moment, and for how long."""
+
+
+class Trouble(Protocol):
+    """What happens beside the kills."""
+
+    def begin(self, notes: Notes, supervisor: Supervisor) -> None:
+        """Begin, now that the shop is open."""
+
+    def is_over(self) -> bool:
+        """Whether the last of it is undone."""
+
+    def ended_at(self) -> float:
+        """When that was, on the monotonic clock."""
+
+    def now(self) -> str:
+        """What happens at the moment, for people."""
+
+    def unrest(self) -> str:
+        """What has not come to rest in the shop, beside its orders; nothing if all has."""
+
+    def verdict(self) -> dict[str, Any]:
+        """What came of it."""
+
+    def stop(self) -> None:
+        """Undo what is on, and do no more."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of it."""
+
+    plan: Plan
+    database: str
+    endings: dict[str, int]
+    """Orders by what became of them."""
+    kills: int
+    requests: int
+    sent_again: int
+    """Requests that the dead server did not answer, and the next one did."""
+    refused: int
+    """Connections that nobody took."""
+    usual_pause_seconds: float
+    """The median of what shoppers waited for an answer that a death had cost them."""
+    longest_pause_seconds: float
+    """The longest that any shopper waited for any answer, several deaths in a row included."""
+    longest_dark_seconds: float
+    """The longest time in which nobody at all was answered."""
+    seconds_to_rest: float
+    """From the last fault, or from when the last shopper left, until nothing moved any more."""
+    ledger: dict[str, Any]
+    """`/ledger.json` once the shop had come to rest."""
+    complaints: list[str]
+    """What shoppers were shown that was not so."""
+    faults: dict[str, Any]
+    """What else happened, if it was to; see `fault_storm`."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the books balance and nobody complains."""
+        return bool(self.ledger["balanced"]) and not self.complaints and not self.refused
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for a program."""
+        return {"ok": self.ok, **asdict(self)}

@@ -1,0 +1,1 @@
+"""Routes, pages and JSON, and what every request shares."""

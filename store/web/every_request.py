@@ -1,0 +1,209 @@
+"""What every request shares: errors in two sizes, headers, limits, health."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+from dbos import error as dbos_error
+from flask import Flask, Response, abort, current_app, jsonify, render_template, request, url_for
+from flask_htmx import HTMX, make_response
+from sqlalchemy.exc import DBAPIError
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from store import vocabulary
+from store.database import Databases
+from store.durable import deadlines
+from store.durable.deadlines import TooSlow
+from store.reads.orders import Queries
+from store.settings import Settings
+from store.web import origin
+from store.web.health import Health
+
+MAX_BODY_BYTES = 64 * 1024
+RETRY_AFTER_SECONDS = 2
+_A_YEAR_SECONDS = 365 * 24 * 3600
+
+_STRICT = {
+    # No inline script or style, no eval, nothing from elsewhere, no page of ours inside another's.
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'; object-src 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+    # An order's address is its shopper's alone.
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+"""What a browser is told with every answer; htmx is configured in base.html to live under it."""
+
+htmx = HTMX()
+_log = logging.getLogger("store")
+
+
+class PaymentId(BaseConverter):
+    """A path part that may name a checkout; any other is not found."""
+
+    regex = rf"[A-Za-z0-9_-]{{1,{vocabulary.KEY_MAX_LENGTH}}}"
+
+
+def queries() -> Queries:
+    """The read side of the shop that answers this request."""
+    return cast(Queries, current_app.extensions["queries"])
+
+
+def prepare(app: Flask, settings: Settings, databases: Databases, health: Health) -> None:
+    """Give `app` everything in this room."""
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = _A_YEAR_SECONDS  # safe: see static_url()
+    app.extensions["queries"] = Queries(databases.reader)
+    app.extensions["health"] = health
+    app.url_map.converters["payment_id"] = PaymentId
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.globals.update(vocabulary=vocabulary, static_url=static_url)
+    app.jinja_env.filters["price"] = vocabulary.price
+    htmx.init_app(app)
+
+    app.before_request(_set_deadline)
+    origin.prepare(app, settings)
+    app.before_request(_refuse_large_bodies)
+    app.after_request(_finish)
+    app.register_error_handler(HTTPException, _explain)
+    # The third is what DBOS calls a listing of its own that was cancelled, by whomever.
+    for database_trouble in (DBAPIError, sa.exc.TimeoutError, dbos_error.DBOSQueryTimeoutError, TooSlow):
+        app.register_error_handler(database_trouble, _catch_breath)
+    app.register_error_handler(Exception, _own_up)
+    app.add_url_rule("/health", "health", view_func=show_health)
+
+
+def fragment(template: str, **context: Any) -> Response:
+    """A fragment that answers 304 when the poller already shows it, by htmx's ptag."""
+    html = render_template(template, **context)
+    tag = hashlib.blake2b(html.encode(), digest_size=8).hexdigest()
+    response = Response(status=304) if request.headers.get("HX-PTag") == tag else Response(html)
+    response.headers["HX-PTag"] = tag
+    return response
+
+
+def static_url(filename: str) -> str:
+    """Where a static file is, with its content in the address so that it may be kept for ever."""
+    path = Path(cast(str, current_app.static_folder), filename)
+    return url_for("static", filename=filename, v=_fingerprint(path, path.stat().st_mtime_ns))
+
+
+@cache
+def _fingerprint(path: Path, _changed_at_ns: int) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
+
+
+def show_health() -> tuple[Response, int]:
+    """Whether orders can be taken and moved: 200 if so, else 503; each part by name."""
+    found = cast(Health, current_app.extensions["health"]).report()
+    report = {"status": "ok" if found.is_well else "unavailable", **asdict(found)}
+    return jsonify(report), 200 if found.is_well else 503
+
+
+# --- before and after -----------------------------------------------------------------
+
+
+def _set_deadline() -> None:
+    if request.blueprint == "api":
+        deadlines.begin(deadlines.JSON_SECONDS, deadlines.JSON_EVENT_SECONDS)
+    else:
+        deadlines.begin(deadlines.PAGE_SECONDS, deadlines.PAGE_EVENT_SECONDS)
+
+
+def _refuse_large_bodies() -> None:
+    # Flask looks at the limit when a body is read, and some routes read none.
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        abort(413)
+
+
+def _finish(response: Response) -> Response:
+    if request.method == "POST":
+        queries().forget_board()
+    if request.endpoint != "static":
+        # Orders move; and going back must fetch the store anew, with a new key.
+        response.headers["Cache-Control"] = "no-store"
+    response.headers.update(_STRICT)
+    if request.is_secure:
+        response.headers["Strict-Transport-Security"] = f"max-age={_A_YEAR_SECONDS}"
+    return response
+
+
+# --- errors ---------------------------------------------------------------------------
+
+_SENTENCES = {
+    400: "That request was not understood: go back to the store and try again.",
+    401: "This needs a password.",
+    403: "That is not allowed.",
+    404: "There is nothing at this address: the store is the place to start.",
+    405: "This address does not answer to that method.",
+    408: "The request took too long to arrive: send it again.",
+    413: f"That was more than the {MAX_BODY_BYTES // 1024} KB that this shop reads: send less.",
+    414: "That address is too long.",
+    415: "The shop does not read that kind of content.",
+    429: "That was too often: wait a moment.",
+    431: "The headers of that request are too large.",
+    500: "Something went wrong on our side, but your order, if you have one, is safe: reload to see it.",
+    503: "The shop is catching its breath; nothing is lost, and trying again makes no second order.",
+}
+
+
+def _explain(error: HTTPException) -> Response:
+    """An HTTP error as a page, or as JSON to whoever did not ask for a page."""
+    code = error.code or 500
+    if error.response is not None:
+        return cast(Response, error.response)
+    # A description of ours is a sentence for the reader; Werkzeug's own is not.
+    ours = error.description if error.description != type(error).description else None
+    response = _say(code, ours or _SENTENCES.get(code, _SENTENCES[400 if code < 500 else 500]))
+    for name, value in error.get_headers():
+        if name in {"Allow", "Retry-After", "WWW-Authenticate"}:
+            response.headers[name] = value
+    return response
+
+
+def _catch_breath(error: Exception) -> Response:
+    """The database is down, full or too slow: say so, and when to come back."""
+    _log.warning("no answer from the database: %s", str(error).splitlines()[0])
+    response = _say(503, _SENTENCES[503])
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def _own_up(error: Exception) -> Response:
+    """A mistake of ours: the log has the traceback, the shopper does not."""
+    _log.error("a request failed", exc_info=error)
+    return _say(500, _SENTENCES[500])
+
+
+def _say(code: int, sentence: str) -> Response:
+    if _wants_page():
+        is_whole = request.headers.get("HX-Request-Type") == "full" or htmx.boosted or not htmx
+        again = request.form if code == 503 and request.method == "POST" else None
+        html = render_template(
+            "error.html" if is_whole else "_error.html", code=code, sentence=sentence, again=again
+        )
+        # The address bar keeps the page that can be reloaded, not the one that failed.
+        response = cast(Response, make_response(html, push_url=False))
+    else:
+        response = jsonify(error=sentence)
+    response.status_code = code
+    return response
+
+
+def _wants_page() -> bool:
+    """Browsers name text/html in Accept; API clients send */* or nothing.
+
+    htmx, where it goes back in the history, sends a header of its own instead.
+    """
+    if request.blueprint == "api":
+        return False
+    return "text/html" in request.headers.get("Accept", "") or htmx.history_restore_request

@@ -1,0 +1,68 @@
+"""Private names of DBOS and Python: each is still there, and still does what the store reaches for it to do."""
+
+from __future__ import annotations
+
+import ast
+import concurrent.futures.thread
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from dbos import _dbos, _sys_db
+from dbos._serialization import DefaultSerializer
+from dbos._sys_db import SystemDatabase
+
+from store.durable import private_names
+from tests.support.started import ROOT
+
+_SOURCE = Path(_sys_db.__file__).read_text(encoding="utf-8")
+_MODULES = sorted((ROOT / "store").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", _MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_one_module_reaches_for_private_names(path: Path) -> None:
+    """No other imports a private module or name of a library."""
+    if path.name == "private_names.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("_typeshed"):
+            names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            assert not [name for name in names if name.startswith("_") and not name.startswith("__")]
+    assert "SLF001" not in path.read_text(encoding="utf-8")
+
+
+def test_dbos_unpickles_by_the_method_that_is_replaced() -> None:
+    """What comes of it is tried, with real pickles, in test_pickled_checkpoints.py."""
+    assert "deserialize" in vars(DefaultSerializer)
+
+
+def test_a_waiting_workflow_looks_for_messages_as_often_as_the_class_says() -> None:
+    """DBOS reads the attribute from an instance that has none of its own."""
+    assert "_notification_fallback_polling_interval" in vars(SystemDatabase)
+    assert "self._notification_fallback_polling_interval" in _SOURCE
+    assert "self._notification_fallback_polling_interval =" not in _SOURCE
+
+
+def test_dbos_sleeps_between_retries_by_the_clock_that_is_replaced() -> None:
+    """What comes of it is tried in test_passing_trouble.py."""
+    assert re.search(r"^import time$", _SOURCE, re.MULTILINE)
+    assert "time.sleep(" in _SOURCE
+
+
+def test_recovered_workflows_wait_on_the_queue_whose_polling_is_hurried() -> None:
+    """DBOS makes it when it is first asked for it."""
+    registry = _dbos._get_or_create_dbos_registry()
+    assert registry.get_internal_queue()._polling_interval_sec == 1.0
+
+
+def test_python_joins_the_threads_of_the_list_that_is_cleared() -> None:
+    """And calls what is registered before it does."""
+    with ThreadPoolExecutor(1, thread_name_prefix="dbos-executor-") as pool:
+        pool.submit(int).result()
+        joined = concurrent.futures.thread._threads_queues
+        assert any(thread.name.startswith("dbos-executor-") for thread in joined)
+        private_names.do_not_join_workflow_threads()
+        assert not any(thread.name.startswith("dbos-executor-") for thread in joined)
+    assert callable(threading._register_atexit)
