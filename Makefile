@@ -14,20 +14,29 @@ licences := Apache-2.0;BSD;LGPL-3.0;MIT;PSF-2.0;Zope Public License
 AUDIT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: run test audit lock clean help
+.PHONY: run check test torture audit lock clean help
 .NOTPARALLEL:
 
 run: $(venv)/run.installed ## open the shop; Ctrl+C closes it
 	@exec $(python) app.py
 
-test: $(venv)/test.installed ## check style and types and run the tests; ARGS="-k refund" picks some
+check: $(venv)/test.installed ## style, types, the order of the layers, and the tests that need no shop
 	@echo "Checking the style ..."
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
 	@echo "Checking the types ..."
 	@$(python) -m mypy
-	@echo "Running the tests ..."
-	@exec $(python) -m pytest -n auto --maxprocesses 4 $(ARGS)
+	@echo "Checking the order of the layers ..."
+	@$(venv)/bin/lint-imports --no-logo >$(venv)/layers.log 2>&1 || { cat $(venv)/layers.log; exit 1; }
+	@echo "Running the tests that need no shop ..."
+	@$(python) -m pytest -n auto -m quick $(ARGS)
+
+# The tests wait more than they work, so there are more of them at a time than processors.
+test: $(venv)/test.installed ## all tests; ARGS="-k refund" picks some
+	@exec $(python) -m pytest -n 4 $(ARGS)
+
+torture: $(venv)/test.installed ## the tests that have a longer form: many kills, sequences, faults
+	@exec $(python) -m pytest -n 3 --torture $(ARGS)
 
 # pip-audit asks a database on the internet. Where there is none to be had, that is said, and is no fault.
 audit: $(venv)/audit.installed ## known vulnerabilities, and the licences, of every package that is locked

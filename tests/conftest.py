@@ -19,17 +19,36 @@ from tests.support.shopper import Shopper
 TICK_SECONDS = 0.02
 NewUrl = Callable[[], str]
 NewServer = Callable[..., Server]
+Often = Callable[[int, int], int]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How long a fault storm blows in the tests."""
-    parser.addoption("--storm-seconds", type=int, default=20, help="of each fault storm (%(default)s)")
+    """What `make torture` says, and how long a fault storm blows."""
+    parser.addoption(
+        "--torture", action="store_true", help="only the tests that have a longer form, in that form"
+    )
+    parser.addoption("--storm-seconds", type=int, help="of each fault storm")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--torture`, leave the tests out that have no longer form."""
+    if config.getoption("--torture"):
+        short = [item for item in items if "often" not in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=short)
+        items[:] = [item for item in items if item not in short]
+
+
+@pytest.fixture(scope="session")
+def often(request: pytest.FixtureRequest) -> Often:
+    """How often a test repeats itself: a few times in `make test`, many times in `make torture`."""
+    is_torture = bool(request.config.getoption("--torture"))
+    return lambda few, many: many if is_torture else few
 
 
 @pytest.fixture
-def storm_seconds(request: pytest.FixtureRequest) -> int:
-    """The same, for the test."""
-    return int(request.config.getoption("--storm-seconds"))
+def storm_seconds(request: pytest.FixtureRequest, often: Often) -> int:
+    """How long a fault storm blows."""
+    return int(request.config.getoption("--storm-seconds") or often(20, 60))
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +74,7 @@ class Shop:
 
     def __init__(self, database_url: str, **settings: object) -> None:
         self.database_url = database_url
-        self.server = Server(database_url, **{"STORE_DISPATCH_TICK_SECONDS": TICK_SECONDS, **settings})
+        self.server = Server(database_url, {"STORE_DISPATCH_TICK_SECONDS": TICK_SECONDS, **settings})
         self.books = Books(database_url)
         self.checkpoints = Books(checkpoints_of(database_url), schema="dbos")
 

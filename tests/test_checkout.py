@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.conftest import Shop
 from tests.support.shopper import Shopper, eventually, key
 from tests.support.standstill import buy_too_late
+
+OpenShop = Callable[..., Shop]
 
 
 def test_a_paid_order_is_dispatched(shop: Shop, shopper: Shopper) -> None:
@@ -29,7 +32,7 @@ def test_a_declined_order_gives_its_unit_back(shop: Shop, shopper: Shopper) -> N
     assert not shop.books.faults()
 
 
-def test_an_order_that_nobody_pays_expires(open_shop) -> None:
+def test_an_order_that_nobody_pays_expires(open_shop: OpenShop) -> None:
     """The window closes by itself, and the unit goes back on the shelf."""
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=0.2)
     payment_id = shop.shopper.buy()
@@ -38,7 +41,7 @@ def test_an_order_that_nobody_pays_expires(open_shop) -> None:
     assert not shop.books.faults()
 
 
-def test_paying_after_the_window_shows_that_it_closed(open_shop) -> None:
+def test_paying_after_the_window_shows_that_it_closed(open_shop: OpenShop) -> None:
     """Too late is said on the order's page, and the money goes back."""
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=0.2)
     payment_id = shop.shopper.buy()
@@ -54,7 +57,7 @@ def test_paying_after_the_window_shows_that_it_closed(open_shop) -> None:
     assert not shop.books.faults()
 
 
-def test_the_last_unit_is_sold_once(open_shop) -> None:
+def test_the_last_unit_is_sold_once(open_shop: OpenShop) -> None:
     """Of two clicks at the same moment, the later finds the shelf empty, as a page and not as an error."""
     shop = open_shop(units=1)
     second = buy_too_late(shop)
@@ -65,7 +68,7 @@ def test_the_last_unit_is_sold_once(open_shop) -> None:
     assert not shop.books.faults()
 
 
-def test_a_sold_out_page_sells_again_once_the_shelf_is_filled(open_shop) -> None:
+def test_a_sold_out_page_sells_again_once_the_shelf_is_filled(open_shop: OpenShop) -> None:
     """The sold-out page itself offers the way back in, with a key of its own."""
     shop = open_shop(units=1)
     payment_id = buy_too_late(shop)
@@ -76,7 +79,7 @@ def test_a_sold_out_page_sells_again_once_the_shelf_is_filled(open_shop) -> None
     assert not shop.books.faults()
 
 
-def test_a_click_on_an_empty_shelf_makes_nothing_and_its_key_buys_later(open_shop) -> None:
+def test_a_click_on_an_empty_shelf_makes_nothing_and_its_key_buys_later(open_shop: OpenShop) -> None:
     """No row and no workflow, however often it is clicked; the page says so, and keeps the key."""
     shop = open_shop(units=0)
     started = shop.checkpoints.rows("SELECT count(*) FROM workflow_status")
@@ -112,7 +115,7 @@ def test_a_double_click_makes_one_order(shop: Shop, shopper: Shopper) -> None:
     assert not shop.books.faults()
 
 
-def test_a_hundred_shoppers_buy_exactly_ten_units(open_shop) -> None:
+def test_a_hundred_shoppers_buy_exactly_ten_units(open_shop: OpenShop) -> None:
     """Ten units, a hundred keys at the same moment: ten are held, ninety find it sold out."""
     shop = open_shop(units=10)
     keys = [key() for _ in range(100)]
@@ -143,7 +146,7 @@ def test_the_first_outcome_of_a_payment_counts(shop: Shop, shopper: Shopper) -> 
     assert not shop.books.faults()
 
 
-def test_a_restock_is_in_the_books(open_shop) -> None:
+def test_a_restock_is_in_the_books(open_shop: OpenShop) -> None:
     """The shelf is topped up to a hundred, and the movement says by how many."""
     shop = open_shop(units=3)
     assert shop.shopper.post("/restock").json == {"units_added": 97}

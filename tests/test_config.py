@@ -12,6 +12,8 @@ import pytest
 from store.settings import ROOT, BadSetting, Settings
 from tests.support.refusal import is_one_sentence, refusal
 
+pytestmark = pytest.mark.quick
+
 _KEY = base64.b64encode(b"twenty-four bytes of key").decode()
 _OTHER_KEY = base64.b64encode(b"another twenty-four bytes").decode()
 _GOOD: list[tuple[str, str, Any]] = [

@@ -163,6 +163,7 @@ def test_sqlite_keeps_its_two_files_in_step_and_its_references_whole(tmp_path: P
         for engine in (databases.store, databases.system):
             assert pragma(engine, "journal_mode") == "wal"
             assert pragma(engine, "synchronous") == 2, "FULL"
+            assert isinstance(engine.pool, sa.QueuePool)
             assert engine.pool.size() == 1
         for engine in (databases.store, databases.reader):
             assert pragma(engine, "foreign_keys") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_a_postgres_that_hangs_is_a_calm_page(postgres_of_our_own: Postgres, sho
     shopper.confirm(dispatching)
     with postgres_of_our_own.suspended():
         for path in ("/", "/", f"/orders/{dispatching}", "/ledger", "/guestbook"):
-            answer, seconds = timed(lambda path=path: shopper.page(path))
+            answer, seconds = timed(partial(shopper.page, path))
             assert is_calm_refusal(answer), answer
             assert seconds < PAGE_SECONDS + _SLACK_SECONDS
     eventually(
@@ -118,6 +119,6 @@ def look_at_what_needs_no_database(
     while True:
         is_over = all(each.done() for each in asked)
         for path in ("/static/store.css", "/nothing-here", "/presenter"):
-            yield timed(lambda path=path: shop.shopper.page(path))
+            yield timed(partial(shop.shopper.page, path))
         if is_over:
             return

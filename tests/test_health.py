@@ -20,18 +20,21 @@ def parts(answer: Answer) -> tuple[int, str, str, str]:
     return answer.status, answer.json["database"], answer.json["checkpoints"], answer.json["workflows"]
 
 
+def wait_until_health_is(shop: Shop, wanted: tuple[int, str, str, str]) -> None:
+    """Until it says so, in its `parts`."""
+    eventually(lambda: parts(shop.shopper.get("/health")), lambda found: found == wanted)
+
+
 def test_a_full_disk_is_not_well(tmp_path: Path) -> None:
     """Everything can be read and nothing written: 503, and well again once there is room."""
     shop = Shop(f"sqlite:///{tmp_path}/store.sqlite3")
     shop.server.start()
     try:
         resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (0, _OPEN))
-        unwell = (503, "cannot be written", "cannot be written", "down")
-        eventually(lambda: parts(shop.shopper.get("/health")), lambda found: found == unwell)
+        wait_until_health_is(shop, (503, "cannot be written", "cannot be written", "down"))
         assert shop.shopper.page("/").status == 200
         resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (_OPEN, _OPEN))
-        well = (200, "ok", "ok", "ok")
-        eventually(lambda: parts(shop.shopper.get("/health")), lambda found: found == well)
+        wait_until_health_is(shop, (200, "ok", "ok", "ok"))
     finally:
         shop.server.close()
 
@@ -45,9 +48,8 @@ def test_a_locked_part_is_named(open_shop: Callable[..., Shop]) -> None:
         (workflows_held, "ok", "cannot be written"),
     ):
         with held(shop.database_url):
-            wanted = (503, store_is, checkpoints_are, "down") if on_sqlite else (200, "ok", "ok", "ok")
-            eventually(
-                lambda: parts(shop.shopper.get("/health")), lambda found, wanted=wanted: found == wanted
+            wait_until_health_is(
+                shop, (503, store_is, checkpoints_are, "down") if on_sqlite else (200, "ok", "ok", "ok")
             )
         eventually(lambda: shop.shopper.get("/health").status, lambda status: status == 200)
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule, run_state_m
 
 from store.settings import is_sqlite
 from store.vocabulary import Outcome
-from tests.conftest import NewUrl
+from tests.conftest import NewUrl, Often
 from tests.support.shopper import Answer, eventually, key
 from tests.test_supervisor import Kept
 
@@ -31,7 +31,8 @@ _log = logging.getLogger(__name__)
 _WINDOW_SECONDS = 0.4
 _UNITS = 12
 """On the shelf at first: few enough that some sequences find it empty."""
-_SEQUENCES = {"sqlite": 500, "postgres": 100}
+_SEQUENCES = {"sqlite": (60, 500), "postgres": (20, 100)}
+"""In `make test`, and in `make torture`."""
 _STEPS = 8
 _CRASHES_OF_EIGHT = 1
 _OUTCOMES = st.sampled_from(list(Outcome))
@@ -187,19 +188,19 @@ def stormy(new_url: NewUrl) -> Iterator[Kept]:
 
 
 @pytest.mark.timeout(1200)  # there are many
-def test_any_sequence_leaves_the_books_right(stormy: Kept) -> None:
+def test_any_sequence_leaves_the_books_right(stormy: Kept, often: Often) -> None:
     """Each order ends in one of the ways that are honest, with its money, and every invariant holds."""
-    kind = "sqlite" if is_sqlite(stormy.parent.database_url) else "postgres"
+    count = often(*_SEQUENCES["sqlite" if is_sqlite(stormy.parent.database_url) else "postgres"])
 
     class OfThisShop(Interleavings):
         shop = stormy
         everything: dict[str, Told] = {}  # noqa: RUF012 - shared by all sequences, on purpose
         sequences: list[int] = []  # noqa: RUF012 - likewise
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         OfThisShop,
         settings=settings(
-            max_examples=_SEQUENCES[kind],
+            max_examples=count,
             stateful_step_count=_STEPS,
             deadline=None,
             derandomize=True,
@@ -213,7 +214,7 @@ def test_any_sequence_leaves_the_books_right(stormy: Kept) -> None:
     )
     ended = stormy.books.orders()
     assert set(ended) == set(OfThisShop.everything)
-    assert len(OfThisShop.sequences) >= _SEQUENCES[kind]
+    assert len(OfThisShop.sequences) >= count
     assert {*ended.values()} >= {"dispatched", "declined", "expired"}
     for payment_id, told in OfThisShop.everything.items():
         money = tuple(

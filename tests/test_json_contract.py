@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,7 +50,7 @@ def number_of(shop: Shop, payment_id: str) -> int:
 
 
 @pytest.fixture
-def stocked_shop(open_shop: OpenShop) -> Iterator[Shop]:
+def stocked_shop(open_shop: OpenShop) -> Shop:
     """A shop with 150 orders of old, all of them sold out, numbered from 1."""
     shop = open_shop()
     shop.books.change(
@@ -134,7 +134,7 @@ def test_a_dispatch_is_seen_to_go_one_way(shop: Shop, shopper: Shopper) -> None:
     """What a front end polls never goes back, and ends at status 1 with nothing remaining."""
     payment_id = shopper.buy()
     order_id = number_of(shop, payment_id)
-    seen = [shopper.get(f"/order/{order_id}").json]
+    seen: list[dict[str, Any]] = [shopper.get(f"/order/{order_id}").json]
     shopper.post(f"/payment_webhook/{payment_id}/paid")
 
     def look() -> dict[str, Any]:

@@ -10,6 +10,8 @@ from dbos import error
 
 from store.log_masking import MaskWorkflowIds
 
+pytestmark = pytest.mark.quick
+
 PAYMENT = "Zk3-9_aQwertyuiopASDFG"
 DISPATCH = f"{PAYMENT}.dispatch"
 

@@ -7,6 +7,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def assert_it_says_so(shop: Kept, payment_id: str) -> None:
         ("POST", f"/checkout/{key()}"),
         ("POST", f"/payment_webhook/{payment_id}/paid"),
     ):
-        answer, seconds = timed(lambda method=method, path=path: shopper.request(method, path))
+        answer, seconds = timed(partial(shopper.request, method, path))
         assert answer.status == 503
         assert list(answer.json) == ["error"]
         assert seconds < _AT_ONCE_SECONDS

@@ -6,9 +6,10 @@ import contextlib
 import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -61,7 +62,7 @@ def start_three(shop: Shop) -> tuple[str, str, str]:
 # --- SQLite: a full disk ----------------------------------------------------------------------------
 
 
-def test_a_window_that_ends_while_the_disk_is_full(tmp_path) -> None:
+def test_a_window_that_ends_while_the_disk_is_full(tmp_path: Path) -> None:
     """Its order is cancelled once there is room; what was charged is dispatched; what is new is sold."""
     shop = Shop(
         f"sqlite:///{tmp_path}/store.sqlite3",
@@ -141,7 +142,9 @@ def read_only(postgres: Postgres) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("trouble", [statements_cancelled, read_only])
-def test_an_order_outlives(own_postgres: Postgres, shop: Shop, trouble) -> None:
+def test_an_order_outlives(
+    own_postgres: Postgres, shop: Shop, trouble: Callable[[Postgres], AbstractContextManager[None]]
+) -> None:
     """A window ends and a dispatch is under way meanwhile; nothing ends in an error, nothing is stuck."""
     unpaid, under_way, later = start_three(shop)
     with trouble(own_postgres):
@@ -210,7 +213,7 @@ def bound(own_postgres: Postgres) -> Iterator[sa.Engine]:
     databases.close()
 
 
-def fails_once_with(code: str):
+def fails_once_with(code: str) -> tuple[Callable[[Session], str], list[int]]:
     """A change that meets an error of this SQLSTATE the first time; and how often it was tried."""
     tries: list[int] = []
 

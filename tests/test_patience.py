@@ -14,6 +14,8 @@ from store.durable import deadlines
 from store.durable.deadlines import TooSlow, promptly
 from tests.support.shopper import eventually
 
+pytestmark = pytest.mark.quick
+
 
 @contextmanager
 def no_new_threads() -> Iterator[None]:
@@ -55,8 +57,9 @@ def test_a_call_that_fails_after_its_deadline_is_logged(caplog: pytest.LogCaptur
 
 def test_a_call_that_fails_in_time_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """It is raised to the caller."""
+    nothing: dict[str, str] = {}
     with caplog.at_level(logging.WARNING, "store"), pytest.raises(LookupError):
-        promptly(lambda: {}["key"], 20)
+        promptly(lambda: nothing["key"], 20)
     assert not caplog.records
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ _BACK_SECONDS = 8.0
 
 
 @contextmanager
-def orders_wait(shop: Shop, count: int) -> Iterator[list[Future[Answer]]]:
+def orders_wait(shop: SmallShop, count: int) -> Iterator[list[Future[Answer]]]:
     """So many JSON checkouts wait for a file that another process has locked, more than there are threads."""
     with ThreadPoolExecutor(count) as clients, orders_held(shop.database_url):
         asked = [clients.submit(shop.shopper.post, f"/checkout/{key()}") for _ in range(count)]
@@ -84,7 +85,7 @@ def test_who_looks_does_not_wait_behind_those_who_buy(sqlite_shop: SmallShop) ->
     ]
     with orders_wait(sqlite_shop, 50) as asked:
         for path in looked * 2:
-            answer, seconds = timed(lambda path=path: shopper.page(path))
+            answer, seconds = timed(partial(shopper.page, path))
             assert answer.status == 200, answer
             assert seconds < _AT_ONCE_SECONDS, path
         eventually(

@@ -13,6 +13,8 @@ from http.client import HTTPException
 from urllib.parse import urlsplit
 
 import pytest
+from flask import Request
+from werkzeug.test import create_environ
 
 from store.settings import Settings
 from store.stage.access import Answer as Said
@@ -292,25 +294,21 @@ def test_a_cookie_is_no_password_and_gives_few_tries(open_shop: Callable[..., Sh
         assert as_html(other, "/presenter", **credentials(PASSWORD + "!"), Cookie=forged).status == 429
 
 
-class Asked:
-    """A request, as far as the gate looks at it."""
-
-    def __init__(self, password: str | None, address: str = "192.0.2.1") -> None:
-        from werkzeug.datastructures import Authorization
-
-        self.remote_addr = address
-        self.authorization = (
-            None if password is None else Authorization("basic", {"username": "x", "password": password})
+def asked(password: str | None, address: str = "192.0.2.1") -> Request:
+    """A request from there with this password, or with none."""
+    return Request(
+        create_environ(
+            auth=None if password is None else ("x", password), environ_base={"REMOTE_ADDR": address}
         )
-        self.headers: dict[str, str] = {}
-        self.cookies: dict[str, str] = {}
+    )
 
 
 def test_a_thousand_tries_at_once_are_one_try() -> None:
     """Whoever comes while the first is looked at has come too soon."""
     gate = Gate(Settings(presenter_password=PASSWORD))
+    tries = [asked(f"guess {number}") for number in range(1000)]
     with ThreadPoolExecutor(50) as crowd:
-        said = list(crowd.map(lambda number: gate.ask(Asked(f"guess {number}")), range(1000)))
+        said = list(crowd.map(gate.ask, tries))
     assert said.count(Said.WELCOME) == 0
     assert said.count(Said.UNKNOWN) == 1
 
@@ -323,14 +321,14 @@ def test_the_wait_doubles_and_is_forgiven() -> None:
     try:
         waits = []
         for _ in range(6):
-            assert gate.ask(Asked("wrong")) is Said.UNKNOWN
-            waits.append(gate.seconds_to_wait(Asked(None)))
-            assert gate.ask(Asked(PASSWORD)) is Said.TOO_SOON
+            assert gate.ask(asked("wrong")) is Said.UNKNOWN
+            waits.append(gate.seconds_to_wait(asked(None)))
+            assert gate.ask(asked(PASSWORD)) is Said.TOO_SOON
             clock[0] += waits[-1]
         assert waits == [1, 2, 4, 8, 10, 10]
-        assert gate.ask(Asked(PASSWORD)) is Said.WELCOME
-        assert gate.ask(Asked("wrong")) is Said.UNKNOWN
-        assert gate.seconds_to_wait(Asked(None)) == 1
+        assert gate.ask(asked(PASSWORD)) is Said.WELCOME
+        assert gate.ask(asked("wrong")) is Said.UNKNOWN
+        assert gate.seconds_to_wait(asked(None)) == 1
     finally:
         time.monotonic = real
 
@@ -338,6 +336,6 @@ def test_the_wait_doubles_and_is_forgiven() -> None:
 def test_one_network_of_the_new_internet_is_one_address() -> None:
     """A single machine there has more addresses than it could ever try passwords from."""
     gate = Gate(Settings(presenter_password=PASSWORD))
-    assert gate.ask(Asked("wrong", "2001:db8:0:1::1")) is Said.UNKNOWN
-    assert gate.ask(Asked("wrong", "2001:db8:0:1::2")) is Said.TOO_SOON
-    assert gate.ask(Asked("wrong", "2001:db8:0:2::1")) is Said.UNKNOWN
+    assert gate.ask(asked("wrong", "2001:db8:0:1::1")) is Said.UNKNOWN
+    assert gate.ask(asked("wrong", "2001:db8:0:1::2")) is Said.TOO_SOON
+    assert gate.ask(asked("wrong", "2001:db8:0:2::1")) is Said.UNKNOWN

@@ -1,4 +1,4 @@
-"""Private names of DBOS and Python: each is still there, and still does what the store reaches for it to do."""
+"""Private names of DBOS and Python: each is there, and still does what the store reaches for it to do."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from dbos._sys_db import SystemDatabase
 
 from store.durable import private_names
 from tests.support.started import ROOT
+
+pytestmark = pytest.mark.quick
 
 _SOURCE = Path(_sys_db.__file__).read_text(encoding="utf-8")
 _MODULES = sorted((ROOT / "store").rglob("*.py"))
@@ -53,16 +55,16 @@ def test_dbos_sleeps_between_retries_by_the_clock_that_is_replaced() -> None:
 
 def test_recovered_workflows_wait_on_the_queue_whose_polling_is_hurried() -> None:
     """DBOS makes it when it is first asked for it."""
-    registry = _dbos._get_or_create_dbos_registry()
-    assert registry.get_internal_queue()._polling_interval_sec == 1.0
+    registry = _dbos._get_or_create_dbos_registry()  # noqa: SLF001
+    assert registry.get_internal_queue()._polling_interval_sec == 1.0  # noqa: SLF001
 
 
 def test_python_joins_the_threads_of_the_list_that_is_cleared() -> None:
     """And calls what is registered before it does."""
     with ThreadPoolExecutor(1, thread_name_prefix="dbos-executor-") as pool:
         pool.submit(int).result()
-        joined = concurrent.futures.thread._threads_queues
+        joined = concurrent.futures.thread._threads_queues  # noqa: SLF001
         assert any(thread.name.startswith("dbos-executor-") for thread in joined)
         private_names.do_not_join_workflow_threads()
         assert not any(thread.name.startswith("dbos-executor-") for thread in joined)
-    assert callable(threading._register_atexit)
+    assert callable(getattr(threading, "_register_atexit", None))

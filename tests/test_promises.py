@@ -10,12 +10,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
 
 from store import vocabulary
 from store.settings import ROOT, Settings
+
+pytestmark = pytest.mark.quick
 
 _STORE = ROOT / "store"
 _MODULES = sorted(path for path in _STORE.rglob("*.py") if path.name != "__init__.py")
@@ -223,7 +226,7 @@ def test_the_routes_are_those_of_the_design(tmp_path: Path) -> None:
         ("payment_notices", "outcome", vocabulary.Outcome),
     ],
 )
-def test_schema_and_vocabulary_use_the_same_words(table: str, column: str, words: type) -> None:
+def test_schema_and_vocabulary_use_the_same_words(table: str, column: str, words: type[StrEnum]) -> None:
     """Each word that the program has, the table takes, and no other."""
     definition = re.search(rf"CREATE TABLE IF NOT EXISTS {table} \((.*?)\n\);", _SCHEMA, re.DOTALL)
     assert definition

@@ -14,6 +14,8 @@ from store.reads import timed
 from store.reads.shared import Shared
 from tests.support.shopper import eventually
 
+pytestmark = pytest.mark.quick
+
 _AT_ONCE_SECONDS = 1.0
 
 

@@ -45,6 +45,11 @@ def notice(outcome: Outcome) -> Change:
     return lambda session: refused(lambda: workflows._record_notice(session, PAYMENT, outcome))
 
 
+def tick(number: int) -> Change:
+    """One tick of the dispatch."""
+    return lambda session: workflows._record_tick(session, PAYMENT, number)
+
+
 CHANGES: Mapping[str, Change] = {
     "reserve": lambda session: plain(workflows.reserve)(session, PAYMENT, "client"),
     "reserve for another": lambda session: plain(workflows.reserve)(session, OTHER, "client"),
@@ -52,10 +57,7 @@ CHANGES: Mapping[str, Change] = {
     "notice: failed": notice(Outcome.FAILED),
     "settle": lambda session: plain(workflows.settle)(session, PAYMENT, None),
     "settle by a message": lambda session: plain(workflows.settle)(session, PAYMENT, Outcome.PAID),
-    **{
-        f"tick {tick}": lambda session, tick=tick: workflows._record_tick(session, PAYMENT, tick)
-        for tick in (1, 2, DISPATCH_TICKS)
-    },
+    **{f"tick {number}": tick(number) for number in (1, 2, DISPATCH_TICKS)},
     "restock": lambda session: plain(workflows.fill_shelf)(session, "restock"),
     "request a greeting": lambda session: refused(
         lambda: workflows._request_greeting(session, GREETING, "Ada", "client", limit=5)

@@ -43,7 +43,7 @@ def served(request: pytest.FixtureRequest, database_url: str) -> Iterator[Server
         port = str(probe.getsockname()[1])
     script = tuple(word.replace("PORT", port) for word in _WAYS[request.param])
     settings = {"STORE_PORT": port, "STORE_DISPATCH_TICK_SECONDS": 0.2}
-    server = Server(database_url, script=script, afresh=True, **settings)
+    server = Server(database_url, settings, script=script, afresh=True)
     server.start(url=f"http://127.0.0.1:{port}")
     yield server
     server.close()
@@ -99,7 +99,7 @@ def test_a_reload_goes_on_with_the_orders(served: Server, database_url: str) -> 
 @pytest.mark.parametrize("script", [SERVER, SUPERVISED], ids=["server", "supervised"])
 def test_on_every_address_both_families_are_served(database_url: str, script: tuple[str, ...]) -> None:
     """`STORE_HOST=::` is every address of the machine, of IPv4 too."""
-    server = Server(database_url, script=script, STORE_HOST="::").start()
+    server = Server(database_url, {"STORE_HOST": "::"}, script=script).start()
     try:
         port = urlsplit(server.url).port
         for host in ("127.0.0.1", "[::1]"):
@@ -112,7 +112,7 @@ def test_a_port_in_use_is_said_in_one_sentence(database_url: str, tmp_path: Path
     """Exit code 2, and the orders of whoever has the port are left alone."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        server = Server(database_url, STORE_PORT=port).start(expect_to_open=False)
+        server = Server(database_url, {"STORE_PORT": port}).start(expect_to_open=False)
         assert server.wait_for_death() == 2
     assert server.output.count("\n") == 1
     assert f"STORE_PORT {port}" in server.output

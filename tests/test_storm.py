@@ -18,7 +18,7 @@ from store.storm.faults import Kind, schedule
 from store.storm.notes import Notes, Purchase
 from store.storm.shoppers import Shopper
 from store.vocabulary import Reason, Status
-from tests.conftest import NewUrl, Shop
+from tests.conftest import NewUrl, Often, Shop
 from tests.support.books import Books
 from tests.support.shopper import key
 
@@ -44,16 +44,17 @@ def _postgres_of_the_tests() -> Path:
 
 
 @pytest.mark.timeout(240)  # it must come to rest, and every order be looked at
-def test_a_storm_leaves_the_books_balanced(new_url: NewUrl) -> None:
-    """Ten shoppers, five kills, ten seconds: everybody has the order that they were shown."""
-    url = new_url()
+def test_a_storm_leaves_the_books_balanced(new_url: NewUrl, often: Often) -> None:
+    """Ten shoppers, a kill every two seconds: everybody has the order that they were shown."""
+    url, kills = new_url(), often(5, 30)
     blown = storm(
-        "--shoppers", "10", "--seconds", "10", "--kills", "5", "--seed", "7", "--json", "--database", url
-    )
+        "--shoppers", "10", "--seconds", str(2 * kills), "--kills", str(kills), "--seed", "7", "--json",
+        "--database", url,
+    )  # fmt: skip
     assert blown.returncode == 0, blown.stdout + blown.stderr
     verdict = json.loads(blown.stdout)
     assert verdict["ok"] is True
-    assert verdict["kills"] == 5
+    assert verdict["kills"] == kills
     assert verdict["refused"] == 0
     assert verdict["complaints"] == []
     assert verdict["ledger"]["balanced"] is True

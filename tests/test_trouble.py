@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ _OPEN = resource.RLIM_INFINITY
 
 
 @pytest.fixture
-def sqlite_shop(tmp_path) -> Iterator[Shop]:
+def sqlite_shop(tmp_path: Path) -> Iterator[Shop]:
     """A shop on SQLite whose files may be kept from growing."""
     shop = Shop(f"sqlite:///{tmp_path}/store.sqlite3", STORE_DISPATCH_TICK_SECONDS=0.2)
     shop.server.start()

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
+from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.browser.conftest import OpenShop, Visit
 from tests.browser.gallery import VIEWS, Gallery, move
 from tests.browser.visitor import Visitor, is_marked, mark
 from tests.conftest import Shop
 
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 # A timer is one too, but keeps silent by itself.
 # But for the one that speaks of an outage: it is on every page, and empty.
 LIVE_REGIONS = (

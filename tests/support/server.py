@@ -9,7 +9,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from tests.support.shopper import Client
@@ -30,10 +32,10 @@ class Server:
     def __init__(
         self,
         database_url: str,
+        settings: Mapping[str, object] = MappingProxyType({}),
         *,
         script: tuple[str, ...] = SERVER,
         afresh: bool = False,
-        **settings: object,
     ) -> None:
         self.database_url = database_url
         self.script = script

@@ -161,9 +161,9 @@ def _become(
     for descriptor, name, output in ((1, "stdout", out), (2, "stderr", err or out)):
         os.dup2(output.fileno(), descriptor)
         setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8", buffering=1, closefd=False))
-    for output in (out, err):
-        if output is not None:
-            output.close()
+    for end in (out, err):
+        if end is not None:
+            end.close()
     if words[0] == "-m":
         sys.argv = list(words[1:])
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
