@@ -85,7 +85,7 @@ def create_app(settings: Settings | None = None, *, wait_for_database: bool = Fa
 
 def main() -> None:
     """Do what the command line says: keep the shop open, unless it says something else."""
-    cli.obey(create_app)
+    cli.main(create_app)
 
 
 def _serves(process: Process) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
 
-def obey(create_app: Callable[..., Flask]) -> None:
+def main(create_app: Callable[..., Flask]) -> None:
     """Do what the command line says; `create_app` makes the shop, in a process that is to serve it."""
     parser = argparse.ArgumentParser(prog="python app.py", description="The Widget Store.")
     commands = parser.add_subparsers(dest="command", metavar="command")
@@ -90,7 +90,7 @@ def supervise(settings: Settings) -> int:
     guestbook = supervisor.Supervisor(
         # None of the store's secrets: it is somebody else's. And it may be told to be slow.
         Settings(host="127.0.0.1", port=0, hang_seconds=0),
-        news=_say,
+        on_event=_say,
         program=replace(
             supervisor.GUESTBOOK,
             command=(*supervisor.GUESTBOOK.command, "--database", str(settings.guestbook_file)),
@@ -111,7 +111,7 @@ def supervise(settings: Settings) -> int:
 
 def _keep_up(settings: Settings, *, once_open: Callable[[], None]) -> int:
     """Keep a server up until told to stop; the exit code."""
-    parent = supervisor.Supervisor(settings, news=_say)
+    parent = supervisor.Supervisor(settings, on_event=_say)
     parent.stop_on_signals()
 
     def opening(pid: int) -> str:

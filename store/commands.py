@@ -1,7 +1,7 @@
 """What a request may ask of the workflows: buy, settle, greet, restock.
 
-Each starts or wakes a workflow and returns within the request's deadline, or raises TooSlow. The workflow
-goes on either way.
+Each starts or wakes a workflow and returns within the request's deadline, or raises
+DeadlineExceeded. The workflow goes on either way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dbos import DBOS, SetWorkflowID, error
 
 from store import outcomes, workflows
 from store.durable import runtime
-from store.durable.deadlines import promptly, seconds_for_an_event
+from store.durable.deadlines import call_with_deadline, seconds_for_an_event
 from store.vocabulary import Outcome, Status, fault_of_name, greeting_id, new_key
 
 
@@ -44,7 +44,7 @@ def buy(key: str, client: str) -> Status | None:
     Raises:
         KeyTaken: the key names a workflow of another kind.
         TooManyUnpaid: there is no order; another key may have one later.
-        TooSlow: the database does not answer.
+        DeadlineExceeded: the database does not answer.
     """
 
     def start_and_wait() -> str | None:
@@ -55,7 +55,7 @@ def buy(key: str, client: str) -> Status | None:
 
     seconds = seconds_for_an_event()
     try:
-        status = promptly(start_and_wait)
+        status = call_with_deadline(start_and_wait)
     except error.DBOSConflictingWorkflowError as conflict:
         raise KeyTaken(key) from conflict
     if status == outcomes.REFUSED:
@@ -70,7 +70,7 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
 
     Raises:
         UnknownPayment: there is no such checkout.
-        TooSlow: the database does not answer.
+        DeadlineExceeded: the database does not answer.
     """
 
     def record_and_wake() -> int | None:
@@ -90,7 +90,7 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
 
     seconds = seconds_for_an_event()
     try:
-        return promptly(record_and_wake)
+        return call_with_deadline(record_and_wake)
     except (error.DBOSNonExistentWorkflowError, outcomes.PaymentRefused) as unknown:
         raise UnknownPayment(payment_id) from unknown
 
@@ -105,7 +105,7 @@ def greet(key: str, name: str, client: str, *, wait: bool) -> str | None:
         BadName: it is none.
         KeyTaken: the key has greeted by another name.
         TooManyGreetings: the client must wait until one of its greetings has ended.
-        TooSlow: the database does not answer.
+        DeadlineExceeded: the database does not answer.
     """
     if fault := fault_of_name(name):
         raise BadName(fault)
@@ -127,7 +127,7 @@ def greet(key: str, name: str, client: str, *, wait: bool) -> str | None:
 
     seconds = seconds_for_an_event() if wait else 0
     try:
-        return promptly(start_and_wait)
+        return call_with_deadline(start_and_wait)
     except outcomes.TooManyGreetings as refusal:
         raise TooManyGreetings(client) from refusal
 
@@ -136,7 +136,7 @@ def restock() -> int:
     """Fill the shelf; returns the units that were added.
 
     Raises:
-        TooSlow: the database does not answer.
+        DeadlineExceeded: the database does not answer.
     """
     cause = new_key()
 
@@ -145,7 +145,7 @@ def restock() -> int:
             restocking = DBOS.start_workflow(workflows.restock_shelf, cause)
         return restocking.get_result(polling_interval_sec=0.05)
 
-    return promptly(start_and_wait)
+    return call_with_deadline(start_and_wait)
 
 
 def _digest(client: str) -> str:

@@ -28,9 +28,9 @@ class OrderNow(TypedDict):
     pay_by_ms: int
     updated_at_ms: int
     first_outcome: str | None
-    """What was heard of the payment first, an `Outcome`; None if nothing was."""
+    """The first notice of its payment, an `Outcome`; None if there is none."""
     has_been_paid: bool
-    """Whether it was heard to be paid, first or later."""
+    """Whether there is a notice that it was paid, first or later."""
 
 
 class GreetingNow(TypedDict):

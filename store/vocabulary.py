@@ -64,7 +64,7 @@ class PaymentState(StrEnum):
     """No order, and there will be none: the client holds too many unpaid units."""
     AWAITING_PAYMENT = "awaiting_payment"
     SETTLING = "settling"
-    """Its payment was heard of, or its time is up; the workflow decides next."""
+    """There is a notice of its payment, or its time is up; the workflow decides next."""
     PAID = "paid"
     DISPATCHED = "dispatched"
     CANCELLED = "cancelled"
@@ -141,7 +141,7 @@ WAIT_STEP = "wait"
 RECORD_STEP = "record the greeting"
 END_STEP = "end the greeting"
 """Names of its checkpoints; that of a wait has a number behind it."""
-GREETING_BEATS = 5
+GREETING_TICKS = 5
 """How long a greeting waits between its two systems, in ticks: long enough to press crash."""
 NAME_MAX_LENGTH = 80
 # Left-to-right and right-to-left overrides and isolates: they turn round what stands after them.

@@ -41,7 +41,7 @@ from store.vocabulary import (
     DISPATCH_TICKS,
     END_STEP,
     GREETING,
-    GREETING_BEATS,
+    GREETING_TICKS,
     PRODUCT_ID,
     RECORD_STEP,
     RESTOCK,
@@ -74,16 +74,16 @@ _log = logging.getLogger("store")
 
 
 @DBOS.workflow(name=CHECKOUT, max_recovery_attempts=None)
-def checkout(payment_id: str, client: str | None = None, heard: str | None = None) -> OrderNow:
+def checkout(payment_id: str, client: str | None = None, outcome: str | None = None) -> OrderNow:
     """One click on Buy Now, from reserving a unit to paid or cancelled; the order then.
 
-    `heard` is the `Outcome` that an earlier run of it knew, where it is run again.
+    `outcome` is what an earlier run of it knew of the payment, where it is run again.
     """
     order = reserve(payment_id, client)
     DBOS.set_event(HELD, order["status"])
     while order["status"] == Status.PENDING:
-        heard = heard or wait_for_notice(order)
-        order = settle(payment_id, heard)
+        outcome = outcome or wait_for_notice(order)
+        order = settle(payment_id, outcome)
     if order["status"] == REFUSED:
         return order
     if order["status"] == LOST:
@@ -120,8 +120,8 @@ def greet(greeting_id: str, name: str) -> GreetingNow:
         signing = sign_online_guestbook(greeting_id, name, greeting["give_up_at_ms"])
         if signing["signature"]:
             at_ms = signing["at_ms"]
-            for beat in range(1, GREETING_BEATS + 1):
-                at_ms = wait_a_beat(beat, at_ms)
+            for tick in range(1, GREETING_TICKS + 1):
+                at_ms = wait_for_tick(tick, at_ms)
             greeting = record_greeting(greeting_id, name, signing["signature"])
         else:
             outcome = GreetingOutcome.GIVEN_UP if signing["may_pass"] else GreetingOutcome.REFUSED
@@ -185,20 +185,20 @@ def _create_order(session: Session, payment_id: str, *, took_a_unit: bool) -> No
 
 
 def wait_for_notice(order: OrderNow) -> str | None:
-    """Wait until word of the payment has come, or the order's time is up; the `Outcome` that was heard.
+    """Wait until word of the payment has come, or the order's time is up; the `Outcome`.
 
     recv() checkpoints its own deadline the first time round, so a crash does not lengthen the
     window, and reading the clock here does no harm to a replay.
     """
     if order["first_outcome"] is not None:
         return order["first_outcome"]
-    heard: str | None = DBOS.recv(PAYMENT, timeout_seconds=max(0.0, (order["pay_by_ms"] - now_ms()) / 1000))
-    return heard
+    outcome: str | None = DBOS.recv(PAYMENT, timeout_seconds=max(0.0, (order["pay_by_ms"] - now_ms()) / 1000))
+    return outcome
 
 
 @transaction("settle")
-def settle(session: Session, payment_id: str, heard: str | None) -> OrderNow:
-    """Decide a pending order by what was heard of it first, or by its deadline; the order then.
+def settle(session: Session, payment_id: str, outcome: str | None) -> OrderNow:
+    """Decide a pending order by its first notice, or by its deadline; the order then.
 
     What its message said counts where no notice does: an older copy of the store, restored since, has none.
     It is paid and charged, or cancelled and its unit released. A payment that came before this
@@ -206,8 +206,8 @@ def settle(session: Session, payment_id: str, heard: str | None) -> OrderNow:
     """
     _lock_order(session, payment_id)
     order = _order_now(session, payment_id)
-    if order["status"] == Status.PENDING and order["first_outcome"] is None and heard is not None:
-        _write_notice(session, payment_id, Outcome(heard))
+    if order["status"] == Status.PENDING and order["first_outcome"] is None and outcome is not None:
+        _write_notice(session, payment_id, Outcome(outcome))
         order = _order_now(session, payment_id)
     if order["status"] == Status.PENDING:
         if order["first_outcome"] == Outcome.PAID:
@@ -251,7 +251,7 @@ def _cancel(session: Session, payment_id: str, reason: Reason) -> None:
 def advance(payment_id: str, tick: int, previous_at_ms: int) -> OrderNow:
     """Wait for one tick and record it, as one step; the order then.
 
-    The wait is measured from the tick before, so the beat does not drift, and a tick that
+    The wait is measured from the tick before, so the tick does not drift, and a tick that
     fell due while the server was down comes at once.
     """
 
@@ -383,7 +383,7 @@ def _move(session: Session, kind: Movement, *, cause: str, units: int) -> None:
 
 
 def record_notice(payment_id: str, outcome: Outcome) -> OrderNow:
-    """Write down what was heard of a payment; its order as it is then.
+    """Record a notice of a payment; its order as it is then.
 
     One plain transaction, before any workflow is woken: from then on nothing can lose it, and the
     first outcome counts. Money for an order that is cancelled by now is given back in the same moment.
@@ -408,7 +408,7 @@ def _record_notice(session: Session, payment_id: str, outcome: Outcome) -> Order
 
 def _write_notice(session: Session, payment_id: str, outcome: Outcome) -> None:
     # Two that come in one millisecond, or with a clock set back between them, keep their order.
-    # No row changes where this outcome was heard before.
+    # No row changes where there is a notice of this outcome.
     run(
         session,
         "INSERT INTO payment_notices (payment_id, outcome, received_at_ms)"
@@ -422,7 +422,7 @@ def _write_notice(session: Session, payment_id: str, outcome: Outcome) -> None:
 
 
 def _take_and_give_back(session: Session, payment_id: str) -> None:
-    """Record money that came too late, and its refund: both once, however often it is heard of."""
+    """Record money that came too late, and its refund: both once, however often it is told."""
     _record_payment(session, Payment.CHARGE, payment_id)
     _record_payment(session, Payment.REFUND, payment_id)
 
@@ -515,15 +515,15 @@ def _try_to_sign(greeting_id: str, name: str) -> Signing:
     return step(SIGN_STEP, ask)
 
 
-def wait_a_beat(beat: int, previous_at_ms: int) -> int:
+def wait_for_tick(tick: int, previous_at_ms: int) -> int:
     """Wait for one tick, as one step, and say so in the log; returns when, in ms since 1970."""
 
     def wait_and_say() -> int:
         _wait_for_a_tick_since(previous_at_ms)
-        _log.info("a greeting has signed over there, and waits: %s of %s", beat, GREETING_BEATS)
+        _log.info("a greeting has signed over there, and waits: %s of %s", tick, GREETING_TICKS)
         return now_ms()
 
-    return step(f"{WAIT_STEP} {beat}", wait_and_say)
+    return step(f"{WAIT_STEP} {tick}", wait_and_say)
 
 
 @transaction(RECORD_STEP)

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-from store.vocabulary import GREETING_BEATS
+from store.vocabulary import GREETING_TICKS
 from tests.conftest import NewUrl, Shop
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import refuses, refuses_both
@@ -144,13 +144,13 @@ def test_the_page_shows_how_far_it_has_come(open_shop: Callable[..., Shop], gues
     assert not greetings(shop)
     assert "Ada &amp; Grace" in waiting.text
     done = wait_for(shop.shopper, one_key, "Thank you for being awesome, ")
-    for step in ("sign the online guestbook", "wait 1", f"wait {GREETING_BEATS}", "record the greeting"):
+    for step in ("sign the online guestbook", "wait 1", f"wait {GREETING_TICKS}", "record the greeting"):
         assert f"<span>{step}</span>" in done.text
     assert done.text.count('class="mine"') == 2
     assert "hx-trigger" not in done.text.partition('id="presenter"')[0].partition('id="greeting"')[2]
     assert shop.shopper.page(f"/greetings/{one_key}/progress").heading.startswith("Thank you")
     assert [name for _, name in greetings(shop)] == ["Ada & Grace"]
-    assert shop.server.output.count("a greeting has signed over there, and waits: ") == GREETING_BEATS
+    assert shop.server.output.count("a greeting has signed over there, and waits: ") == GREETING_TICKS
 
 
 def test_another_sites_page_cannot_have_its_readers_greet(quick: Shop, guestbook: Guestbook) -> None:
@@ -363,7 +363,7 @@ def test_what_others_say_is_fit_to_be_shown_and_kept(
 # --- crashes ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("beats", range(GREETING_BEATS + 1))
+@pytest.mark.parametrize("beats", range(GREETING_TICKS + 1))
 def test_the_store_is_killed_at_each_second(
     open_shop: Callable[..., Shop], guestbook: Guestbook, beats: int
 ) -> None:
@@ -371,7 +371,7 @@ def test_the_store_is_killed_at_each_second(
     shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.3)
     before = len(signatures(guestbook))
     one_key = sign(shop.shopper, "Ada")
-    waited = f"and waits: {beats} of {GREETING_BEATS}" if beats else ""
+    waited = f"and waits: {beats} of {GREETING_TICKS}" if beats else ""
     eventually(lambda: shop.server.output, lambda output: waited in output)
     shop.server.kill()
     shop.server.restart()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from store.durable import deadlines
-from store.durable.deadlines import TooSlow, promptly
+from store.durable.deadlines import DeadlineExceeded, call_with_deadline
 from tests.support.shopper import eventually
 
 pytestmark = pytest.mark.quick
@@ -32,9 +32,9 @@ def test_a_thread_that_cannot_be_started_costs_no_permit() -> None:
     permit = threading.BoundedSemaphore(1)
     with no_new_threads():
         for _ in range(3):
-            with pytest.raises(TooSlow, match="no thread"):
-                promptly(lambda: "answer", 5, among=permit)
-    assert promptly(lambda: "answer", 5, among=permit) == "answer"
+            with pytest.raises(DeadlineExceeded, match="no thread"):
+                call_with_deadline(lambda: "answer", 5, slots=permit)
+    assert call_with_deadline(lambda: "answer", 5, slots=permit) == "answer"
 
 
 def test_a_call_that_fails_after_its_deadline_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -46,8 +46,8 @@ def test_a_call_that_fails_after_its_deadline_is_logged(caplog: pytest.LogCaptur
         raise LookupError("no workflow a-payment-id\nis known")
 
     with caplog.at_level(logging.WARNING, "store"):
-        with pytest.raises(TooSlow):
-            promptly(fail, 0.01)
+        with pytest.raises(DeadlineExceeded):
+            call_with_deadline(fail, 0.01)
         is_late.set()
         eventually(lambda: list(caplog.records), bool)
     [record] = caplog.records
@@ -59,7 +59,7 @@ def test_a_call_that_fails_in_time_is_not_logged(caplog: pytest.LogCaptureFixtur
     """It is raised to the caller."""
     nothing: dict[str, str] = {}
     with caplog.at_level(logging.WARNING, "store"), pytest.raises(LookupError):
-        promptly(lambda: nothing["key"], 20)
+        call_with_deadline(lambda: nothing["key"], 20)
     assert not caplog.records
 
 
@@ -69,7 +69,7 @@ def test_a_call_has_the_deadline_of_its_request() -> None:
     def request() -> None:
         deadlines.begin(60, 30)
         began = time.monotonic()
-        found.append(promptly(deadlines.seconds_left))
+        found.append(call_with_deadline(deadlines.seconds_left))
         assert time.monotonic() - began < 20
 
     found: list[float] = []

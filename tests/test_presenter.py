@@ -17,8 +17,8 @@ from flask import Request
 from werkzeug.test import create_environ
 
 from store.settings import Settings
-from store.stage.access import Answer as Said
-from store.stage.access import Gate
+from store.stage.access import Access
+from store.stage.access import Decision as Said
 from tests.conftest import Shop
 from tests.support.refusal import is_one_sentence
 from tests.support.server import SERVER
@@ -305,7 +305,7 @@ def asked(password: str | None, address: str = "192.0.2.1") -> Request:
 
 def test_a_thousand_tries_at_once_are_one_try() -> None:
     """Whoever comes while the first is looked at has come too soon."""
-    gate = Gate(Settings(presenter_password=PASSWORD))
+    gate = Access(Settings(presenter_password=PASSWORD))
     tries = [asked(f"guess {number}") for number in range(1000)]
     with ThreadPoolExecutor(50) as crowd:
         said = list(crowd.map(gate.ask, tries))
@@ -315,7 +315,7 @@ def test_a_thousand_tries_at_once_are_one_try() -> None:
 
 def test_the_wait_doubles_and_is_forgiven() -> None:
     """One second, two, four, eight, ten; the right password begins anew."""
-    gate = Gate(Settings(presenter_password=PASSWORD))
+    gate = Access(Settings(presenter_password=PASSWORD))
     clock = [1000.0]
     real, time.monotonic = time.monotonic, lambda: clock[0]
     try:
@@ -335,7 +335,7 @@ def test_the_wait_doubles_and_is_forgiven() -> None:
 
 def test_one_network_of_the_new_internet_is_one_address() -> None:
     """A single machine there has more addresses than it could ever try passwords from."""
-    gate = Gate(Settings(presenter_password=PASSWORD))
+    gate = Access(Settings(presenter_password=PASSWORD))
     assert gate.ask(asked("wrong", "2001:db8:0:1::1")) is Said.UNKNOWN
     assert gate.ask(asked("wrong", "2001:db8:0:1::2")) is Said.TOO_SOON
     assert gate.ask(asked("wrong", "2001:db8:0:2::1")) is Said.UNKNOWN

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from store.durable import deadlines
-from store.durable.deadlines import TooSlow
+from store.durable.deadlines import DeadlineExceeded
 from store.reads import timed
-from store.reads.shared import Shared
+from store.reads.cached import CachedRead
 from tests.support.shopper import eventually
 
 pytestmark = pytest.mark.quick
@@ -52,7 +52,7 @@ def is_answered(select: Callable[[], str]) -> Callable[[], bool]:
     def look() -> bool:
         try:
             return timed.read(select) == "answer"
-        except TooSlow:
+        except DeadlineExceeded:
             return False
 
     return look
@@ -66,7 +66,7 @@ def in_a_request_of(seconds: float, call: Callable[[], object]) -> tuple[str, fl
         deadlines.begin(seconds, 0)
         try:
             call()
-        except TooSlow:
+        except DeadlineExceeded:
             ended.append("too slow")
         else:
             ended.append("answered")
@@ -94,7 +94,7 @@ def test_after_one_read_without_an_answer_others_are_refused_at_once(database: D
 
 def test_nobody_waits_for_somebody_else_who_asks_a_silent_database(database: Database) -> None:
     """Not for their turn either, where many share one reading."""
-    shared = Shared(database.select, 60)
+    shared = CachedRead(database.select, 60)
     in_a_request_of(60, shared.get)
     first = threading.Thread(target=in_a_request_of, args=[60, shared.get])
     first.start()

@@ -101,7 +101,7 @@ def test_no_connection_is_refused_while_the_server_is_dead(keep: Callable[..., K
     shop = keep()
     refused, answered, is_over = [], [], threading.Event()
 
-    def knock() -> None:
+    def probe_path() -> None:
         while not is_over.is_set():
             try:
                 answered.append(shop.shopper.get("/product").status)
@@ -110,7 +110,7 @@ def test_no_connection_is_refused_while_the_server_is_dead(keep: Callable[..., K
             except (OSError, http.client.HTTPException):
                 pass  # it was accepted by a server that died
 
-    visitors = [threading.Thread(target=knock) for _ in range(4)]
+    visitors = [threading.Thread(target=probe_path) for _ in range(4)]
     for visitor in visitors:
         visitor.start()
     for count in range(1, 6):
@@ -202,7 +202,7 @@ class Scripted:
     """A parent whose servers are a script of our own, told by a file how to behave."""
 
     def __init__(self, folder: Path) -> None:
-        self.news: list[str] = []
+        self.events: list[str] = []
         self.mood = folder / "mood"
         self.mood.write_text("serve", encoding="utf-8")
         script = folder / "server.py"
@@ -219,7 +219,9 @@ class Scripted:
             encoding="utf-8",
         )
         self.parent = Supervisor(
-            Settings(port=0), self.news.append, program=replace(SERVER, command=(sys.executable, str(script)))
+            Settings(port=0),
+            self.events.append,
+            program=replace(SERVER, command=(sys.executable, str(script))),
         )
         self._thread = threading.Thread(target=self.parent.run, args=[lambda pid: f"open, {pid}"])
         self._thread.start()
@@ -241,12 +243,12 @@ def scripted(tmp_path: Path) -> Iterator[Scripted]:
 
 def test_a_server_that_keeps_dying_young_is_tried_less_and_less_often(scripted: Scripted) -> None:
     """It says so each time, never gives up, and is quick again once a server has answered."""
-    eventually(lambda: len(scripted.news), lambda count: count == 1)
-    assert scripted.news[0].startswith("open, ")
+    eventually(lambda: len(scripted.events), lambda count: count == 1)
+    assert scripted.events[0].startswith("open, ")
     scripted.mood.write_text("die", encoding="utf-8")
     scripted.parent.kill_server()
-    eventually(lambda: len(scripted.news), lambda count: count == 5)
-    young = [_YOUNG_DEATH.fullmatch(line) for line in scripted.news[1:5]]
+    eventually(lambda: len(scripted.events), lambda count: count == 5)
+    young = [_YOUNG_DEATH.fullmatch(line) for line in scripted.events[1:5]]
     assert [match and match.groups() for match in young] == [
         ("exit code 7", "0.1"),
         ("exit code 7", "0.2"),
@@ -254,12 +256,12 @@ def test_a_server_that_keeps_dying_young_is_tried_less_and_less_often(scripted: 
         ("exit code 7", "0.8"),
     ]
     scripted.mood.write_text("serve", encoding="utf-8")
-    eventually(lambda: DEATH.fullmatch(scripted.news[-1]), bool)
-    young_deaths = sum(bool(_YOUNG_DEATH.fullmatch(line)) for line in scripted.news)
+    eventually(lambda: DEATH.fullmatch(scripted.events[-1]), bool)
+    young_deaths = sum(bool(_YOUNG_DEATH.fullmatch(line)) for line in scripted.events)
     scripted.parent.kill_server()
-    eventually(lambda: sum(bool(DEATH.fullmatch(line)) for line in scripted.news), lambda told: told == 2)
-    assert all("(SIGKILL)" in line for line in scripted.news if DEATH.fullmatch(line))
-    assert len(scripted.news) == 1 + young_deaths + 2, "one line for each death"
+    eventually(lambda: sum(bool(DEATH.fullmatch(line)) for line in scripted.events), lambda told: told == 2)
+    assert all("(SIGKILL)" in line for line in scripted.events if DEATH.fullmatch(line))
+    assert len(scripted.events) == 1 + young_deaths + 2, "one line for each death"
 
 
 def test_the_pause_grows_to_five_seconds_and_no_further() -> None:

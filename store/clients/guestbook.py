@@ -17,7 +17,7 @@ from threading import BoundedSemaphore
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from store.durable.deadlines import TooSlow, promptly
+from store.durable.deadlines import DeadlineExceeded, call_with_deadline
 from store.vocabulary import NAME_MAX_LENGTH, fit_to_show
 
 _SIGN_SECONDS = 5.0
@@ -95,8 +95,8 @@ def _ask(url: str, path: str, seconds: float, **sent: Any) -> tuple[int, bytes]:
 
     try:
         # The connection's own limit is for each of its bytes; this one is for all of them.
-        return promptly(ask, seconds, among=_under_way)
-    except (TimeoutError, TooSlow):
+        return call_with_deadline(ask, seconds, slots=_under_way)
+    except (TimeoutError, DeadlineExceeded):
         if connection.sock is not None:  # ends the thread that still reads, however slowly it is answered
             with contextlib.suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,7 @@
 """Request deadlines: DBOS blocks until its database is back, and a request must not.
 
-Each request begins with a deadline, and calls DBOS through `promptly`. A call that takes too long is not
-undone; it goes on by itself, and since every command carries an idempotency key, a retry is safe.
+Each request begins with a deadline, and calls DBOS through `call_with_deadline`. A call that takes too
+long is not undone; it goes on by itself, and since every command carries an idempotency key, a retry is safe.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _event_seconds: ContextVar[float] = ContextVar("event_seconds", default=PAGE_EVE
 _log = logging.getLogger("store")
 
 
-class TooSlow(Exception):
+class DeadlineExceeded(Exception):
     """The answer did not come in time. The work goes on; asking again is safe."""
 
 
@@ -55,37 +55,37 @@ def seconds_for_an_event() -> float:
     return min(_event_seconds.get(), seconds_left())
 
 
-def promptly(call: Callable[[], T], seconds: float | None = None, *, among: Semaphore = _late) -> T:
+def call_with_deadline(call: Callable[[], T], seconds: float | None = None, *, slots: Semaphore = _late) -> T:
     """What `call` returns or raises, if it does so within `seconds`, or what the request has left.
 
-    `among` is how many calls of its kind may be under way: those for the database, unless it says others.
+    `slots` is how many calls of its kind may be under way: those for the database, unless it says others.
     The call has a copy of the caller's context, so what it calls in turn has the same deadline.
 
     Raises:
-        TooSlow: it did not, or too many earlier calls are still under way, or no thread is to be had.
+        DeadlineExceeded: it did not, too many earlier calls are still under way, or there is no thread.
     """
-    if not among.acquire(blocking=False):
-        raise TooSlow("too many calls are under way")
+    if not slots.acquire(blocking=False):
+        raise DeadlineExceeded("too many calls are under way")
     answer: Future[T] = Future()
 
     def run() -> None:
         try:
             _run_into(answer, call)
         finally:
-            among.release()
+            slots.release()
 
     # A thread of its own: one that is late must not keep others waiting behind it.
-    thread = Thread(target=copy_context().run, args=[run], name="promptly", daemon=True)
+    thread = Thread(target=copy_context().run, args=[run], name="call_with_deadline", daemon=True)
     try:
         thread.start()
     except RuntimeError as error:  # no memory, or as many threads as the system allows
-        among.release()
-        raise TooSlow("no thread could be started") from error
+        slots.release()
+        raise DeadlineExceeded("no thread could be started") from error
     try:
         return answer.result(seconds_left() if seconds is None else seconds)
     except FutureTimeout:
         if answer.cancel():
-            raise TooSlow("no answer in time") from None
+            raise DeadlineExceeded("no answer in time") from None
         return answer.result()  # it came at the last moment, or it was the call that raised this
 
 

@@ -19,7 +19,7 @@ from store import sqlite_files
 from store.database import Databases, for_a_last_word
 from store.database_errors import DatabaseRefused
 from store.durable import executors, private_names, steps
-from store.durable.deadlines import promptly
+from store.durable.deadlines import call_with_deadline
 from store.log_masking import MaskWorkflowIds
 from store.process_value import ProcessValue
 from store.settings import Settings, is_sqlite
@@ -115,7 +115,7 @@ def launch(
     for handler in logging.getLogger("dbos").handlers:
         handler.addFilter(MaskWorkflowIds())
     # In a daemon thread, because the threads that run workflows inherit that from it.
-    promptly(DBOS.launch, _LAUNCH_SECONDS)
+    call_with_deadline(DBOS.launch, _LAUNCH_SECONDS)
     DBOS.register_queue(
         GREETINGS, worker_concurrency=GREETINGS_AT_ONCE, polling_interval_sec=_QUEUE_POLL_SECONDS
     )

@@ -92,13 +92,13 @@ def _faults_of_money(account: Account, order: Any) -> Iterator[Fault]:
 
 
 def _faults_of_notices(account: Account, order: Any) -> Iterator[Fault]:
-    heard = account.notices
-    first = heard[0] if heard else "missing"
+    notices = account.notices
+    first = notices[0] if notices else "missing"
     if order.status in {Status.PAID, Status.DISPATCHED} and first != Outcome.PAID:
         yield account.fault("notices", f"is {order.status}, and the first word of its payment is {first}")
     if order.reason == Reason.DECLINED and first != Outcome.FAILED:
         yield account.fault("notices", f"is declined, and the first word of its payment is {first}")
-    was_paid, is_charged = Outcome.PAID in heard, bool(account.amounts(Payment.CHARGE))
+    was_paid, is_charged = Outcome.PAID in notices, bool(account.amounts(Payment.CHARGE))
     if order.status == Status.CANCELLED and was_paid and not is_charged:
         yield account.fault("notices", "is cancelled, was paid too late, and the money is nowhere")
     if order.status == Status.CANCELLED and is_charged and not was_paid:

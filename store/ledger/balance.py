@@ -16,15 +16,15 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from store.durable.deadlines import TooSlow
+from store.durable.deadlines import DeadlineExceeded
 from store.durable.steps import now_ms
 from store.ledger import accounts as tables
 from store.ledger import audit
 from store.ledger.accounts import Fault
 from store.ledger.lines import Ledger, draw_up
 from store.ledger.witnesses import NEWEST, WitnessAway, Witnesses
+from store.reads.cached import CachedRead
 from store.reads.orders import CRASHES
-from store.reads.shared import Shared
 from store.vocabulary import PRODUCT_ID
 
 Accounts = dict[str, tables.Account]
@@ -116,7 +116,7 @@ class Books:
     def __init__(self, reader: sa.Engine, tick_seconds: float, witnesses: Witnesses) -> None:
         self._reader, self._witnesses = reader, witnesses
         self._tick_ms = round(tick_seconds * 1000)
-        self._ledger = Shared(self.read, _SECONDS)
+        self._ledger = CachedRead(self.read, _SECONDS)
         # How far the rows were compared, by the keys of the store and by the workflows of DBOS.
         self._after: str = ""
         self._place = NEWEST
@@ -127,7 +127,7 @@ class Books:
         """The books, at most a second old, however many ask.
 
         Raises:
-            TooSlow: the database does not answer in time.
+            DeadlineExceeded: the database does not answer in time.
         """
         return self._ledger.get()
 
@@ -135,11 +135,11 @@ class Books:
         """The books now, however long that takes.
 
         Raises:
-            TooSlow: somebody else is reading them.
+            DeadlineExceeded: somebody else is reading them.
         """
         # One that was given up by whoever waited for it goes on by itself: no second beside it.
         if not self._reading.acquire(blocking=False):
-            raise TooSlow("the last reading of the books is still under way")
+            raise DeadlineExceeded("the last reading of the books is still under way")
         try:
             return self._read_now()
         finally:

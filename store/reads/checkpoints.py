@@ -1,6 +1,6 @@
 """Reads of what DBOS has recorded: which workflows there are, and what each has done.
 
-Each may wait for the checkpoints' database, and gives up with TooSlow.
+Each may wait for the checkpoints' database, and gives up with DeadlineExceeded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from dbos import DBOS, DBOSClient
 
-from store.durable.deadlines import promptly
+from store.durable.deadlines import call_with_deadline
 from store.vocabulary import CHECKOUT, dispatch_id
 
 _BATCH = 500
@@ -34,7 +34,7 @@ def is_known_checkout(payment_id: str) -> bool:
     Whoever waits for an order asks often, and what was started once stays so: it is remembered.
 
     Raises:
-        TooSlow: the checkpoints cannot be read.
+        DeadlineExceeded: the checkpoints cannot be read.
     """
     try:
         return _is_started(payment_id)
@@ -49,7 +49,7 @@ class _Unknown(Exception):
 @lru_cache(maxsize=10_000)
 def _is_started(payment_id: str) -> bool:
     # An exception, because those are not cached.
-    workflow = promptly(lambda: DBOS.get_workflow_status(payment_id))
+    workflow = call_with_deadline(lambda: DBOS.get_workflow_status(payment_id))
     if workflow is None or workflow.name != CHECKOUT:
         raise _Unknown(payment_id)
     return True
@@ -66,7 +66,7 @@ def list_checkpoints(payment_id: str) -> list[Checkpoint]:
         ]
         return checkpoints_of(steps)
 
-    return promptly(read)
+    return call_with_deadline(read)
 
 
 def checkpoints_of(steps: Iterable[Mapping[str, Any]]) -> list[Checkpoint]:

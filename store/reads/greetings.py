@@ -10,10 +10,10 @@ from dbos import DBOS
 
 from store.clients import guestbook
 from store.clients.guestbook import Signature
-from store.durable.deadlines import promptly
+from store.durable.deadlines import call_with_deadline
 from store.reads import timed
+from store.reads.cached import BackgroundRead, CachedRead
 from store.reads.checkpoints import Checkpoint, checkpoints_of
-from store.reads.shared import Background, Shared
 from store.vocabulary import SIGN_STEP, WAIT_STEP, GreetingOutcome, greeting_id
 
 _LINES = 6
@@ -34,7 +34,7 @@ class Greeting:
     signature: int | None
     """Its number in the online guestbook, once it has signed there."""
     beats: int
-    """How many of the `GREETING_BEATS` between the two books it has waited."""
+    """How many of the `GREETING_TICKS` between the two books it has waited."""
     trouble: str
     """Why the online guestbook has not signed, or never will, one sentence."""
     outcome: GreetingOutcome | None
@@ -67,9 +67,9 @@ class Greetings:
 
     def __init__(self, reader: sa.Engine, guestbook_url: str) -> None:
         self._reader, self._url = reader, guestbook_url
-        self._ours = Shared(self._read_ours, _BOOKS_SECONDS)
+        self._ours = CachedRead(self._read_ours, _BOOKS_SECONDS)
         not_yet: tuple[list[Signature], str] = ([], "The guestbook has not answered yet.")
-        self._theirs = Background(self._read_theirs, _BOOKS_SECONDS, at_first=not_yet)
+        self._theirs = BackgroundRead(self._read_theirs, _BOOKS_SECONDS, at_first=not_yet)
 
     def books(self, beside: Greeting | None = None) -> Books:
         """Both books; beside a greeting that is final, our own as it is since then."""
@@ -97,7 +97,7 @@ class Greetings:
         )
         if not rows:
             return None
-        steps = promptly(lambda: DBOS.list_workflow_steps(workflow_id))
+        steps = call_with_deadline(lambda: DBOS.list_workflow_steps(workflow_id))
         asked = [each["output"] for each in steps if each["function_name"] == SIGN_STEP and each["output"]]
         last: Any = asked[-1] if asked else {"signature": 0, "trouble": ""}
         return Greeting(

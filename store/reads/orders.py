@@ -10,9 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from store.reads import timed
+from store.reads.cached import CachedRead
 from store.reads.checkpoints import Checkpoint, as_time, list_checkpoints
 from store.reads.records import ORDER_COLUMNS, Board, Generation, Order, PaymentView, Product, Refund
-from store.reads.shared import Shared
 from store.vocabulary import PRODUCT_ID, PaymentState, dispatch_id
 
 BOARD_SECONDS = 0.2
@@ -51,13 +51,13 @@ class Queries:
 
     def __init__(self, reader: sa.Engine) -> None:
         self._reader = reader
-        self._board = Shared(self._read_board, BOARD_SECONDS)
+        self._board = CachedRead(self._read_board, BOARD_SECONDS)
 
     def board(self) -> Board:
         """The shop, at most `BOARD_SECONDS` old, however many ask.
 
         Raises:
-            TooSlow: the database does not answer.
+            DeadlineExceeded: the database does not answer.
         """
         return self._board.get()
 
@@ -67,7 +67,7 @@ class Queries:
         For requests that write and read nothing first: they would wait for a workflow that waits, too.
 
         Raises:
-            TooSlow: it does not answer.
+            DeadlineExceeded: it does not answer.
         """
         self.board()
 
@@ -76,7 +76,7 @@ class Queries:
         self._board.forget()
 
     def _read_board(self) -> Board:
-        rows = self._select(_BOARD)  # `Shared` has set the limit
+        rows = self._select(_BOARD)  # `CachedRead` has set the limit
         orders = [Order.of(row) for row in rows if row.order_id is not None]
         shelf = rows[0]
         return Board(

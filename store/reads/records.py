@@ -14,7 +14,7 @@ ORDER_COLUMNS = (
     " o.progress, o.created_at_ms, o.pay_by_ms, o.updated_at_ms,"
     " CASE WHEN o.status = 'pending' THEN EXISTS"
     " (SELECT 1 FROM payment_notices n WHERE n.payment_id = o.payment_id)"
-    " ELSE FALSE END AS is_heard"
+    " ELSE FALSE END AS has_notice"
 )
 """Of an order `o`, in a SELECT whose rows `Order.of` reads."""
 
@@ -44,7 +44,7 @@ class Order:
     created_at: datetime
     pay_by: datetime
     updated_at: datetime
-    is_heard: bool
+    has_notice: bool
     """Whether word of its payment has come, whatever it says."""
 
     @classmethod
@@ -61,7 +61,7 @@ class Order:
             created_at=as_time(row.created_at_ms),
             pay_by=as_time(row.pay_by_ms),
             updated_at=as_time(row.updated_at_ms),
-            is_heard=bool(row.is_heard),
+            has_notice=bool(row.has_notice),
         )
 
     @property
@@ -69,7 +69,7 @@ class Order:
         """Where the order stands, as a page shows it."""
         if self.status is not Status.PENDING:
             return PaymentState(self.status)
-        is_deciding = self.is_heard or self.pay_by <= datetime.now(UTC)
+        is_deciding = self.has_notice or self.pay_by <= datetime.now(UTC)
         return PaymentState.SETTLING if is_deciding else PaymentState.AWAITING_PAYMENT
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from threading import BoundedSemaphore
 from typing import TypeVar
 
-from store.durable.deadlines import PAGE_SECONDS, TooSlow, promptly, seconds_left
+from store.durable.deadlines import PAGE_SECONDS, DeadlineExceeded, call_with_deadline, seconds_left
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def read(call: Callable[[], T]) -> T:
     """What `call` reads, if the database answers in the time that this request has, and a page's at most.
 
     Raises:
-        TooSlow: it does not, or has not answered others before.
+        DeadlineExceeded: it does not, or has not answered others before.
     """
 
     def look() -> T:
@@ -52,12 +52,12 @@ def read(call: Callable[[], T]) -> T:
     began_at = time.monotonic()
     try:
         if _Database.is_silent:
-            return promptly(look, min(_most_seconds(), _SCOUT_SECONDS), among=_scout)
-        return promptly(look, _most_seconds(), among=_reads)
-    except TooSlow as late:
+            return call_with_deadline(look, min(_most_seconds(), _SCOUT_SECONDS), slots=_scout)
+        return call_with_deadline(look, _most_seconds(), slots=_reads)
+    except DeadlineExceeded as late:
         if _Database.answered_at < began_at < time.monotonic() - _ENOUGH_SECONDS:
             _Database.is_silent = True
-        raise TooSlow("the database does not answer") from late
+        raise DeadlineExceeded("the database does not answer") from late
 
 
 def seconds_for_a_turn() -> float:

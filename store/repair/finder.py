@@ -1,7 +1,7 @@
 """Finds stuck work: orders, payments and greetings beside their workflows.
 
 It reads, and changes nothing. What only waits for its turn, or catches up after an outage, is late and not
-stuck: see `Terms`.
+stuck: see `Lateness`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dbos import DBOSClient
 from store.durable.steps import now_ms
 from store.reads.checkpoints import workflows_of
 from store.repair import lost_work
-from store.repair.stuck_work import MARGIN_MS, Stuck, Terms, outcome_heard
+from store.repair.stuck_work import MARGIN_MS, Lateness, Stuck, known_outcome
 from store.vocabulary import CHECKOUT, DISPATCH, GREETING, dispatch_id
 
 _STEPS = {
@@ -25,13 +25,13 @@ _STEPS = {
 """The names of the checkpoints that each workflow can have, as its code is now."""
 
 
-def find(store: sa.Connection, client: DBOSClient, terms: Terms, *, sweep: bool) -> Iterator[Stuck]:
+def find(store: sa.Connection, client: DBOSClient, lateness: Lateness, *, sweep: bool) -> Iterator[Stuck]:
     """Everything that is stuck. `sweep` looks at all that DBOS knows of, too: see `lost`."""
     seen: set[str] = set()
     for each in (
-        *_live_orders(store, client, terms),
-        *_money_owed(store, terms),
-        *_greetings(store, client, terms),
+        *_live_orders(store, client, lateness),
+        *_money_owed(store, lateness),
+        *_greetings(store, client, lateness),
         *(lost_work.find(store, client) if sweep else ()),
     ):
         if each.workflow_id not in seen:
@@ -43,7 +43,7 @@ def find(store: sa.Connection, client: DBOSClient, terms: Terms, *, sweep: bool)
 
 _LIVE = """
 SELECT o.payment_id, o.order_id, o.status, o.updated_at_ms, o.pay_by_ms, h.client,
-    (SELECT min(received_at_ms) FROM payment_notices n WHERE n.payment_id = o.payment_id) AS heard_at_ms,
+    (SELECT min(received_at_ms) FROM payment_notices n WHERE n.payment_id = o.payment_id) AS noticed_at_ms,
     (SELECT count(*) FROM mendings m WHERE m.workflow_id = o.payment_id
         OR m.workflow_id = o.payment_id || '.dispatch') AS tries
 FROM orders o LEFT JOIN holds h ON h.payment_id = o.payment_id
@@ -51,7 +51,7 @@ WHERE o.status IN ('pending', 'paid') ORDER BY o.order_id
 """
 
 
-def _live_orders(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iterator[Stuck]:
+def _live_orders(store: sa.Connection, client: DBOSClient, lateness: Lateness) -> Iterator[Stuck]:
     orders = store.execute(sa.text(_LIVE)).all()
     ids = [each for order in orders for each in (order.payment_id, dispatch_id(order.payment_id))]
     known = workflows_of(client, ids)
@@ -64,18 +64,18 @@ def _live_orders(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iter
         workflow_id = dispatch_id(order.payment_id) if is_paid else order.payment_id
         workflow = known.get(workflow_id)
         due_ms = (
-            order.updated_at_ms + terms.tick_ms
+            order.updated_at_ms + lateness.tick_ms
             if is_paid
-            else min(order.pay_by_ms, order.heard_at_ms or order.pay_by_ms)
+            else min(order.pay_by_ms, order.noticed_at_ms or order.pay_by_ms)
         )
-        is_late = due_ms < terms.late_before_ms
+        is_late = due_ms < lateness.late_before_ms
         if is_paid and workflow is None and _is_alive(known.get(order.payment_id)) and not is_late:
             continue  # its checkout is about to start the dispatch
-        why = _why(client, workflow, terms, is_late=is_late)
+        why = _why(client, workflow, lateness, is_late=is_late)
         if why is not None:
             yield Stuck(
                 workflow_id=workflow_id,
-                outcome=None if is_paid else outcome_heard(client, order.payment_id),
+                outcome=None if is_paid else known_outcome(client, order.payment_id),
                 workflow_name=DISPATCH if is_paid else CHECKOUT,
                 arguments=(order.payment_id, order.updated_at_ms if is_paid else order.client),
                 order_id=order.order_id,
@@ -88,12 +88,12 @@ def _live_orders(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iter
             )
 
 
-def _why(client: DBOSClient, workflow: Any, terms: Terms, *, is_late: bool) -> str | None:
+def _why(client: DBOSClient, workflow: Any, lateness: Lateness, *, is_late: bool) -> str | None:
     """Why a workflow that has not done its work never will, one sentence; None if it may."""
     if workflow is None:
         return "Its checkpoints are gone."
     is_alive = _is_alive(workflow)
-    if is_alive and workflow.app_version not in {None, terms.version}:
+    if is_alive and workflow.app_version not in {None, lateness.version}:
         return f"Its workflow is of another version of the shop ({workflow.app_version}), which nobody runs."
     if is_alive and not is_late:
         return None
@@ -138,8 +138,8 @@ ORDER BY n.received_at_ms LIMIT 1000
 """
 
 
-def _money_owed(store: sa.Connection, terms: Terms) -> Iterator[Stuck]:
-    for notice in store.execute(sa.text(_OWED), {"late_before_ms": terms.late_before_ms}):
+def _money_owed(store: sa.Connection, lateness: Lateness) -> Iterator[Stuck]:
+    for notice in store.execute(sa.text(_OWED), {"late_before_ms": lateness.late_before_ms}):
         has_order = notice.order_id is not None
         yield Stuck(
             workflow_id=notice.payment_id,
@@ -172,7 +172,7 @@ WHERE q.greeting_id IS NULL LIMIT 1000
 """
 
 
-def _greetings(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iterator[Stuck]:
+def _greetings(store: sa.Connection, client: DBOSClient, lateness: Lateness) -> Iterator[Stuck]:
     requests = [*store.execute(sa.text(_OPEN)), *store.execute(sa.text(_UNASKED))]
     known = workflows_of(client, (request.greeting_id for request in requests))
     still_open = {
@@ -183,9 +183,9 @@ def _greetings(store: sa.Connection, client: DBOSClient, terms: Terms) -> Iterat
             continue
         workflow = known.get(request.greeting_id)
         # Just asked for, its workflow is started next.
-        is_late = request.give_up_at_ms + 60_000 < terms.late_before_ms
-        is_new = workflow is None and terms.calm_ms < MARGIN_MS
-        why = None if is_new else _why(client, workflow, terms, is_late=is_late)
+        is_late = request.give_up_at_ms + 60_000 < lateness.late_before_ms
+        is_new = workflow is None and lateness.calm_ms < MARGIN_MS
+        why = None if is_new else _why(client, workflow, lateness, is_late=is_late)
         if why is not None:
             yield Stuck(
                 workflow_id=request.greeting_id,

@@ -10,7 +10,7 @@ from dbos import DBOSClient
 
 from store.durable.steps import now_ms
 from store.reads.checkpoints import workflows_of
-from store.repair.stuck_work import BATCH, Stuck, outcome_heard
+from store.repair.stuck_work import BATCH, Stuck, known_outcome
 from store.vocabulary import CHECKOUT, GREETING, RESTOCK, dispatch_id
 
 
@@ -78,7 +78,7 @@ def _lost_order(store: sa.Connection, client: DBOSClient, workflow: Any) -> Iter
         subject=f"what was order {number}" if number else "a click that was refused",
         since_ms=reserved["completed_at_epoch_ms"] or now_ms(),
         why="Its workflow remembers it, and the store does not: an older copy was restored.",
-        outcome=outcome_heard(client, workflow.workflow_id),
+        outcome=known_outcome(client, workflow.workflow_id),
         with_it=(dispatch,),
     )
 

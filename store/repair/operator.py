@@ -18,7 +18,7 @@ from store import schema, terms
 from store.database_errors import DatabaseRefused
 from store.durable import runtime, steps
 from store.repair import finder, reconciler
-from store.repair.stuck_work import Stuck, Terms
+from store.repair.stuck_work import Lateness, Stuck
 from store.settings import Settings, refuse
 
 Say = Callable[[str], None]
@@ -30,7 +30,7 @@ class _Shop:
 
     store: sa.Connection
     client: DBOSClient
-    terms: Terms
+    terms: Lateness
 
 
 def show(settings: Settings, said: argparse.Namespace, say: Say) -> int:
@@ -94,10 +94,10 @@ def _opened(settings: Settings) -> Iterator[_Shop]:
         refuse(f"The databases cannot be read: {str(said).strip().splitlines()[0]}")
 
 
-def _terms(settings: Settings) -> Terms:
+def _terms(settings: Settings) -> Lateness:
     # Whoever asks has waited: what is late now is stuck.
     long_ms = 3_600_000
-    return Terms(long_ms, round(settings.dispatch_tick_seconds * 1000), runtime.APPLICATION_VERSION)
+    return Lateness(long_ms, round(settings.dispatch_tick_seconds * 1000), runtime.APPLICATION_VERSION)
 
 
 def _sentence(each: Stuck) -> str:

@@ -17,7 +17,7 @@ BATCH = 500
 
 
 @dataclass(frozen=True)
-class Terms:
+class Lateness:
     """What tells stuck from late."""
 
     calm_ms: int
@@ -58,18 +58,18 @@ class Stuck:
     """Other workflows that are forgotten with it, because it starts them anew."""
 
 
-def outcome_heard(client: DBOSClient, payment_id: str) -> str | None:
+def known_outcome(client: DBOSClient, payment_id: str) -> str | None:
     """What the checkpoints of a checkout remember of its payment, should the store have forgotten it."""
     if workflows_of(client, [dispatch_id(payment_id)]):
         return Outcome.PAID
-    heard = _outcome_given(client, payment_id)
+    outcome = _outcome_given(client, payment_id)
     for step in client.list_workflow_steps(payment_id):
         order = step["output"]
         if step["function_name"] in {"reserve", "settle"} and order and order.get("first_outcome"):
             return str(order["first_outcome"])  # the message only wakes; this decides
         if step["function_name"] == "DBOS.recv" and step["output"] in set(Outcome):
-            heard = str(step["output"])
-    return heard
+            outcome = str(step["output"])
+    return outcome
 
 
 def _outcome_given(client: DBOSClient, payment_id: str) -> str | None:

@@ -31,10 +31,10 @@ class Program:
     """What is kept up."""
 
     name: str
-    """What the news call it."""
+    """What events call it."""
     command: Sequence[str]
     """What starts it; where it listens is added."""
-    knock: str
+    probe_path: str
     """A path that it answers without its database: one whose database is away is up."""
     successor: Sequence[str] = ()
     """Added to the command once one has answered."""
@@ -52,10 +52,10 @@ _STOP_SECONDS = 2.5
 """A server that was told to stop and has not by then is killed; its orders go on at the next start."""
 _LONGEST_PAUSE_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS = 0.1
-_BEAT_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 """Between two looks at whether the server still answers, and the longest that one look waits."""
 
-Say = Callable[[str], None]
+OnEvent = Callable[[str], None]
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -91,7 +91,7 @@ def address_of(host: str, listener: socket.socket) -> str:
 class Supervisor:
     """One listening socket, and one server process after another that answers on it.
 
-    `news` gets one line for each death, with what the next server's first answer took. What the
+    `on_event` gets one line for each death, with what the next server's first answer took. What the
     servers themselves print goes to `log`, or where ours goes.
 
     Raises:
@@ -101,12 +101,12 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
-        news: Say,
+        on_event: OnEvent,
         *,
         program: Program = SERVER,
         log: IO[bytes] | None = None,
     ) -> None:
-        self._news = news
+        self._on_event = on_event
         self._program = program
         self._environment = settings.environment()
         self._hang_seconds = settings.hang_seconds
@@ -125,7 +125,7 @@ class Supervisor:
     def run(self, opening: Callable[[int], str]) -> int:
         """Keep a server up until told to stop; the exit code.
 
-        `opening` makes the first line of news, once the first server with this process id answers.
+        `opening` makes the first line, once the first server with this process id answers.
         A first server that refuses a setting or a database has said why, and its exit code is ours.
         """
         said = opening
@@ -139,7 +139,7 @@ class Supervisor:
                 self._tell(f"No server could be started ({error}); the next try is in {pause_seconds:g} s.")
                 continue
             first_answer = FirstAnswer(
-                server, self.address + self._program.knock, partial(self._open, server, said)
+                server, self.address + self._program.probe_path, partial(self._open, server, said)
             )
             code = self._wait_for_the_end_of(server)
             if self._is_stopping:
@@ -201,11 +201,11 @@ class Supervisor:
 
         Failed looks are counted, and no time is measured: a parent that was suspended itself has not looked.
         """
-        question = Question(self.address + self._program.knock)
-        most = max(2, math.ceil(self._hang_seconds / _BEAT_SECONDS))
+        question = Question(self.address + self._program.probe_path)
+        most = max(2, math.ceil(self._hang_seconds / _LOOK_SECONDS))
         failed = 0
         while failed < most and server.poll() is None and not self._is_stopping:
-            failed = 0 if question.is_answered_within(_BEAT_SECONDS) else failed + 1
+            failed = 0 if question.is_answered_within(_LOOK_SECONDS) else failed + 1
         question.close()
         if failed == most and server.poll() is None and not self._is_stopping:
             self._tell(
@@ -218,7 +218,7 @@ class Supervisor:
         # A log on a full disk, or at the end of a pipe that nobody reads any more, must not
         # end the shop.
         with contextlib.suppress(OSError, ValueError):
-            self._news(line)
+            self._on_event(line)
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # closed by now

@@ -46,7 +46,7 @@ _PROXY_HEADERS = (
 """What the headers of proxies begin with. No browser sends a header of its own that begins with x-."""
 
 
-class Answer(Enum):
+class Decision(Enum):
     """What the gate says to a request."""
 
     WELCOME = auto()
@@ -55,10 +55,10 @@ class Answer(Enum):
     TOO_SOON = auto()
     """A try from the same address or browser has just failed."""
     CLOSED = auto()
-    """See `Gate.is_closed_to`."""
+    """See `Access.is_closed_to`."""
 
 
-class Gate:
+class Access:
     """Stands before the presenter's tools of one shop."""
 
     def __init__(self, settings: Settings) -> None:
@@ -72,14 +72,14 @@ class Gate:
         """Whether there are no tools for anybody who comes from there."""
         return not self._password and not (self._is_private and _is_local(request))
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request) -> Decision:
         """Whether whoever makes this request may use the tools."""
         if self.is_closed_to(request):
-            return Answer.CLOSED
+            return Decision.CLOSED
         if not self._password:
-            return Answer.WELCOME
+            return Decision.WELCOME
         if request.authorization is None or request.authorization.password is None:
-            return Answer.UNKNOWN
+            return Decision.UNKNOWN
         return self._try(self._who(request), request.authorization.password.encode())
 
     def seconds_to_wait(self, request: Request) -> int:
@@ -108,20 +108,20 @@ class Gate:
         key = hashlib.pbkdf2_hmac("sha256", self._password, b"store.gate", _KEY_ROUNDS)
         return Signer(key, salt="store.gate", digest_method=hashlib.sha256)
 
-    def _try(self, who: str, password: bytes) -> Answer:
+    def _try(self, who: str, password: bytes) -> Decision:
         # One at a time, so that a thousand tries at once are not a thousand first tries.
         with self._lock:
             if self._left(who) > 0:
-                return Answer.TOO_SOON
+                return Decision.TOO_SOON
             if hmac.compare_digest(password, self._password):
                 self._failed.pop(who, None)
-                return Answer.WELCOME
+                return Decision.WELCOME
             waited, _ = self._failed.pop(who, (0.0, 0.0))
             wait = min(max(_FIRST_WAIT_SECONDS, 2 * waited), _LONGEST_WAIT_SECONDS)
             self._failed[who] = (wait, time.monotonic())
             if len(self._failed) > _REMEMBERED:
                 self._failed.popitem(last=False)
-            return Answer.UNKNOWN
+            return Decision.UNKNOWN
 
     def _left(self, who: str) -> float:
         wait, since = self._failed.get(who, (0.0, 0.0))

@@ -147,13 +147,13 @@ def run_lanes() -> AnyResponse:
     return redirect(url_for(".lanes_of", key=key), 303)
 
 
-@presenter.get("/lanes/<payment_id:key>")
+@presenter.get("/lanes/<key:key>")
 def lanes_of(key: str) -> str:
     """Show what has become of one click."""
     return render_template("lanes.html", key=key, run=_find(key), code=code())
 
 
-@presenter.get("/lanes/<payment_id:key>/progress")
+@presenter.get("/lanes/<key:key>/progress")
 def progress_of_lanes(key: str) -> Response:
     """What has become of it by now."""
     return fragment("_lanes.html", key=key, run=_find(key))

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from store.clients import guestbook
 from store.outcomes import Signing
 from store.process_value import ProcessValue
-from store.vocabulary import DISPATCH_TICKS, GREETING_BEATS, Outcome, Status
+from store.vocabulary import DISPATCH_TICKS, GREETING_TICKS, Outcome, Status
 
 PRICE_CENTS = 9999
 _log = logging.getLogger("store")
@@ -80,8 +80,8 @@ def checkout(payment_id: str) -> OrderNow:
     """One click on Buy Now, from reserving a unit to paid or cancelled; the order then."""
     order = reserve(payment_id)
     while order["status"] == Status.PENDING:
-        heard = wait_for_notice(order)
-        order = settle(payment_id, heard)
+        outcome = wait_for_notice(order)
+        order = settle(payment_id, outcome)
     if order["status"] == Status.PAID:
         dispatch(payment_id, order["updated_at_ms"])
     return order
@@ -99,8 +99,8 @@ def greet(name: str) -> None:
     """Sign the online guestbook, wait a little, and write it down here: both once, or neither."""
     signing = sign_online_guestbook(name)
     at_ms = signing["at_ms"]
-    for beat in range(1, GREETING_BEATS + 1):
-        at_ms = wait_a_beat(beat, at_ms)
+    for tick in range(1, GREETING_TICKS + 1):
+        at_ms = wait_for_tick(tick, at_ms)
     record_greeting(name, signing["signature"])
 
 
@@ -131,7 +131,7 @@ def wait_for_notice(_order: OrderNow) -> str | None:
     return Outcome.PAID
 
 
-def settle(payment_id: str, _heard: str | None) -> OrderNow:
+def settle(payment_id: str, _outcome: str | None) -> OrderNow:
     """Take the money; the order then."""
     write(
         "INSERT INTO naive_payments (payment_id, amount_cents) VALUES (:payment_id, :cents)",
@@ -165,7 +165,7 @@ def sign_online_guestbook(name: str) -> Signing:
     return Signing(signature=number, at_ms=now_ms(), trouble="", may_pass=False)
 
 
-def wait_a_beat(_beat: int, previous_at_ms: int) -> int:
+def wait_for_tick(_tick: int, previous_at_ms: int) -> int:
     """Wait for one tick; returns when, in ms since 1970."""
     _wait_for_a_tick_since(previous_at_ms)
     return now_ms()

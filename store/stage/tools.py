@@ -22,7 +22,7 @@ from store import commands
 from store.durable import runtime
 from store.reads.records import Generation
 from store.settings import Settings
-from store.stage.access import COOKIE, Answer, Gate
+from store.stage.access import COOKIE, Access, Decision
 from store.web.every_request import fragment, htmx, queries
 
 presenter = Blueprint("presenter", __name__)
@@ -35,7 +35,7 @@ def prepare(app: Flask, settings: Settings) -> None:
     app.jinja_env.globals["presenter_is_welcome"] = is_welcome
     app.jinja_env.globals["running"] = running
     if settings.offers_presenter_tools:
-        app.extensions["gate"] = Gate(settings)
+        app.extensions["access"] = Access(settings)
         app.register_blueprint(presenter)
         rules = [rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("presenter.")]
         app.before_request(partial(_hide, {_first_part(rule) for rule in rules}))
@@ -43,7 +43,7 @@ def prepare(app: Flask, settings: Settings) -> None:
 
 def is_welcome() -> bool:
     """Whether whoever makes this request may use the tools: nobody else's page mentions them."""
-    return "gate" in current_app.extensions and _gate().ask(request) is Answer.WELCOME
+    return "access" in current_app.extensions and _access().ask(request) is Decision.WELCOME
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def running() -> Running:
 
 def _hide(first_parts: Set[str]) -> None:
     """Where there are no tools, nothing is found, whatever the method: a 405 would tell of them."""
-    if _first_part(request.path) in first_parts and _gate().is_closed_to(request):
+    if _first_part(request.path) in first_parts and _access().is_closed_to(request):
         abort(404)
 
 
@@ -73,14 +73,14 @@ def _first_part(path: str) -> str:
 @presenter.before_request
 def refuse_others() -> None:
     """Ask for the password where there is one."""
-    answer = _gate().ask(request)
-    if answer is Answer.TOO_SOON:
-        seconds = _gate().seconds_to_wait(request)
+    answer = _access().ask(request)
+    if answer is Decision.TOO_SOON:
+        seconds = _access().seconds_to_wait(request)
         raise TooManyRequests(
             f"A wrong password has just come from where you are: wait {seconds} s before the next try.",
             retry_after=seconds,
         )
-    if answer is Answer.UNKNOWN:
+    if answer is Decision.UNKNOWN:
         raise Unauthorized(
             "The presenter's tools need the password that the shop was started with.",
             www_authenticate=_CHALLENGE,
@@ -90,7 +90,7 @@ def refuse_others() -> None:
 @presenter.after_request
 def remember_browser(response: Response) -> Response:
     """Recognise a browser that was let in, whoever else tries passwords from its address later."""
-    cookie = _gate().cookie_for(request) if response.status_code < 400 else None
+    cookie = _access().cookie_for(request) if response.status_code < 400 else None
     if cookie is not None:
         response.set_cookie(
             COOKIE, cookie, _REMEMBER_SECONDS, secure=request.is_secure, httponly=True, samesite="Lax"
@@ -135,5 +135,5 @@ def crash_application() -> AnyResponse:
     return redirect(url_for("storefront.store"), 303)
 
 
-def _gate() -> Gate:
-    return cast(Gate, current_app.extensions["gate"])
+def _access() -> Access:
+    return cast(Access, current_app.extensions["access"])

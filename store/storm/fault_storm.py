@@ -79,7 +79,7 @@ def _guestbook(folder: Path) -> Iterator[Supervisor]:
     with tempfile.TemporaryFile() as log:
         guestbook = Supervisor(
             Settings(host="127.0.0.1", port=0, hang_seconds=0),
-            news=lambda _: None,
+            on_event=lambda _: None,
             program=replace(GUESTBOOK, command=command),
             log=log,
         )

@@ -18,7 +18,7 @@ from store.storm.notes import Notes
 
 _USUAL_SECONDS = 6.0
 """From one fault to the next, in a storm that is long enough for all kinds."""
-_BEAT_SECONDS = 0.1
+_AGAIN_SECONDS = 0.1
 
 
 class Kind(StrEnum):
@@ -139,7 +139,7 @@ class Faults:
 class Again:
     """Something that is done again and again while a fault lasts, in a thread of its own."""
 
-    def __init__(self, act: Callable[[], object], seconds: float = _BEAT_SECONDS) -> None:
+    def __init__(self, act: Callable[[], object], seconds: float = _AGAIN_SECONDS) -> None:
         self._act, self._seconds = act, seconds
         self._is_over = threading.Event()
         self._error: Exception | None = None

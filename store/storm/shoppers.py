@@ -35,7 +35,7 @@ _BREATHING = frozenset({502, 503, 504})
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What the shop said; redirects are followed as a browser does."""
 
     status: int
@@ -221,15 +221,15 @@ class Shopper:
 
     # --- over the wire --------------------------------------------------------------------
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> Reply:
         """Open a page."""
         return self._until_answered("GET", path)
 
-    def post(self, path: str, **form: str) -> Answer:
+    def post(self, path: str, **form: str) -> Reply:
         """Submit a form."""
         return self._until_answered("POST", path, form)
 
-    def _until_answered(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Answer:
+    def _until_answered(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Reply:
         """The answer, however often the request has to be sent for it."""
         began_at = time.monotonic()
         unanswered = refused = 0
@@ -248,13 +248,13 @@ class Shopper:
                 self._notes.complain(
                     f"{method} {path.split('/')[1]} had no answer for {_GIVE_UP_SECONDS:g} s"
                 )
-                answer = Answer(0, path, "")
+                answer = Reply(0, path, "")
                 break
             time.sleep(0.1)  # between two tries
         self._notes.count(waited_seconds=time.monotonic() - began_at, unanswered=unanswered, refused=refused)
         return answer
 
-    def _once(self, method: str, path: str, form: Mapping[str, str] | None) -> Answer:
+    def _once(self, method: str, path: str, form: Mapping[str, str] | None) -> Reply:
         while True:
             connection = http.client.HTTPConnection(self._host, timeout=_ANSWER_SECONDS)
             headers = {"Accept": "text/html"}
@@ -267,7 +267,7 @@ class Shopper:
             finally:
                 connection.close()
             if response.status != 303:
-                return Answer(response.status, path, text)
+                return Reply(response.status, path, text)
             method, path, form = "GET", response.headers["Location"], None
 
 

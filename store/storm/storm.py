@@ -66,7 +66,7 @@ def run(
     )
     with tempfile.TemporaryFile() as log:
         is_open = threading.Event()
-        supervisor = Supervisor(settings, news=lambda _: is_open.set(), log=log, program=program)
+        supervisor = Supervisor(settings, on_event=lambda _: is_open.set(), log=log, program=program)
         parent = threading.Thread(target=supervisor.run, args=[str], name="supervisor", daemon=True)
         parent.start()
         try:

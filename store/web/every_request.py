@@ -20,7 +20,7 @@ from werkzeug.routing import BaseConverter
 from store import vocabulary
 from store.database import Databases
 from store.durable import deadlines
-from store.durable.deadlines import TooSlow
+from store.durable.deadlines import DeadlineExceeded
 from store.reads.orders import Queries
 from store.settings import Settings
 from store.web import origin
@@ -47,8 +47,8 @@ htmx = HTMX()
 _log = logging.getLogger("store")
 
 
-class PaymentId(BaseConverter):
-    """A path part that may name a checkout; any other is not found."""
+class Key(BaseConverter):
+    """A path part that may be a key or a payment id; any other is not found."""
 
     regex = rf"[A-Za-z0-9_-]{{1,{vocabulary.KEY_MAX_LENGTH}}}"
 
@@ -64,7 +64,7 @@ def prepare(app: Flask, settings: Settings, databases: Databases, health: Health
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = _A_YEAR_SECONDS  # safe: see static_url()
     app.extensions["queries"] = Queries(databases.reader)
     app.extensions["health"] = health
-    app.url_map.converters["payment_id"] = PaymentId
+    app.url_map.converters["key"] = Key
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals.update(vocabulary=vocabulary, static_url=static_url)
     app.jinja_env.filters["price"] = vocabulary.price
@@ -75,8 +75,13 @@ def prepare(app: Flask, settings: Settings, databases: Databases, health: Health
     app.before_request(_refuse_large_bodies)
     app.after_request(_finish)
     app.register_error_handler(HTTPException, _explain)
-    # The third is what DBOS calls a listing of its own that was cancelled, by whomever.
-    for database_trouble in (DBAPIError, sa.exc.TimeoutError, dbos_error.DBOSQueryTimeoutError, TooSlow):
+    # The third is what DBOS raises where a listing of its own was cancelled, by whomever.
+    for database_trouble in (
+        DBAPIError,
+        sa.exc.TimeoutError,
+        dbos_error.DBOSQueryTimeoutError,
+        DeadlineExceeded,
+    ):
         app.register_error_handler(database_trouble, _catch_breath)
     app.register_error_handler(Exception, _own_up)
     app.add_url_rule("/health", "health", view_func=show_health)

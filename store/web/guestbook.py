@@ -52,13 +52,13 @@ def sign() -> AnyResponse:
     return redirect(url_for(".greeting", key=key), 303)
 
 
-@guestbook.get("/greetings/<payment_id:key>")
+@guestbook.get("/greetings/<key:key>")
 def greeting(key: str) -> str:
     """Show how far one greeting has come, and both books."""
     return render_template("guestbook.html", **_shown(key))
 
 
-@guestbook.get("/greetings/<payment_id:key>/progress")
+@guestbook.get("/greetings/<key:key>/progress")
 def progress(key: str) -> Response:
     """How far it has come by now."""
     return fragment("_greeting.html", **_shown(key))

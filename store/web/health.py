@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from store.database import Databases, answers
 from store.durable import runtime
-from store.durable.deadlines import TooSlow, promptly
+from store.durable.deadlines import DeadlineExceeded, call_with_deadline
 from store.durable.steps import now_ms
 
 _SECONDS = 1.0
@@ -58,8 +58,8 @@ class _Part:
 
     def state(self) -> str:
         try:
-            promptly(self._write, _WRITE_SECONDS, among=self.writing)
-        except (DBAPIError, sa.exc.TimeoutError, TooSlow):
+            call_with_deadline(self._write, _WRITE_SECONDS, slots=self.writing)
+        except (DBAPIError, sa.exc.TimeoutError, DeadlineExceeded):
             return "cannot be written" if self._answers() else "down"
         return OK
 
@@ -84,8 +84,8 @@ class _Part:
 
     def _answers(self) -> bool:
         try:
-            return promptly(lambda: answers(self.reader), _READ_SECONDS)
-        except TooSlow:
+            return call_with_deadline(lambda: answers(self.reader), _READ_SECONDS)
+        except DeadlineExceeded:
             return False
 
 

@@ -13,7 +13,7 @@ from typing import NoReturn, TypedDict, cast
 from flask import Blueprint, Flask, Response, abort, current_app, request
 
 from store import commands
-from store.durable.deadlines import TooSlow
+from store.durable.deadlines import DeadlineExceeded
 from store.reads.checkpoints import is_known_checkout
 from store.reads.orders import LIST_LIMIT
 from store.reads.records import Order
@@ -153,7 +153,7 @@ def _settle(payment_id: str, outcome: Outcome) -> int | None:
         return commands.settle(payment_id, outcome)
     except commands.UnknownPayment:
         _no_such_payment()
-    except TooSlow:
+    except DeadlineExceeded:
         return None
 
 
@@ -190,7 +190,7 @@ def _greet(key: str, name: str) -> str | None:
         abort(429, "You have too many greetings under way: repeat this request when one has ended.")
     except commands.KeyTaken:
         abort(409, "That Idempotency-Key has greeted by another name: use a new one.")
-    except TooSlow:
+    except DeadlineExceeded:
         return None
     finally:
         if may_wait:

@@ -19,7 +19,7 @@ from flask import Flask, request
 from store import schema
 from store.database import Databases
 from store.database_errors import DatabaseAway, DatabaseRefused
-from store.durable.deadlines import PAGE_SECONDS, TooSlow
+from store.durable.deadlines import PAGE_SECONDS, DeadlineExceeded
 from store.settings import REFUSED, Settings, refuse
 
 _AGAIN_SECONDS = 0.5
@@ -52,7 +52,7 @@ class Opening:
     def _refuse(self) -> None:
         # The calm page needs its style, and health speaks for itself.
         if not self._is_open and request.endpoint not in {"static", "health"}:
-            raise TooSlow("the shop is not open yet")
+            raise DeadlineExceeded("the shop is not open yet")
 
     def _open(self) -> None:
         engines = (self._databases.store, self._databases.system)

@@ -76,7 +76,7 @@ def buy() -> AnyResponse:
     return redirect(url_for(".pay", payment_id=key), 303)
 
 
-@storefront.get("/pay/<payment_id:payment_id>")
+@storefront.get("/pay/<key:payment_id>")
 def pay(payment_id: str) -> str | AnyResponse:
     """Show where the payment stands, or go on to the order once it is settled."""
     view = _known(queries().payment(payment_id), payment_id)
@@ -85,7 +85,7 @@ def pay(payment_id: str) -> str | AnyResponse:
     return render_template("pay.html", view=view, payment_id=payment_id, **_way_back_in(view))
 
 
-@storefront.get("/pay/<payment_id:payment_id>/status")
+@storefront.get("/pay/<key:payment_id>/status")
 def payment_status(payment_id: str) -> Response:
     """The payment as it stands now; once settled, it sends the page on to the order."""
     view = _known(queries().watch(payment_id), payment_id)
@@ -96,7 +96,7 @@ def payment_status(payment_id: str) -> Response:
     return fragment("_payment.html", view=view, payment_id=payment_id, **_way_back_in(view))
 
 
-@storefront.post("/pay/<payment_id:payment_id>")
+@storefront.post("/pay/<key:payment_id>")
 def settle(payment_id: str) -> AnyResponse:
     """Tell the checkout of its payment, and go to the order."""
     outcome = request.form.get("outcome", "")
@@ -120,7 +120,7 @@ def settle(payment_id: str) -> AnyResponse:
     return redirect(url_for(".order", payment_id=payment_id), 303)
 
 
-@storefront.get("/orders/<payment_id:payment_id>")
+@storefront.get("/orders/<key:payment_id>")
 def order(payment_id: str) -> str | AnyResponse:
     """Show an order: where it stands, its bar, and what the database remembers of it."""
     found = _known(queries().payment(payment_id), payment_id).order
@@ -131,14 +131,14 @@ def order(payment_id: str) -> str | AnyResponse:
     )
 
 
-@storefront.get("/orders/<payment_id:payment_id>/progress")
+@storefront.get("/orders/<key:payment_id>/progress")
 def order_progress(payment_id: str) -> Response:
     """Where the order stands now."""
     found = queries().watch(payment_id).order or _no_such_order()
     return fragment("_order_progress.html", order=found, refund=_refund(found))
 
 
-@storefront.get("/orders/<payment_id:payment_id>/checkpoints")
+@storefront.get("/orders/<key:payment_id>/checkpoints")
 def order_checkpoints(payment_id: str) -> Response:
     """What DBOS has recorded of the order so far."""
     _known(queries().payment(payment_id), payment_id)

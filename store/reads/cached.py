@@ -1,4 +1,4 @@
-"""Shared reads: however many ask at the same time, one reads."""
+"""CachedRead reads: however many ask at the same time, one reads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from store.durable.deadlines import TooSlow
+from store.durable.deadlines import DeadlineExceeded
 from store.reads import timed
 
 T = TypeVar("T")
 
 
-class Shared(Generic[T]):
+class CachedRead(Generic[T]):
     """What `read` returns, at most `seconds` old.
 
     Whoever comes first after that time reads for everyone who comes meanwhile.
@@ -30,14 +30,14 @@ class Shared(Generic[T]):
         """The reading.
 
         Raises:
-            TooSlow: the database does not answer, or has not yet answered whoever came first.
+            DeadlineExceeded: the database does not answer, or has not yet answered whoever came first.
         """
         arrived_at = time.monotonic()
         fresh = self._fresh()
         if fresh is not None:
             return fresh[0]
         if not self._lock.acquire(timeout=timed.seconds_for_a_turn()):
-            raise TooSlow("somebody else is still reading this")
+            raise DeadlineExceeded("somebody else is still reading this")
         try:
             fresh = self._fresh()
             # Read while we waited for it, it is new enough for us, however long the reading took.
@@ -61,7 +61,7 @@ class Shared(Generic[T]):
         return kept if time.monotonic() - kept[1] < self._seconds else None
 
 
-class Background(Generic[T]):
+class BackgroundRead(Generic[T]):
     """What `read` returned last, read again in the background once it is `seconds` old.
 
     For what somebody else's system says: whoever asks waits for it a moment at most. `read` raises nothing.
