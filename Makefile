@@ -33,10 +33,10 @@ check: $(venv)/test.installed ## style, types, the order of the layers, and the 
 
 # The tests wait more than they work, so there are more of them at a time than processors.
 test: $(venv)/test.installed ## all tests; ARGS="-k refund" picks some
-	@exec $(python) -m pytest -n 4 $(ARGS)
+	@exec $(python) -m pytest -n 4 --dist loadgroup $(ARGS)
 
 torture: $(venv)/test.installed ## the tests that have a longer form: many kills, sequences, faults
-	@exec $(python) -m pytest -n 3 --torture $(ARGS)
+	@exec $(python) -m pytest -n 3 --dist loadgroup --torture $(ARGS)
 
 # pip-audit asks a database on the internet. Where there is none to be had, that is said, and is no fault.
 audit: $(venv)/audit.installed ## known vulnerabilities, and the licences, of every package that is locked

@@ -171,23 +171,31 @@ CREATE TABLE IF NOT EXISTS lost_checkpoints (
     found_at_ms  BIGINT  NOT NULL
 );
 
--- One row for each server process that has run the shop's workflows, in the order in which
--- they started. A time between two starts belongs to the earlier one: that is how a page
--- knows which process did what.
-CREATE TABLE IF NOT EXISTS generations (
-    generation        INTEGER NOT NULL PRIMARY KEY CHECK (generation > 0),
-    executor_id       TEXT    NOT NULL,
-    pid               INTEGER NOT NULL,
-    started_at_ms     BIGINT  NOT NULL,
+-- One row for each server process that has run the shop's workflows, in the order in which they started. A
+-- time between two starts belongs to the earlier one: that is how a page knows which process did what.
+CREATE TABLE IF NOT EXISTS executors (
+    -- What people call it: "server 7".
+    number         INTEGER NOT NULL PRIMARY KEY CHECK (number > 0),
+    -- What DBOS calls it, and marks its workflows with: <machine>-<number>.
+    executor_id    TEXT    NOT NULL UNIQUE,
+    machine        TEXT    NOT NULL,
+    pid            INTEGER NOT NULL,
+    started_at_ms  BIGINT  NOT NULL,
     -- When it was stopped in good order. One that never was, and has a successor, crashed.
-    stopped_at_ms     BIGINT
+    stopped_at_ms  BIGINT,
+    -- Which executor takes up the workflows that it left, and when that had taken up all of them.
+    adopted_by     INTEGER          REFERENCES executors (number),
+    adopted_at_ms  BIGINT,
+    CHECK (adopted_at_ms IS NULL OR adopted_by IS NOT NULL)
 );
 
--- The orders that a crash found under way, each with the process that took it up.
+CREATE INDEX IF NOT EXISTS executors_to_adopt ON executors (number) WHERE adopted_at_ms IS NULL;
+
+-- The orders that a crash found under way, each with the executor that took it up.
 CREATE TABLE IF NOT EXISTS recoveries (
-    generation  INTEGER NOT NULL REFERENCES generations (generation),
+    executor    INTEGER NOT NULL REFERENCES executors (number),
     payment_id  TEXT    NOT NULL REFERENCES orders (payment_id),
-    PRIMARY KEY (generation, payment_id)
+    PRIMARY KEY (executor, payment_id)
 );
 
 CREATE INDEX IF NOT EXISTS recoveries_by_order ON recoveries (payment_id);
@@ -201,7 +209,7 @@ CREATE TABLE IF NOT EXISTS naive_runs (
     -- Who greets: nobody else has the name.
     visitor        TEXT    NOT NULL,
     -- The server process that runs it. When that is gone, nothing more comes of it.
-    generation     INTEGER NOT NULL REFERENCES generations (generation),
+    executor       INTEGER NOT NULL REFERENCES executors (number),
     started_at_ms  BIGINT  NOT NULL
 );
 
@@ -223,15 +231,15 @@ CREATE TABLE IF NOT EXISTS naive_greetings (
 );
 
 -- What a new shop opens with.
-INSERT INTO schema_version (only_row, version) VALUES (1, 2) ON CONFLICT DO NOTHING;
+INSERT INTO schema_version (only_row, version) VALUES (1, 3) ON CONFLICT DO NOTHING;
 -- Greetings of version 1 had no requests: all that were written down were greeted.
 INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_at_ms, outcome)
     SELECT greeting_id, name, '', recorded_at_ms, recorded_at_ms, 'greeted' FROM greetings
     WHERE (SELECT version FROM schema_version) < 2
     ON CONFLICT DO NOTHING;
-UPDATE schema_version SET version = 2 WHERE version < 2;
+UPDATE schema_version SET version = 3 WHERE version < 3;
 -- The third counts nothing: its row is what greetings of one client take turns on.
-INSERT INTO counters (counter, value) VALUES ('orders', 0), ('generations', 0), ('greetings', 0)
+INSERT INTO counters (counter, value) VALUES ('orders', 0), ('executors', 0), ('greetings', 0)
     ON CONFLICT DO NOTHING;
 INSERT INTO products (product_id, name, description, price_cents, on_hand) VALUES (
     1,

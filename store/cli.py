@@ -11,7 +11,9 @@ import argparse
 import logging
 import os
 import secrets
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -152,6 +154,7 @@ def serve(
 
 def run_storm(said: argparse.Namespace) -> int:
     """Let the storm blow that the command line describes; the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what it has started is ended
     from store.database_errors import DatabaseRefused
     from store.storm.terminal import run_storm
     from store.storm.verdict import Plan

@@ -17,8 +17,11 @@ from store.database_errors import DatabaseAway, DatabaseRefused, first_line, may
 from store.settings import ROOT, Settings, is_sqlite
 from store.sqlite_files import make_private
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = ROOT / "schema.sql"
+_MIGRATIONS = ROOT / "migrations"
+_OLDEST = 2
+"""What came before has no migration: `schema.sql` itself says what it needs."""
 _SCHEMA_LOCK = 0x57494447
 """Any number, the same in every process: two that start together must not both create tables."""
 
@@ -70,30 +73,51 @@ def _naming(variable: str) -> Iterator[None]:
 
 
 def _apply_schema(engine: sa.Engine) -> None:
-    """Bring the store's tables to `SCHEMA_VERSION`, refusing those of a newer shop."""
-    script = _SCHEMA.read_text(encoding="utf-8")
+    """Bring the store's tables to `SCHEMA_VERSION`, refusing those of a newer shop.
+
+    First the migrations that they lack, in their order; then `schema.sql`, which makes what is missing.
+    """
     with engine.connect() as connection:
         raw: Any = connection.connection.driver_connection
         if isinstance(raw, sqlite3.Connection):
-            _refuse_newer(connection)
-            # executescript() knows nothing of the driver's transactions, so the script opens its own.
-            raw.executescript(f"BEGIN IMMEDIATE;\n{script}\nCOMMIT;")
+            _run_on_sqlite(connection, raw)
         else:
             with connection.begin():
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
-                _refuse_newer(connection)
-                raw.execute(script)
+                raw.execute(_script(_version(connection)))
 
 
-def _refuse_newer(connection: sa.Connection) -> None:
+def _run_on_sqlite(connection: sa.Connection, raw: sqlite3.Connection) -> None:
+    # executescript() knows nothing of the driver's transactions, so the script opens its own; whoever came
+    # first has made another version of the tables meanwhile.
+    before = _version(connection)
+    try:
+        raw.executescript(f"BEGIN IMMEDIATE;\n{_script(before)}\nCOMMIT;")
+    except sqlite3.OperationalError:
+        raw.rollback()
+        if _version(connection) == before:
+            raise
+        raw.executescript(f"BEGIN IMMEDIATE;\n{_script(_version(connection))}\nCOMMIT;")
+
+
+def _script(version: int) -> str:
+    """What brings tables of that version to ours; 0 where there are none."""
+    lacking = range(max(version, _OLDEST) + 1, SCHEMA_VERSION + 1) if version else ()
+    scripts = [*(_MIGRATIONS / f"{number}.sql" for number in lacking), _SCHEMA]
+    return "\n".join(script.read_text(encoding="utf-8") for script in scripts)
+
+
+def _version(connection: sa.Connection) -> int:
+    """Of the tables that are there; 0 if there are none."""
     if not sa.inspect(connection).has_table("schema_version"):
-        return
+        return 0
     found = connection.execute(sa.text("SELECT version FROM schema_version")).scalar()
     if found is not None and found > SCHEMA_VERSION:
         raise DatabaseRefused(
             f"The database is of version {found} and this shop knows version {SCHEMA_VERSION}: "
             "start the newer shop, or name another database in DBOS_DATABASE_URL."
         )
+    return int(found or 0)
 
 
 def _make_place(url: str) -> None:

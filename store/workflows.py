@@ -22,7 +22,7 @@ from dbos import DBOS, SetWorkflowID
 from sqlalchemy.orm import Session
 
 from store.clients import guestbook
-from store.durable.steps import change_one, commit, now_ms, row, run, step, transaction
+from store.durable.steps import change_one, commit, execute, fetch_one, now_ms, step, transaction
 from store.outcomes import (
     LOST,
     REFUSED,
@@ -141,7 +141,7 @@ def reserve(session: Session, payment_id: str, client: str | None) -> OrderNow:
     refused. Of a payment that has an order or a refusal already, it changes nothing.
     """
     take = "UPDATE products SET on_hand = on_hand - 1 WHERE product_id = :id AND on_hand > 0"
-    took_a_unit = bool(run(session, take, id=PRODUCT_ID))
+    took_a_unit = bool(execute(session, take, id=PRODUCT_ID))
     # Row lock, against `record_notice` and another run of this checkout.
     change_one(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
     found = _order_now(session, payment_id)
@@ -167,7 +167,9 @@ def reserve(session: Session, payment_id: str, client: str | None) -> OrderNow:
 
 def _create_order(session: Session, payment_id: str, *, took_a_unit: bool) -> None:
     at_ms = now_ms()
-    counter = row(session, "UPDATE counters SET value = value + 1 WHERE counter = 'orders' RETURNING value")
+    counter = fetch_one(
+        session, "UPDATE counters SET value = value + 1 WHERE counter = 'orders' RETURNING value"
+    )
     change_one(
         session,
         "INSERT INTO orders (payment_id, order_id, product_id, price_cents, status, reason,"
@@ -264,7 +266,7 @@ def advance(payment_id: str, tick: int, previous_at_ms: int) -> OrderNow:
 
 def _record_tick(session: Session, payment_id: str, tick: int) -> OrderNow:
     # Where this changes no row, the caller goes on from what the order is instead.
-    run(
+    execute(
         session,
         "UPDATE orders SET progress = :tick, status = :status, updated_at_ms = :at_ms"
         " WHERE payment_id = :payment_id AND status = 'paid' AND progress = :tick - 1",
@@ -281,11 +283,13 @@ def _lock_order(session: Session, payment_id: str) -> bool:
 
     Whoever else wants it has committed by now, or has not begun and will see what is done here.
     """
-    return bool(run(session, "UPDATE orders SET progress = progress WHERE payment_id = :id", id=payment_id))
+    return bool(
+        execute(session, "UPDATE orders SET progress = progress WHERE payment_id = :id", id=payment_id)
+    )
 
 
 def _order_now(session: Session, payment_id: str) -> OrderNow:
-    found = row(
+    found = fetch_one(
         session,
         "SELECT o.order_id, o.status, o.reason, o.price_cents, o.progress, o.pay_by_ms, o.updated_at_ms,"
         " r.refused_at_ms,"
@@ -328,7 +332,7 @@ def _refuse(session: Session, payment_id: str, client: str) -> OrderNow:
 
 def _holds_enough(session: Session, client: str) -> bool:
     """Whether a client may hold no more. Asked while the product's row is held, so never by two at once."""
-    held = row(session, "SELECT count(*) AS units FROM holds WHERE client = :client", client=client)
+    held = fetch_one(session, "SELECT count(*) AS units FROM holds WHERE client = :client", client=client)
     return 0 < terms().unpaid_per_client <= int(held.units)
 
 
@@ -339,7 +343,7 @@ def _hold(session: Session, payment_id: str, client: str) -> None:
 
 def _hold_no_longer(session: Session, payment_id: str) -> None:
     # No row where nobody knows the client, as of a checkout that was started to mend one.
-    run(session, "DELETE FROM holds WHERE payment_id = :payment_id", payment_id=payment_id)
+    execute(session, "DELETE FROM holds WHERE payment_id = :payment_id", payment_id=payment_id)
 
 
 # --- stock ----------------------------------------------------------------------------------
@@ -350,9 +354,9 @@ def fill_shelf(session: Session, cause: str) -> int:
     """Top the shelf up to `SHELF_SIZE` and record what was added; returns the units."""
     # Row lock, on both databases: no buyer comes between reading the shelf and filling it.
     lock = "UPDATE products SET on_hand = on_hand WHERE product_id = :id RETURNING on_hand"
-    shelf = row(session, lock, id=PRODUCT_ID)
+    shelf = fetch_one(session, lock, id=PRODUCT_ID)
     earlier = "SELECT units FROM stock_movements WHERE kind = :kind AND cause = :cause"
-    before = row(session, earlier, kind=Movement.RESTOCK, cause=cause)
+    before = fetch_one(session, earlier, kind=Movement.RESTOCK, cause=cause)
     if before is not None:
         return int(before.units)
     units = max(0, SHELF_SIZE - shelf.on_hand)
@@ -409,7 +413,7 @@ def _record_notice(session: Session, payment_id: str, outcome: Outcome) -> Order
 def _write_notice(session: Session, payment_id: str, outcome: Outcome) -> None:
     # Two that come in one millisecond, or with a clock set back between them, keep their order.
     # No row changes where there is a notice of this outcome.
-    run(
+    execute(
         session,
         "INSERT INTO payment_notices (payment_id, outcome, received_at_ms)"
         " SELECT :payment_id, :outcome, CASE WHEN last_ms >= :at_ms THEN last_ms + 1 ELSE :at_ms END"
@@ -429,7 +433,7 @@ def _take_and_give_back(session: Session, payment_id: str) -> None:
 
 def _record_payment(session: Session, kind: Payment, payment_id: str) -> None:
     # No row changes where this was recorded before.
-    run(
+    execute(
         session,
         "INSERT INTO payments (kind, payment_id, amount_cents, recorded_at_ms)"
         " SELECT :kind, payment_id, price_cents, :at_ms FROM orders"
@@ -471,7 +475,7 @@ def _request_greeting(
     if found is not None:
         return found
     live = "SELECT count(*) AS n FROM greeting_requests WHERE client = :client AND outcome IS NULL"
-    if 0 < limit <= row(session, live, client=client).n:
+    if 0 < limit <= fetch_one(session, live, client=client).n:
         raise TooManyGreetings(client)
     at_ms = now_ms()
     change_one(
@@ -531,7 +535,7 @@ def record_greeting(session: Session, greeting_id: str, name: str, signature: in
     """Write down a visitor who has signed over there. Once, however often this step runs."""
     # An older copy of the store may have been restored since the greeting began.
     _request_greeting(session, greeting_id, name)
-    run(
+    execute(
         session,
         "INSERT INTO greetings (greeting_id, name, signature, recorded_at_ms)"
         " VALUES (:greeting_id, :name, :signature, :at_ms) ON CONFLICT DO NOTHING",
@@ -556,7 +560,7 @@ def _end_greeting(
     session: Session, greeting_id: str, outcome: GreetingOutcome, reason: str | None
 ) -> GreetingNow:
     # What is in both books is greeted, whichever run says what. No row changes where it has ended.
-    run(
+    execute(
         session,
         "UPDATE greeting_requests SET outcome = :outcome, reason = :reason WHERE greeting_id = :id"
         " AND (outcome IS NULL OR :outcome = 'greeted')",
@@ -568,7 +572,7 @@ def _end_greeting(
 
 
 def _greeting_now(session: Session, greeting_id: str) -> GreetingNow | None:
-    found = row(
+    found = fetch_one(
         session,
         "SELECT q.name, q.give_up_at_ms, q.outcome, q.reason, g.signature,"
         " (SELECT count(*) FROM greeting_requests WHERE outcome IS NULL) AS under_way"

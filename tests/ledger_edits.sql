@@ -269,11 +269,12 @@ UPDATE counters SET value = 107 WHERE counter = 'orders';
 
 -- executors' rows deleted -> off by 1
 DELETE FROM recoveries;
-DELETE FROM generations WHERE generation = 2;
+UPDATE executors SET adopted_by = NULL, adopted_at_ms = NULL;
+DELETE FROM executors WHERE number = 2;
 
 -- all executors' rows deleted -> off by 4
 DELETE FROM recoveries;
-DELETE FROM generations;
+DELETE FROM executors;
 
 -- a time of an order moved that no receipt has
 UPDATE orders SET created_at_ms = created_at_ms - 1;
@@ -293,11 +294,12 @@ DELETE FROM recoveries;
 
 -- the newest server taken out of the record, with its counter
 DELETE FROM recoveries;
-DELETE FROM generations WHERE generation = 4;
-UPDATE counters SET value = 3 WHERE counter = 'generations';
+UPDATE executors SET adopted_by = NULL, adopted_at_ms = NULL;
+DELETE FROM executors WHERE number = 4;
+UPDATE counters SET value = 3 WHERE counter = 'executors';
 
 -- a stop recorded for a server that crashed
-UPDATE generations SET stopped_at_ms = 1;
+UPDATE executors SET stopped_at_ms = 1;
 
 -- the price, name or description of the product
 UPDATE products SET price_cents = 1, name = 'x', description = 'x';

@@ -65,7 +65,7 @@ _SENSIBLE = (
     "websocket", "W/\"x\"", "Thu, 01 Jan 1970 00:00:00 GMT", "5", "0",
 )  # fmt: skip
 _BODIES = (
-    b"", b"", b"key={}", b"key={}&key={}", b"outcome={}", b"outcome=paid&outcome=failed", b"generation={}",
+    b"", b"", b"key={}", b"key={}&key={}", b"outcome={}", b"outcome=paid&outcome=failed", b"executor={}",
     b"{}", b'{"key": "{}"}', b"--x\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\n{}\r\n--x--\r\n",
     b"\x1f\x8b\x08", b"\xff\xfe\x00", b"k" * 70_000, b"&" * 5000, b"key=%", b"=" * 2000,
     b"5\r\nhello\r\n0\r\n\r\n", b"-1\r\nx\r\n",

@@ -77,20 +77,18 @@ def test_without_a_crash_both_lanes_end_well(open_shop: OpenShop, guestbook: Gue
     assert not shop.books.faults()
 
 
-def test_each_key_has_one_run_and_a_number_of_its_own(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_key_has_one_run_and_a_number_of_its_own(open_shop: OpenShop) -> None:
     """Whoever begins at the same moment: of the same key all but one hear that it has begun."""
     shop = open_shop()
     url = shop.database_url.replace("postgresql://", "postgresql+psycopg://")
     engine = sa.create_engine(url, pool_size=16)
-    monkeypatch.setattr(naive.Lane, "engine", engine, raising=False)
+    naive.lane.set(naive.Lane(engine, guestbook_url="", tick_seconds=0))
     for _ in range(10):
         together = threading.Barrier(16)
 
         def begin(one: str, together: threading.Barrier = together) -> str | None:
             together.wait()
-            return naive.begin(one, generation=1)
+            return naive.begin(one, executor=1)
 
         with ThreadPoolExecutor(16) as pool:
             visitors = list(pool.map(begin, [key() for _ in range(8)] * 2))
@@ -161,7 +159,7 @@ def test_the_code_is_the_code(shop: Shop) -> None:
     for same in (
         "def dispatch(payment_id: str, paid_at_ms: int) -> OrderNow:",
         '        order = advance(payment_id, order["progress"] + 1, order["updated_at_ms"])',
-        "        order = settle(payment_id, heard)",
+        "        order = settle(payment_id, outcome)",
     ):
         assert page.count(f"\n{same}\n") + page.count(f"<code>{same}\n") == 2, same
     marked, unmarked = page.count("<mark>"), sum(map(len, (each.lines for each in code())))

@@ -120,7 +120,7 @@ def assert_it_is_whole_again(shop: Kept, unpaid: str, moving: str) -> None:
     shop.shopper.wait_for(unpaid, "Dispatched")
     eventually(lambda: shop.shopper.get("/health").status, lambda status: status == 200)
     assert len(shop.deaths) == 1
-    assert shop.books.rows("SELECT count(*) FROM generations") == [(2,)]
+    assert shop.books.rows("SELECT count(*) FROM executors") == [(2,)]
     assert not shop.books.faults()
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from dbos import _dbos, _sys_db
+from dbos import _sys_db
 from dbos._serialization import DefaultSerializer
 from dbos._sys_db import SystemDatabase
 
@@ -51,12 +51,6 @@ def test_dbos_sleeps_between_retries_by_the_clock_that_is_replaced() -> None:
     """What comes of it is tried in test_passing_trouble.py."""
     assert re.search(r"^import time$", _SOURCE, re.MULTILINE)
     assert "time.sleep(" in _SOURCE
-
-
-def test_recovered_workflows_wait_on_the_queue_whose_polling_is_hurried() -> None:
-    """DBOS makes it when it is first asked for it."""
-    registry = _dbos._get_or_create_dbos_registry()  # noqa: SLF001
-    assert registry.get_internal_queue()._polling_interval_sec == 1.0  # noqa: SLF001
 
 
 def test_python_joins_the_threads_of_the_list_that_is_cleared() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from store import workflows
 from store.durable import runtime
-from store.repair.reconciler import client_of
+from store.durable.runtime import client_of
 from store.settings import Settings
 from tests.conftest import NewUrl, Shop
 from tests.support.copies import Copy

@@ -164,7 +164,7 @@ def test_the_parent_stops_its_server(keep: Callable[..., Kept], number: signal.S
     assert not is_alive(server)
     assert "Traceback" not in shop.parent.output
     assert not shop.deaths
-    assert shop.books.rows("SELECT count(*) FROM generations WHERE stopped_at_ms IS NOT NULL") == [(1,)]
+    assert shop.books.rows("SELECT count(*) FROM executors WHERE stopped_at_ms IS NOT NULL") == [(1,)]
 
 
 def test_a_dead_parent_leaves_no_orphan(keep: Callable[..., Kept]) -> None:

@@ -6,59 +6,102 @@ It writes tables of its own, outside of any workflow: it is about what runs them
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from store.durable.steps import change_one, commit, now_ms, row, run
+from store.durable.steps import change_one, commit, execute, fetch_one, now_ms
 
 _BATCH = 500
 
 
-def record_start(executor_id: str, pid: int) -> int:
-    """Record that a server process begins, before it takes up any order; its generation, 1 for the first.
+@dataclass(frozen=True)
+class Executor:
+    """One server process, from its start to its end."""
 
-    If the one before it was not stopped in good order, what that one left under way is
-    recorded as recovered by this one.
+    number: int
+    """1 for the first of the shop; people say "server 7"."""
+    executor_id: str
+    """What DBOS calls it."""
+
+
+def record_start(machine: str, pid: int) -> Executor:
+    """Record that a server process begins, before it takes up any workflow.
+
+    If the one before it was not stopped in good order, the orders that it left under way are recorded as
+    recovered by this one.
     """
-    return commit(_record_start, executor_id, pid)
+    return commit(_record_start, machine, pid)
 
 
-def _record_start(session: Session, executor_id: str, pid: int) -> int:
-    counter = row(
-        session, "UPDATE counters SET value = value + 1 WHERE counter = 'generations' RETURNING value"
+def _record_start(session: Session, machine: str, pid: int) -> Executor:
+    counter = fetch_one(
+        session, "UPDATE counters SET value = value + 1 WHERE counter = 'executors' RETURNING value"
     )
-    before = row(
-        session,
-        "SELECT stopped_at_ms FROM generations WHERE executor_id = :executor_id"
-        " ORDER BY generation DESC LIMIT 1",
-        executor_id=executor_id,
-    )
+    executor = Executor(int(counter.value), f"{machine}-{counter.value}")
+    before = fetch_one(session, "SELECT stopped_at_ms FROM executors ORDER BY number DESC LIMIT 1")
     change_one(
         session,
-        "INSERT INTO generations (generation, executor_id, pid, started_at_ms)"
-        " VALUES (:generation, :executor_id, :pid, :at_ms)",
-        generation=counter.value,
-        executor_id=executor_id,
+        "INSERT INTO executors (number, executor_id, machine, pid, started_at_ms)"
+        " VALUES (:number, :executor_id, :machine, :pid, :at_ms)",
+        number=executor.number,
+        executor_id=executor.executor_id,
+        machine=machine,
         pid=pid,
         at_ms=now_ms(),
     )
     if before is not None and before.stopped_at_ms is None:
-        run(
+        execute(
             session,
-            "INSERT INTO recoveries (payment_id, generation)"
-            " SELECT payment_id, :generation FROM orders WHERE status IN ('pending', 'paid')",
-            generation=counter.value,
+            "INSERT INTO recoveries (payment_id, executor)"
+            " SELECT payment_id, :number FROM orders WHERE status IN ('pending', 'paid')",
+            number=executor.number,
         )
-    return int(counter.value)
+    return executor
 
 
-def record_stop(session: Session, generation: int) -> None:
+def record_stop(session: Session, number: int) -> None:
     """Record that a server process ends in good order."""
     change_one(
         session,
-        "UPDATE generations SET stopped_at_ms = :at_ms WHERE generation = :generation",
+        "UPDATE executors SET stopped_at_ms = :at_ms WHERE number = :number",
         at_ms=now_ms(),
-        generation=generation,
+        number=number,
+    )
+
+
+def claim_predecessors(number: int) -> list[str]:
+    """Claim the workflows of every executor before this one that nobody has taken up; their executor ids.
+
+    The claim is one UPDATE, so of two that claim at the same time one gets each of them. A claimant that dies
+    before `record_adoption` has not taken them up: the next one claims them with its own.
+    """
+    return commit(_claim_predecessors, number)
+
+
+def _claim_predecessors(session: Session, number: int) -> list[str]:
+    claimed = session.execute(
+        sa.text(
+            "UPDATE executors SET adopted_by = :number"
+            " WHERE number < :number AND adopted_at_ms IS NULL RETURNING executor_id"
+        ),
+        {"number": number},
+    )
+    return list(claimed.scalars())
+
+
+def record_adoption(number: int) -> None:
+    """Record that this executor has taken up all that it has claimed."""
+    commit(_record_adoption, number)
+
+
+def _record_adoption(session: Session, number: int) -> None:
+    execute(
+        session,
+        "UPDATE executors SET adopted_at_ms = :at_ms WHERE adopted_by = :number AND adopted_at_ms IS NULL",
+        at_ms=now_ms(),
+        number=number,
     )
 
 
@@ -68,7 +111,7 @@ def record_mending(workflow_id: str, reason: str) -> int:
 
 
 def _record_mending(session: Session, workflow_id: str, reason: str) -> int:
-    mending = row(
+    mending = fetch_one(
         session,
         "INSERT INTO mendings (workflow_id, attempt, reason, mended_at_ms)"
         " SELECT :id, count(*) + 1, :reason, :at_ms FROM mendings WHERE workflow_id = :id"
@@ -89,7 +132,7 @@ def record_lost_checkpoints(workflow_ids: Sequence[str]) -> None:
 def _record_lost_checkpoints(session: Session, workflow_ids: Sequence[str]) -> None:
     for workflow_id in workflow_ids:
         # No row changes where this was found at an earlier start.
-        run(
+        execute(
             session,
             "INSERT INTO lost_checkpoints (workflow_id, found_at_ms) VALUES (:id, :at_ms)"
             " ON CONFLICT DO NOTHING",

@@ -75,24 +75,6 @@ def retry_lost_databases_within(seconds: float) -> None:
     vars(_sys_db)["time"] = _ImpatientClock(seconds)
 
 
-def poll_recovery_queue_every(dbos: DBOS, seconds: float, *, during: float) -> None:
-    """Have workflows that a crash interrupted taken up within `seconds`, in the first seconds of a process.
-
-    DBOS puts them on a queue of its own, at which it looks every second, the first time after one; it has no
-    setting for that.
-    """
-    queue = dbos._registry.get_internal_queue()  # noqa: SLF001
-    usual_seconds = queue._polling_interval_sec  # noqa: SLF001
-
-    def poll_every(seconds: float) -> None:
-        queue._polling_interval_sec = seconds  # noqa: SLF001
-
-    poll_every(seconds)
-    back_to_usual = threading.Timer(during, poll_every, [usual_seconds])
-    back_to_usual.daemon = True
-    back_to_usual.start()
-
-
 def before_threads_are_joined(call: Callable[[], None]) -> None:
     """Have `call` called as the process ends, before Python waits for its threads.
 

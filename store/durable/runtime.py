@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource
 from flask import Flask, abort
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
@@ -18,7 +20,7 @@ from sqlalchemy.orm import Session
 from store import sqlite_files
 from store.database import Databases, for_a_last_word
 from store.database_errors import DatabaseRefused
-from store.durable import executors, private_names, steps
+from store.durable import adoption, executors, private_names, steps
 from store.durable.deadlines import call_with_deadline
 from store.log_masking import MaskWorkflowIds
 from store.process_value import ProcessValue
@@ -30,8 +32,6 @@ must be able to go on: a change to a workflow that an order may be in the middle
 behind `DBOS.patch`, not by a new version, which would leave that order waiting for ever."""
 
 APPLICATION_NAME = "widget-store"
-EXECUTOR_ID = "local"
-"""At its launch, DBOS takes up what was left by whoever had the same executor id."""
 
 # On SQLite, DBOS looks for messages this often. Each look costs a read for every shopper who
 # is about to pay; 20 ms keeps Buy Now near-instant and a hundred of them affordable.
@@ -54,8 +54,6 @@ MENDINGS = "mendings"
 _QUEUE_POLL_SECONDS = 1.0
 
 _LAUNCH_SECONDS = 60.0
-_RECOVERY_POLL_SECONDS = 0.05
-_RECOVERY_SECONDS = 10.0
 _log = logging.getLogger("store")
 
 
@@ -64,13 +62,24 @@ class _Launched:
     """What this process has launched."""
 
     settings: Settings
-    generation: int
-    """Which of the shop's server processes this one is, from 1 up."""
+    executor: executors.Executor
 
 
 _launched: ProcessValue[_Launched] = ProcessValue("the launch of DBOS")
 _is_complete = threading.Event()
 _has_said_goodbye = threading.Event()
+
+
+def client_of(settings: Settings, engine: sa.Engine | None = None) -> DBOSClient:
+    """A client of the checkpoints, beside whoever runs the workflows; with an `engine`, one that waits."""
+    return DBOSClient(
+        system_database_url=settings.system_database_url,
+        system_database_engine=engine,
+        serializer=DBOSPortableJSONSerializer(),
+        application_name=APPLICATION_NAME,
+        lazy=True,
+        retry_connection_errors=engine is not None,
+    )
 
 
 def launch(
@@ -80,7 +89,7 @@ def launch(
     before: Callable[[], None] = lambda: None,
     after: Callable[[], None] = lambda: None,
 ) -> None:
-    """Start DBOS in this process; it takes up every order that the last one left.
+    """Start DBOS in this process; it takes up every workflow that others have left.
 
     `before` is called when changes can be written and nothing runs yet; `after`, once workflows run.
 
@@ -89,10 +98,21 @@ def launch(
     """
     _take_sqlite_files(settings)
     private_names.refuse_pickles()
+    steps.bind(
+        SQLAlchemyDatasource.create(
+            settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
+        )
+    )
+    before()
+    executor = executors.record_start(socket.gethostname(), os.getpid())
+    _launched.set(_Launched(settings, executor))
+    claimed = executors.claim_predecessors(executor.number)
+    if claimed:
+        adoption.hurry(client_of(settings, databases.system), databases.system)
     config: DBOSConfig = {
         "name": APPLICATION_NAME,
         "application_version": APPLICATION_VERSION,
-        "executor_id": EXECUTOR_ID,
+        "executor_id": executor.executor_id,
         "system_database_url": settings.system_database_url,
         "system_database_engine": databases.system,
         "notification_listener_polling_interval_sec": _SQLITE_POLL_SECONDS,
@@ -101,16 +121,8 @@ def launch(
         "serializer": DBOSPortableJSONSerializer(),
         "log_level": "WARNING",
     }
-    dbos = DBOS(config=config)
-    steps.bind(
-        SQLAlchemyDatasource.create(
-            settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
-        )
-    )
-    before()
-    _launched.set(_Launched(settings, executors.record_start(EXECUTOR_ID, os.getpid())))
+    DBOS(config=config)
     private_names.look_for_messages_every(_POSTGRES_LOOK_SECONDS)
-    private_names.poll_recovery_queue_every(dbos, _RECOVERY_POLL_SECONDS, during=_RECOVERY_SECONDS)
     private_names.retry_lost_databases_within(_LONGEST_RETRY_PAUSE_SECONDS)
     for handler in logging.getLogger("dbos").handlers:
         handler.addFilter(MaskWorkflowIds())
@@ -120,6 +132,7 @@ def launch(
         GREETINGS, worker_concurrency=GREETINGS_AT_ONCE, polling_interval_sec=_QUEUE_POLL_SECONDS
     )
     DBOS.register_queue(MENDINGS, polling_interval_sec=_QUEUE_POLL_SECONDS)
+    adoption.begin(executor.number, claimed)
     _is_complete.set()
     after()
 
@@ -151,9 +164,9 @@ def is_launched() -> bool:
     return _is_complete.is_set()
 
 
-def generation() -> int:
+def executor_number() -> int:
     """Which of the shop's server processes this one is, from 1 up; 0 if it runs no workflows."""
-    return _launched().generation if _launched.is_set else 0
+    return _launched().executor.number if _launched.is_set else 0
 
 
 def launch_at_first_request(app: Flask, launch: Callable[[], None]) -> None:
@@ -178,7 +191,7 @@ def say_goodbye() -> None:
     engine = for_a_last_word(_launched().settings)
     try:
         with Session(engine) as session, session.begin():
-            executors.record_stop(session, generation())
+            executors.record_stop(session, executor_number())
     except DBAPIError as error:
         # Then the next start takes it for a crash, which to the orders is the same.
         _log.warning("could not record the stop: %s", str(error.orig).splitlines()[0])

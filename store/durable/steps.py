@@ -88,7 +88,7 @@ def commit(change: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs
     )
 
 
-def run(session: Session, statement: str, **values: Any) -> int:
+def execute(session: Session, statement: str, **values: Any) -> int:
     """Run one statement; how many rows it changed."""
     result: Any = session.execute(sa.text(statement), values)
     return int(result.rowcount)
@@ -100,12 +100,12 @@ def change_one(session: Session, statement: str, **values: Any) -> None:
     Raises:
         UnexpectedRowCount: it changed none, or several; the transaction is rolled back.
     """
-    changed = run(session, statement, **values)
+    changed = execute(session, statement, **values)
     if changed != 1:
         raise UnexpectedRowCount(f"{changed} rows changed instead of one: {statement}")
 
 
-def row(session: Session, statement: str, **values: Any) -> Any:
+def fetch_one(session: Session, statement: str, **values: Any) -> Any:
     """Run one statement; the row that it returns, or None."""
     return session.execute(sa.text(statement), values).one_or_none()
 

@@ -67,7 +67,7 @@ damage AS MATERIALIZED (
     LEFT JOIN naive_orders o ON o.payment_id = r.key
     LEFT JOIN naive_payments p ON p.payment_id = r.key
     LEFT JOIN naive_greetings g ON g.name = r.visitor
-    WHERE r.generation < (SELECT max(generation) FROM generations)
+    WHERE r.executor < (SELECT max(number) FROM executors)
 )
 SELECT
     (SELECT on_hand FROM products WHERE product_id = {PRODUCT_ID}) AS on_the_shelf,
@@ -95,9 +95,9 @@ SELECT
     (SELECT count(*) FROM holds) AS unpaid_units_counted,
     (SELECT count(*) FROM greetings) AS greetings,
     (SELECT count(*) FROM lost_checkpoints) AS unwitnessed,
-    (SELECT count(*) FROM generations) AS servers,
-    (SELECT value FROM counters WHERE counter = 'generations') AS servers_started,
-    (SELECT max(generation) FROM generations) AS newest_server,
+    (SELECT count(*) FROM executors) AS servers,
+    (SELECT value FROM counters WHERE counter = 'executors') AS servers_started,
+    (SELECT max(number) FROM executors) AS newest_server,
     (SELECT count(DISTINCT payment_id) FROM recoveries) AS recovered,
     ({CRASHES}) AS crashes,
     (SELECT count(*) FROM naive_runs) AS naive_runs,

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from store.reads import timed
 from store.reads.cached import CachedRead
 from store.reads.checkpoints import Checkpoint, as_time, list_checkpoints
-from store.reads.records import ORDER_COLUMNS, Board, Generation, Order, PaymentView, Product, Refund
+from store.reads.records import ORDER_COLUMNS, Board, Executor, Order, PaymentView, Product, Refund
 from store.vocabulary import PRODUCT_ID, PaymentState, dispatch_id
 
 BOARD_SECONDS = 0.2
@@ -24,11 +24,10 @@ _LIVE_LIMIT = 1000
 
 
 CRASHES = """
-SELECT count(*) AS crashes FROM generations
-WHERE stopped_at_ms IS NULL
-  AND generation NOT IN (SELECT max(generation) FROM generations GROUP BY executor_id)
+SELECT count(*) AS crashes FROM executors
+WHERE stopped_at_ms IS NULL AND number < (SELECT max(number) FROM executors)
 """
-"""The newest of each executor is the one that runs, or was stopped."""
+"""The newest one runs, or was stopped, or has crashed and nobody knows yet."""
 
 # One statement, so that the shelf and the orders are of the same moment. Each half of the
 # UNION walks an index.
@@ -149,20 +148,20 @@ class Queries:
             else None
         )
 
-    def generations(self, limit: int) -> list[Generation]:
+    def executors(self, limit: int) -> list[Executor]:
         """The newest server processes, newest first."""
-        return self._generations("TRUE", limit=limit)
+        return self._executors("TRUE", limit=limit)
 
-    def crashes_of(self, payment_id: str) -> list[Generation]:
+    def crashes_of(self, payment_id: str) -> list[Executor]:
         """The server processes that found the order under way after a crash, oldest first."""
-        found = self._generations(
-            "g.generation IN (SELECT generation FROM recoveries WHERE payment_id = :payment_id)",
+        found = self._executors(
+            "e.number IN (SELECT executor FROM recoveries WHERE payment_id = :payment_id)",
             payment_id=payment_id,
             limit=LIST_LIMIT,
         )
         return found[::-1]
 
-    def history(self, payment_id: str) -> list[Checkpoint | Generation]:
+    def history(self, payment_id: str) -> list[Checkpoint | Executor]:
         """What DBOS remembers of an order, with the crashes and mendings that came between, oldest first."""
         return sorted(
             [*list_checkpoints(payment_id), *self.crashes_of(payment_id), *self.mendings_of(payment_id)],
@@ -180,19 +179,19 @@ class Queries:
             )
         ]
 
-    def _generations(self, condition: str, **values: Any) -> list[Generation]:
+    def _executors(self, condition: str, **values: Any) -> list[Executor]:
         return [
-            Generation(
-                number=row.generation,
+            Executor(
+                number=row.number,
                 pid=row.pid,
                 at=as_time(row.started_at_ms),
                 recovered=row.recovered,
             )
             for row in self._rows(
-                "SELECT g.generation, g.pid, g.started_at_ms,"  # noqa: S608 - ours
-                " (SELECT count(*) FROM recoveries r WHERE r.generation = g.generation) AS recovered"
-                f" FROM generations g WHERE {condition}"
-                " ORDER BY generation DESC LIMIT :limit",
+                "SELECT e.number, e.pid, e.started_at_ms,"  # noqa: S608 - ours
+                " (SELECT count(*) FROM recoveries r WHERE r.executor = e.number) AS recovered"
+                f" FROM executors e WHERE {condition}"
+                " ORDER BY number DESC LIMIT :limit",
                 **values,
             )
         ]

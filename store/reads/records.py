@@ -118,7 +118,7 @@ class Refund:
 
 
 @dataclass(frozen=True)
-class Generation:
+class Executor:
     """One of the server processes that have run the shop, counted from 1. Times are aware, in UTC."""
 
     number: int

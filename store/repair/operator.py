@@ -81,7 +81,7 @@ def _opened(settings: Settings) -> Iterator[_Shop]:
                 )
             )
             terms.terms.set(terms.Terms.of(settings))
-            client = reconciler.client_of(settings)
+            client = runtime.client_of(settings)
             with databases.reader.connect() as connection:
                 yield _Shop(connection, client, _terms(settings))
             client.destroy()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOSClient, DBOSPortableJSONSerializer
+from dbos import DBOSClient
 from sqlalchemy import event
 
 from store import workflows
@@ -46,18 +46,6 @@ class _Tries:
     count: int = 0
     next_at: float = 0.0
     """On the monotonic clock."""
-
-
-def client_of(settings: Settings, engine: sa.Engine | None = None) -> DBOSClient:
-    """A client of the checkpoints, beside whoever runs the workflows; with an `engine`, one that waits."""
-    return DBOSClient(
-        system_database_url=settings.system_database_url,
-        system_database_engine=engine,
-        serializer=DBOSPortableJSONSerializer(),
-        application_name=runtime.APPLICATION_NAME,
-        lazy=True,
-        retry_connection_errors=engine is not None,
-    )
 
 
 class Reconciler:
@@ -91,7 +79,7 @@ class Reconciler:
             self._calm_since = time.monotonic()
 
     def _go_round(self) -> None:
-        client = client_of(self._settings, self._databases.system)
+        client = runtime.client_of(self._settings, self._databases.system)
         pause_seconds = _FIRST_ROUND_SECONDS
         while True:
             asleep_at = time.monotonic()

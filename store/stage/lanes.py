@@ -86,7 +86,7 @@ class Lanes:
         """
         if not queries().is_sold_out_for(key) and commands.buy(key, client) is not Status.CANCELLED:
             commands.settle(key, Outcome.PAID)
-        visitor = naive.begin(key, runtime.generation())
+        visitor = naive.begin(key, runtime.executor_number())
         number = self._one("SELECT run FROM naive_runs WHERE key = :key", key=key).run
         commands.greet(_greeting_key(key), f"Durable visitor {number}", client, wait=False)
         if visitor is not None:
@@ -96,7 +96,7 @@ class Lanes:
         """What has become of a click; None if there was none with this key."""
         row = self._one(
             "SELECT r.visitor, o.status, o.progress, p.payment_id AS charged, g.name AS recorded,"
-            " r.generation < (SELECT max(generation) FROM generations) AS is_dead"
+            " r.executor < (SELECT max(number) FROM executors) AS is_dead"
             " FROM naive_runs r LEFT JOIN naive_orders o ON o.payment_id = r.key"
             " LEFT JOIN naive_payments p ON p.payment_id = r.key"
             " LEFT JOIN naive_greetings g ON g.name = r.visitor WHERE r.key = :key",

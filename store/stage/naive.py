@@ -39,18 +39,18 @@ class Lane:
 lane: ProcessValue[Lane] = ProcessValue("the naive lane")
 
 
-def begin(key: str, generation: int) -> str | None:
+def begin(key: str, executor: int) -> str | None:
     """Write down that there will be a run; who is to greet in it, or None if this key has had one."""
     # Nobody else's name, so that its signature can be told from theirs.
     visitor = f"Naive visitor {secrets.token_hex(3)}"
     while True:
         begun = write(
-            "INSERT INTO naive_runs (run, key, visitor, generation, started_at_ms)"
-            " SELECT coalesce(max(run), 0) + 1, :key, :visitor, :generation, :at_ms"
+            "INSERT INTO naive_runs (run, key, visitor, executor, started_at_ms)"
+            " SELECT coalesce(max(run), 0) + 1, :key, :visitor, :executor, :at_ms"
             " FROM naive_runs WHERE TRUE ON CONFLICT DO NOTHING RETURNING run",
             key=key,
             visitor=visitor,
-            generation=generation,
+            executor=executor,
             at_ms=now_ms(),
         )
         if begun:

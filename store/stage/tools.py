@@ -20,7 +20,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from store import commands
 from store.durable import runtime
-from store.reads.records import Generation
+from store.reads.records import Executor
 from store.settings import Settings
 from store.stage.access import COOKIE, Access, Decision
 from store.web.every_request import fragment, htmx, queries
@@ -50,13 +50,13 @@ def is_welcome() -> bool:
 class Running:
     """What the tools show: the server that answers, and how many crashes there were before it."""
 
-    generation: Generation
+    executor: Executor
     crashes: int
 
 
 def running() -> Running:
     """The server that answers this request."""
-    [newest, *_] = queries().generations(limit=1)
+    [newest, *_] = queries().executors(limit=1)
     return Running(newest, queries().crashes())
 
 
@@ -127,8 +127,8 @@ def crash_application() -> AnyResponse:
     A form says which server it was meant for. A browser sends a form that was not answered
     again, by itself or on a reload, and one press of the button is one crash.
     """
-    meant_for = request.form.get("generation")
-    if meant_for is None or meant_for == str(runtime.generation()):
+    meant_for = request.form.get("executor")
+    if meant_for is None or meant_for == str(runtime.executor_number()):
         os._exit(1)
     if htmx:
         return cast(AnyResponse, make_response("", 204, push_url=False))

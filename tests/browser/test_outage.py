@@ -26,7 +26,7 @@ class KeptShop(Shop):
 
     def kill(self) -> None:
         """Kill the server, and not the parent."""
-        [(pid,)] = self.books.rows("SELECT pid FROM generations ORDER BY generation DESC LIMIT 1")
+        [(pid,)] = self.books.rows("SELECT pid FROM executors ORDER BY number DESC LIMIT 1")
         os.kill(pid, signal.SIGKILL)
 
     def has_come_back(self, deaths: int) -> None:
@@ -197,7 +197,7 @@ def test_one_press_of_the_crash_button_is_one_crash(kept_shop: KeptShop, visit: 
     presenter.sees("Dispatched")
     assert presenter.path == f"/orders/{payment_id}"
     assert presenter.loads() == 1
-    assert kept_shop.books.rows("SELECT count(*) FROM generations") == [(4,)]
+    assert kept_shop.books.rows("SELECT count(*) FROM executors") == [(4,)]
     assert kept_shop.server.output.count("died (exit code 1)") == 3
     presenter.page.get_by_text("What the database remembers").click()
     [(survived,)] = kept_shop.books.rows("SELECT count(*) FROM recoveries")

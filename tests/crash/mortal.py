@@ -21,6 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from store.durable import adoption
 from store.durable.runtime import APPLICATION_VERSION
 
 Recognise = Callable[[str, set[Any]], bool]
@@ -36,12 +37,14 @@ _TRANSACTIONS: Mapping[str, Recognise] = {
     "the news that it is settled": lambda statement, values: (
         re.match(r"\s*INSERT INTO \S*workflow_events ", statement) is not None and "settled" in values
     ),
-    # What a start after a crash does, in this order: the shop notes it, DBOS puts each
-    # workflow that was interrupted on its queue, and takes it off again to run it.
-    "the record of the start": lambda statement, _: "INSERT INTO generations" in statement,
+    # What a start after a crash does, in this order: it is noted, it claims what others have left, puts each
+    # of those workflows on a queue, notes that it has, and DBOS takes them off again to run them.
+    "the record of the start": lambda statement, _: "INSERT INTO executors" in statement,
     "the recovery": lambda statement, values: (
-        "workflow_status" in statement and {"ENQUEUED", "_dbos_internal_queue"} <= values
+        "workflow_status" in statement and {"ENQUEUED", adoption.QUEUE} <= values
     ),
+    "the claim": lambda statement, _: "SET adopted_by" in statement,
+    "the record of the adoption": lambda statement, _: "SET adopted_at_ms" in statement,
     "the taking up": lambda statement, values: (
         "workflow_status" in statement and {"PENDING", "ENQUEUED", APPLICATION_VERSION} <= values
     ),

@@ -36,7 +36,13 @@ _STEPS_OF_A_CANCELLATION = (
     "the news that it is settled",
     "the end of checkout",
 )
-_STEPS_OF_A_RECOVERY = ("the record of the start", "the recovery", "the taking up")
+_STEPS_OF_A_RECOVERY = (
+    "the record of the start",
+    "the claim",
+    "the recovery",
+    "the record of the adoption",
+    "the taking up",
+)
 _INTERRUPTED_AT = (
     "after commit of reserve",
     "after commit of tick 5",
