@@ -30,16 +30,18 @@ def create_app(settings: Settings | None = None, *, wait_for_database: bool = Fa
     from store import database, schema
     from store.database_errors import DatabaseRefused
     from store.durable import runtime
-    from store.ledger.balance import Books
+    from store.ledger.ledger import Books
     from store.ledger.witnesses import Witnesses
     from store.reads.greetings import Greetings
+    from store.reads.orders import Queries
     from store.repair import lost_checkpoints
     from store.repair.reconciler import Reconciler
     from store.stage import lanes, tools
-    from store.terms import Terms, terms
+    from store.terms_of_sale import Terms, terms
     from store.web import every_request, guestbook, json_api, ledger, storefront
     from store.web.health import Health
     from store.web.opening import Opening
+    from store.web.shop import Shop
 
     try:
         settings = settings or Settings.from_env()
@@ -51,14 +53,20 @@ def create_app(settings: Settings | None = None, *, wait_for_database: bool = Fa
 
     app = Flask("app")
     reconciler = Reconciler(settings, databases)
-    every_request.prepare(app, settings, databases, Health(databases, reconciler.count))
-    storefront.prepare(app, settings)
-    json_api.prepare(app, settings)
     greetings = Greetings(databases.reader, settings.guestbook_url)
     witnesses = Witnesses(databases.system_reader, greetings.theirs)
-    ledger.prepare(app, Books(databases.reader, settings.dispatch_tick_seconds, witnesses))
-    guestbook.prepare(app, greetings)
-    lanes.prepare(app, settings, databases, greetings)
+    shop = Shop(
+        settings=settings,
+        queries=Queries(databases.reader),
+        greetings=greetings,
+        books=Books(databases.reader, settings.dispatch_tick_seconds, witnesses),
+        health=Health(databases, reconciler.count),
+    )
+    every_request.prepare(app, shop)
+    storefront.prepare(app, settings)
+    for blueprint in (json_api.api, ledger.ledger, guestbook.guestbook):
+        app.register_blueprint(blueprint)
+    lanes.prepare(settings, databases)
     tools.prepare(app, settings)
 
     terms.set(Terms.of(settings))

@@ -172,9 +172,9 @@ def run_storm(said: argparse.Namespace) -> int:
 
 def look_after_stuck(settings: Settings, said: argparse.Namespace) -> int:
     """List what is stuck, or run it again; the exit code."""
-    from store.repair import operator
+    from store.repair import operator_commands
 
-    command = operator.show if said.command == "stuck" else operator.mend
+    command = operator_commands.show if said.command == "stuck" else operator_commands.mend
     return command(settings, said, _say)
 
 

@@ -10,7 +10,7 @@ import hashlib
 
 from dbos import DBOS, SetWorkflowID, error
 
-from store import outcomes, workflows
+from store import step_results, workflows
 from store.durable import runtime
 from store.durable.deadlines import call_with_deadline, seconds_for_an_event
 from store.vocabulary import Outcome, Status, fault_of_name, greeting_id, new_key
@@ -58,7 +58,7 @@ def buy(key: str, client: str) -> Status | None:
         status = call_with_deadline(start_and_wait)
     except error.DBOSConflictingWorkflowError as conflict:
         raise KeyTaken(key) from conflict
-    if status == outcomes.REFUSED:
+    if status == step_results.REFUSED:
         raise TooManyUnpaid(key)
     return Status(status) if status else None
 
@@ -75,7 +75,7 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
 
     def record_and_wake() -> int | None:
         order = workflows.record_notice(payment_id, outcome)
-        if order["status"] not in {Status.PENDING, outcomes.LOST}:
+        if order["status"] not in {Status.PENDING, step_results.LOST}:
             return order["order_id"]
         try:
             # One idempotency key for each checkout: the database stores one message at most,
@@ -91,7 +91,7 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
     seconds = seconds_for_an_event()
     try:
         return call_with_deadline(record_and_wake)
-    except (error.DBOSNonExistentWorkflowError, outcomes.PaymentRefused) as unknown:
+    except (error.DBOSNonExistentWorkflowError, step_results.PaymentRefused) as unknown:
         raise UnknownPayment(payment_id) from unknown
 
 
@@ -128,7 +128,7 @@ def greet(key: str, name: str, client: str, *, wait: bool) -> str | None:
     seconds = seconds_for_an_event() if wait else 0
     try:
         return call_with_deadline(start_and_wait)
-    except outcomes.TooManyGreetings as refusal:
+    except step_results.TooManyGreetings as refusal:
         raise TooManyGreetings(client) from refusal
 
 

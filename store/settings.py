@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 from pathlib import Path
 from typing import Any, NoReturn
 
-from store import setting_values
+from store import setting_parsers
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: where `app.py`, `schema.sql`, `templates/` and `static/` stand."""
@@ -187,7 +187,7 @@ class Settings:
     @property
     def webhook_keys(self) -> tuple[bytes, ...]:
         """What webhooks may be signed with; none if they need not be signed."""
-        return tuple(setting_values.webhook_key(secret) for secret in self.webhook_secret.split())
+        return tuple(setting_parsers.webhook_key(secret) for secret in self.webhook_secret.split())
 
     @property
     def offers_presenter_tools(self) -> bool:
@@ -244,23 +244,23 @@ def _file(url: str) -> Path | None:
 
 
 _READERS: dict[str, Any] = {
-    "STORE_HOST": setting_values.address,
-    "STORE_PORT": setting_values.whole_number(0, 65535),
-    "STORE_THREADS": setting_values.whole_number(2, 512),
-    "STORE_HANG_SECONDS": setting_values.seconds(0, 3600),
-    "STORE_PAYMENT_WINDOW_SECONDS": setting_values.seconds(0.1, 86_400),
-    "STORE_DISPATCH_TICK_SECONDS": setting_values.seconds(0, 3600),
-    "STORE_PRESENTER_PASSWORD": setting_values.password,
-    "STORE_TRUSTED_PROXIES": setting_values.whole_number(0, 10),
-    "STORE_TRUSTED_PROXY_ADDRESSES": setting_values.networks,
-    "STORE_TRUSTED_HOSTS": setting_values.host_names,
-    "STORE_WEBHOOK_SECRET": setting_values.webhook_secrets,
-    "STORE_UNPAID_PER_CLIENT": setting_values.whole_number(0, 1_000_000),
-    "STORE_GREETINGS_PER_CLIENT": setting_values.whole_number(0, 1_000_000),
-    "STORE_GREETING_WINDOW_SECONDS": setting_values.seconds(1, 86_400),
-    "STORE_RECONCILE_SECONDS": setting_values.seconds(0, 86_400),
-    "STORE_CONNECTIONS_PER_CLIENT": setting_values.whole_number(0, 2000),
-    "STORE_GUESTBOOK_URL": setting_values.web_address,
-    "DBOS_DATABASE_URL": setting_values.database,
-    "DBOS_SYSTEM_DATABASE_URL": setting_values.database,
+    "STORE_HOST": setting_parsers.address,
+    "STORE_PORT": setting_parsers.whole_number(0, 65535),
+    "STORE_THREADS": setting_parsers.whole_number(2, 512),
+    "STORE_HANG_SECONDS": setting_parsers.seconds(0, 3600),
+    "STORE_PAYMENT_WINDOW_SECONDS": setting_parsers.seconds(0.1, 86_400),
+    "STORE_DISPATCH_TICK_SECONDS": setting_parsers.seconds(0, 3600),
+    "STORE_PRESENTER_PASSWORD": setting_parsers.password,
+    "STORE_TRUSTED_PROXIES": setting_parsers.whole_number(0, 10),
+    "STORE_TRUSTED_PROXY_ADDRESSES": setting_parsers.networks,
+    "STORE_TRUSTED_HOSTS": setting_parsers.host_names,
+    "STORE_WEBHOOK_SECRET": setting_parsers.webhook_secrets,
+    "STORE_UNPAID_PER_CLIENT": setting_parsers.whole_number(0, 1_000_000),
+    "STORE_GREETINGS_PER_CLIENT": setting_parsers.whole_number(0, 1_000_000),
+    "STORE_GREETING_WINDOW_SECONDS": setting_parsers.seconds(1, 86_400),
+    "STORE_RECONCILE_SECONDS": setting_parsers.seconds(0, 86_400),
+    "STORE_CONNECTIONS_PER_CLIENT": setting_parsers.whole_number(0, 2000),
+    "STORE_GUESTBOOK_URL": setting_parsers.web_address,
+    "DBOS_DATABASE_URL": setting_parsers.database,
+    "DBOS_SYSTEM_DATABASE_URL": setting_parsers.database,
 }

@@ -180,8 +180,3 @@ def fit_to_show(text: str, max_length: int) -> str:
 def _cannot_be_shown(ch: str) -> bool:
     # Cc: control characters. Zl, Zp: ends of lines. Cs: halves of characters.
     return unicodedata.category(ch) in {"Cc", "Cs", "Zl", "Zp"} or ch in _TURNING
-
-
-def price(cents: int) -> str:
-    """Integer cents as shown to a shopper: 9999 is `$99.99`."""
-    return f"${cents // 100:,}.{cents % 100:02}"

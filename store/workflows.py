@@ -22,8 +22,8 @@ from dbos import DBOS, SetWorkflowID
 from sqlalchemy.orm import Session
 
 from store.clients import guestbook
-from store.durable.steps import change_one, commit, execute, fetch_one, now_ms, step, transaction
-from store.outcomes import (
+from store.durable.step_decorators import change_one, commit, execute, fetch_one, now_ms, step, transaction
+from store.step_results import (
     LOST,
     REFUSED,
     GreetingNow,
@@ -33,7 +33,7 @@ from store.outcomes import (
     Signing,
     TooManyGreetings,
 )
-from store.terms import terms
+from store.terms_of_sale import terms
 from store.vocabulary import (
     BEGIN_STEP,
     CHECKOUT,
@@ -75,15 +75,12 @@ _log = logging.getLogger("store")
 
 @DBOS.workflow(name=CHECKOUT, max_recovery_attempts=None)
 def checkout(payment_id: str, client: str | None = None, outcome: str | None = None) -> OrderNow:
-    """One click on Buy Now, from reserving a unit to paid or cancelled; the order then.
-
-    `outcome` is what an earlier run of it knew of the payment, where it is run again.
-    """
-    order = reserve(payment_id, client)
+    """One click on Buy Now, from reserving a unit to paid or cancelled; the order then."""
+    order = reserve(payment_id, client, outcome)
     DBOS.set_event(HELD, order["status"])
     while order["status"] == Status.PENDING:
-        outcome = outcome or wait_for_notice(order)
-        order = settle(payment_id, outcome)
+        notice = wait_for_notice(order)
+        order = settle(payment_id, notice)
     if order["status"] == REFUSED:
         return order
     if order["status"] == LOST:
@@ -134,16 +131,18 @@ def greet(greeting_id: str, name: str) -> GreetingNow:
 
 
 @transaction("reserve")
-def reserve(session: Session, payment_id: str, client: str | None) -> OrderNow:
+def reserve(session: Session, payment_id: str, client: str | None, outcome: str | None = None) -> OrderNow:
     """Take a unit off the shelf and create the order that holds it, or one that is sold out.
 
     Makes neither for a client that holds as many unpaid units as it may, and writes down that it
-    refused. Of a payment that has an order or a refusal already, it changes nothing.
+    refused. Of a payment that has an order or a refusal already, it changes nothing. `outcome` is what an
+    earlier run knew of the payment, where the checkout is run again.
     """
     take = "UPDATE products SET on_hand = on_hand - 1 WHERE product_id = :id AND on_hand > 0"
     took_a_unit = bool(execute(session, take, id=PRODUCT_ID))
     # Row lock, against `record_notice` and another run of this checkout.
     change_one(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
+    _write_notice(session, payment_id, outcome)
     found = _order_now(session, payment_id)
     if found["status"] != LOST:
         if took_a_unit:
@@ -167,9 +166,8 @@ def reserve(session: Session, payment_id: str, client: str | None) -> OrderNow:
 
 def _create_order(session: Session, payment_id: str, *, took_a_unit: bool) -> None:
     at_ms = now_ms()
-    counter = fetch_one(
-        session, "UPDATE counters SET value = value + 1 WHERE counter = 'orders' RETURNING value"
-    )
+    count = "UPDATE counters SET value = value + 1 WHERE counter = 'orders' RETURNING value"
+    counter = fetch_one(session, count)
     change_one(
         session,
         "INSERT INTO orders (payment_id, order_id, product_id, price_cents, status, reason,"
@@ -208,8 +206,8 @@ def settle(session: Session, payment_id: str, outcome: str | None) -> OrderNow:
     """
     _lock_order(session, payment_id)
     order = _order_now(session, payment_id)
-    if order["status"] == Status.PENDING and order["first_outcome"] is None and outcome is not None:
-        _write_notice(session, payment_id, Outcome(outcome))
+    if order["status"] == Status.PENDING and order["first_outcome"] is None:
+        _write_notice(session, payment_id, outcome)
         order = _order_now(session, payment_id)
     if order["status"] == Status.PENDING:
         if order["first_outcome"] == Outcome.PAID:
@@ -410,7 +408,9 @@ def _record_notice(session: Session, payment_id: str, outcome: Outcome) -> Order
     return order
 
 
-def _write_notice(session: Session, payment_id: str, outcome: Outcome) -> None:
+def _write_notice(session: Session, payment_id: str, outcome: str | None) -> None:
+    if outcome is None:
+        return
     # Two that come in one millisecond, or with a clock set back between them, keep their order.
     # No row changes where there is a notice of this outcome.
     execute(

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from store import schema
-from store.ledger.balance import Books as Ledgers
-from store.ledger.lines import Ledger
+from store.ledger.claims import Ledger
+from store.ledger.ledger import Books as Ledgers
 from store.ledger.witnesses import Witnesses
 from store.settings import Settings
 from tests.conftest import Shop
@@ -253,7 +253,7 @@ def test_the_books_are_one_reading_for_all_who_watch(busy_shop: Shop) -> None:
 
 def test_what_has_ended_is_counted_by_index(busy_shop: Shop) -> None:
     """No table is read from end to end: not orders, nor payments, nor movements."""
-    from store.ledger.balance import _FIGURES
+    from store.ledger.ledger import _FIGURES
 
     databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": busy_shop.database_url}))
     with databases.reader.connect() as connection:

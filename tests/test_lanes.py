@@ -159,7 +159,7 @@ def test_the_code_is_the_code(shop: Shop) -> None:
     for same in (
         "def dispatch(payment_id: str, paid_at_ms: int) -> OrderNow:",
         '        order = advance(payment_id, order["progress"] + 1, order["updated_at_ms"])',
-        "        order = settle(payment_id, outcome)",
+        "        order = settle(payment_id, notice)",
     ):
         assert page.count(f"\n{same}\n") + page.count(f"<code>{same}\n") == 2, same
     marked, unmarked = page.count("<mark>"), sum(map(len, (each.lines for each in code())))

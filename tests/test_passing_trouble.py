@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from store import database_errors, schema
-from store.durable import private_names, steps
+from store.durable import private_names, step_decorators
 from store.settings import Settings
 from tests.conftest import Shop
 from tests.support.postgres import Postgres
@@ -208,7 +208,7 @@ def bound(own_postgres: Postgres) -> Iterator[sa.Engine]:
     """The steps, bound to a database of their own."""
     settings = Settings.from_env({"DBOS_DATABASE_URL": own_postgres.new_url()})
     databases = schema.connect(settings)
-    steps.bind(SQLAlchemyDatasource.create(settings.database_url, engine=databases.store))
+    step_decorators.bind(SQLAlchemyDatasource.create(settings.database_url, engine=databases.store))
     yield databases.store
     databases.close()
 
@@ -231,7 +231,7 @@ def fails_once_with(code: str) -> tuple[Callable[[Session], str], list[int]]:
 def test_what_passes_is_tried_again(code: str) -> None:
     """Each class of the list, by a real error of a real server."""
     change, tries = fails_once_with(code)
-    assert steps.commit(change) == "done"
+    assert step_decorators.commit(change) == "done"
     assert len(tries) == 2
 
 
@@ -241,7 +241,7 @@ def test_what_does_not_pass_is_not(code: str) -> None:
     """A mistake of ours is none the better for being made again."""
     change, tries = fails_once_with(code)
     with pytest.raises(DBAPIError):
-        steps.commit(change)
+        step_decorators.commit(change)
     assert len(tries) == 1
 
 

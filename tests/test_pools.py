@@ -12,12 +12,17 @@ import pytest
 from flask import Flask
 
 from store.durable.deadlines import PAGE_SECONDS
+from store.ledger.ledger import Books
+from store.ledger.witnesses import Witnesses
+from store.reads.greetings import Greetings
+from store.reads.orders import Queries
 from store.schema import connect
 from store.serving import thread_pools
 from store.serving.thread_pools import Kind
 from store.settings import Settings
 from store.stage import tools
 from store.web import every_request, guestbook, json_api, ledger, storefront
+from store.web import shop as web_shop
 from store.web.health import Health
 from tests.conftest import Shop
 from tests.support.shopper import Answer, eventually, key, timed
@@ -132,11 +137,15 @@ def kind_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[thread_pools.K
     )
     databases = connect(settings)
     app = Flask("app")
-    every_request.prepare(app, settings, databases, Health(databases, lambda: 0))
-    for room in (storefront, json_api, tools):
-        room.prepare(app, settings)
-    app.register_blueprint(ledger.ledger)
-    app.register_blueprint(guestbook.guestbook)
+    greetings = Greetings(databases.reader, settings.guestbook_url)
+    books = Books(databases.reader, 1.0, Witnesses(databases.system_reader, greetings.theirs))
+    health = Health(databases, lambda: 0)
+    queries = Queries(databases.reader)
+    every_request.prepare(app, web_shop.Shop(settings, queries, greetings, books, health))
+    storefront.prepare(app, settings)
+    tools.prepare(app, settings)
+    for blueprint in (json_api.api, ledger.ledger, guestbook.guestbook):
+        app.register_blueprint(blueprint)
     yield thread_pools.kinds_of(app)
     databases.close()
 

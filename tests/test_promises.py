@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from store import vocabulary
+from store import money, vocabulary
 from store.settings import ROOT, Settings
 
 pytestmark = pytest.mark.quick
@@ -267,7 +267,7 @@ def test_every_status_has_a_number_on_the_wire() -> None:
     assert {status.value: number for status, number in vocabulary.WIRE_STATUS.items()} == {
         "cancelled": -1, "pending": 0, "dispatched": 1, "paid": 2,
     }  # fmt: skip
-    assert [vocabulary.price(cents) for cents in (0, 5, 9999, 123_456_789)] == [
+    assert [money.price(cents) for cents in (0, 5, 9999, 123_456_789)] == [
         "$0.00",
         "$0.05",
         "$99.99",

@@ -10,7 +10,7 @@ import pytest
 
 from store.durable import deadlines
 from store.durable.deadlines import DeadlineExceeded
-from store.reads import timed
+from store.reads import time_limit
 from store.reads.cached import CachedRead
 from tests.support.shopper import eventually
 
@@ -51,7 +51,7 @@ def is_answered(select: Callable[[], str]) -> Callable[[], bool]:
 
     def look() -> bool:
         try:
-            return timed.read(select) == "answer"
+            return time_limit.read(select) == "answer"
         except DeadlineExceeded:
             return False
 
@@ -79,17 +79,17 @@ def in_a_request_of(seconds: float, call: Callable[[], object]) -> tuple[str, fl
 
 def test_after_one_read_without_an_answer_others_are_refused_at_once(database: Database) -> None:
     """All but one, which finds out whether the database is back; and then all are answered again."""
-    ended, seconds = in_a_request_of(60, lambda: timed.read(database.select))
+    ended, seconds = in_a_request_of(60, lambda: time_limit.read(database.select))
     assert ended == "too slow"
     assert deadlines.PAGE_SECONDS <= seconds < deadlines.PAGE_SECONDS + _AT_ONCE_SECONDS
     for _ in range(20):
-        ended, seconds = in_a_request_of(60, lambda: timed.read(database.select))
+        ended, seconds = in_a_request_of(60, lambda: time_limit.read(database.select))
         assert ended == "too slow"
         assert seconds < _AT_ONCE_SECONDS
     assert database.asked == 2
     database.let_go()
     eventually(is_answered(database.select), bool)
-    assert in_a_request_of(60, lambda: timed.read(lambda: "answer"))[0] == "answered"
+    assert in_a_request_of(60, lambda: time_limit.read(lambda: "answer"))[0] == "answered"
 
 
 def test_nobody_waits_for_somebody_else_who_asks_a_silent_database(database: Database) -> None:
@@ -107,8 +107,8 @@ def test_nobody_waits_for_somebody_else_who_asks_a_silent_database(database: Dat
 
 def test_a_request_that_had_no_time_left_speaks_for_nobody(database: Database) -> None:
     """What it waited for before was something else."""
-    assert in_a_request_of(0.1, lambda: timed.read(database.select))[0] == "too slow"
-    ended, seconds = in_a_request_of(60, lambda: timed.read(lambda: "answer"))
+    assert in_a_request_of(0.1, lambda: time_limit.read(database.select))[0] == "too slow"
+    ended, seconds = in_a_request_of(60, lambda: time_limit.read(lambda: "answer"))
     assert ended == "answered"
-    ended, seconds = in_a_request_of(60, lambda: timed.read(database.select))
+    ended, seconds = in_a_request_of(60, lambda: time_limit.read(database.select))
     assert seconds >= deadlines.PAGE_SECONDS

@@ -76,3 +76,9 @@ def test_every_file_of_the_store_that_a_text_names_is_there() -> None:
     for text in texts:
         for path in re.findall(r"\bstore/[\w/]+\.py\b", text.read_text(encoding="utf-8")):
             assert (ROOT / path).exists(), f"{text.name}: {path}"
+
+
+def test_the_code_in_the_readme_is_the_code() -> None:
+    """It is copied, and stays a copy."""
+    [shown] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert shown in (ROOT / "store" / "workflows.py").read_text(encoding="utf-8")

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store import schema, workflows
-from store.outcomes import LOST, REFUSED, PaymentRefused, TooManyGreetings
 from store.settings import Settings
-from store.terms import Terms, terms
+from store.step_results import LOST, REFUSED, PaymentRefused, TooManyGreetings
+from store.terms_of_sale import Terms, terms
 from store.vocabulary import DISPATCH_TICKS, GreetingOutcome, Outcome, Reason
 from tests.conftest import NewUrl
 from tests.support.books import FAULTS
@@ -52,6 +52,9 @@ def tick(number: int) -> Change:
 
 CHANGES: Mapping[str, Change] = {
     "reserve": lambda session: plain(workflows.reserve)(session, PAYMENT, "client"),
+    "reserve, known to be paid": lambda session: plain(workflows.reserve)(
+        session, PAYMENT, None, Outcome.PAID
+    ),
     "reserve for another": lambda session: plain(workflows.reserve)(session, OTHER, "client"),
     "notice: paid": notice(Outcome.PAID),
     "notice: failed": notice(Outcome.FAILED),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from store.durable.steps import change_one, commit, execute, fetch_one, now_ms
+from store.durable.step_decorators import change_one, commit, execute, fetch_one, now_ms
 
 _BATCH = 500
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from store import sqlite_files
 from store.database import Databases, for_a_last_word
 from store.database_errors import DatabaseRefused
-from store.durable import adoption, executors, private_names, steps
+from store.durable import adoption, executors, private_names, step_decorators
 from store.durable.deadlines import call_with_deadline
 from store.log_masking import MaskWorkflowIds
 from store.process_value import ProcessValue
@@ -98,7 +98,7 @@ def launch(
     """
     _take_sqlite_files(settings)
     private_names.refuse_pickles()
-    steps.bind(
+    step_decorators.bind(
         SQLAlchemyDatasource.create(
             settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
         )

@@ -18,7 +18,7 @@ from dbos import DBOSClient, DBOSPortableJSONSerializer, error
 from sqlalchemy.exc import DBAPIError
 
 from store.clients.guestbook import Signature
-from store.ledger import testimony
+from store.ledger import witness_rules
 from store.ledger.accounts import Account, Fault
 from store.reads.checkpoints import workflows_of
 from store.vocabulary import (
@@ -84,29 +84,29 @@ class Witnesses:
         looks = _LIVE_LOOKS
         for key, account in accounts.items():
             workflow = workflows.get(key)
-            receipt = testimony.receipt_of(account, workflow)
+            receipt = witness_rules.receipt_of(account, workflow)
             if (
                 workflow is not None
                 and workflow.name == CHECKOUT
-                and testimony.speaks(account, workflow)
+                and witness_rules.speaks(account, workflow)
                 and not receipt
                 and looks
             ):
                 looks -= (key, workflow.created_at) not in self._reserved
                 receipt = self._reservation(workflow)
             if account.orders:
-                yield from testimony.faults_of_order(
+                yield from witness_rules.faults_of_order(
                     account, workflow, workflows.get(dispatch_id(key)), receipt
                 )
             elif account.of("greeting_requests") or account.of("greetings"):
-                yield from testimony.faults_of_greeting(account, workflow, theirs)
+                yield from witness_rules.faults_of_greeting(account, workflow, theirs)
             elif account.of("stock_movements", Movement.RESTOCK):
-                yield from testimony.faults_of_restock(account, workflow)
+                yield from witness_rules.faults_of_restock(account, workflow)
             elif account.of("refusals"):
                 if workflow is None and not account.needs_no_witness:
                     yield account.fault("witnesses", "is refused, and no workflow has refused it")
             else:
-                yield from testimony.faults_of_nothing(account, workflow, receipt)
+                yield from witness_rules.faults_of_nothing(account, workflow, receipt)
 
     def next_keys(self, after: Place, size: int) -> tuple[list[str], Place]:
         """The keys of the next `size` workflows, newest first, after a place; and the place then.

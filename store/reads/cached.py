@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from store.durable.deadlines import DeadlineExceeded
-from store.reads import timed
+from store.reads import time_limit
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class CachedRead(Generic[T]):
         fresh = self._fresh()
         if fresh is not None:
             return fresh[0]
-        if not self._lock.acquire(timeout=timed.seconds_for_a_turn()):
+        if not self._lock.acquire(timeout=time_limit.seconds_for_a_turn()):
             raise DeadlineExceeded("somebody else is still reading this")
         try:
             fresh = self._fresh()
@@ -45,7 +45,7 @@ class CachedRead(Generic[T]):
                 fresh = self._kept
             if fresh is None:
                 read_at = time.monotonic()  # before the reading: what is committed later is not in it
-                fresh = self._kept = timed.read(self._read), read_at
+                fresh = self._kept = time_limit.read(self._read), read_at
             return fresh[0]
         finally:
             self._lock.release()

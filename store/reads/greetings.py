@@ -11,7 +11,7 @@ from dbos import DBOS
 from store.clients import guestbook
 from store.clients.guestbook import Signature
 from store.durable.deadlines import call_with_deadline
-from store.reads import timed
+from store.reads import time_limit
 from store.reads.cached import BackgroundRead, CachedRead
 from store.reads.checkpoints import Checkpoint, checkpoints_of
 from store.vocabulary import SIGN_STEP, WAIT_STEP, GreetingOutcome, greeting_id
@@ -126,7 +126,7 @@ class Greetings:
             return [], str(trouble)
 
     def _rows(self, statement: str, **values: object) -> list[sa.Row[tuple[object, ...]]]:
-        return timed.read(lambda: self._select(statement, **values))
+        return time_limit.read(lambda: self._select(statement, **values))
 
     def _select(self, statement: str, **values: object) -> list[sa.Row[tuple[object, ...]]]:
         with self._reader.connect() as connection:

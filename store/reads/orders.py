@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from store.reads import timed
+from store.reads import time_limit
 from store.reads.cached import CachedRead
 from store.reads.checkpoints import Checkpoint, as_time, list_checkpoints
 from store.reads.records import ORDER_COLUMNS, Board, Executor, Order, PaymentView, Product, Refund
@@ -93,7 +93,7 @@ class Queries:
 
     def payment(self, payment_id: str) -> PaymentView:
         """What there is of a payment now, by one SELECT. RESERVING says only that there is nothing yet."""
-        [found] = self._rows(
+        [found] = self.rows(
             f"SELECT {ORDER_COLUMNS}, r.refused_at_ms"  # noqa: S608 - ours
             " FROM (SELECT CAST(:payment_id AS TEXT) AS payment_id) k"
             " LEFT JOIN orders o ON o.payment_id = k.payment_id"
@@ -124,7 +124,7 @@ class Queries:
         """Orders numbered below `before`, newest first, at most `limit` of them."""
         return [
             Order.of(row)
-            for row in self._rows(
+            for row in self.rows(
                 f"SELECT {ORDER_COLUMNS} FROM orders o WHERE o.order_id < :before"  # noqa: S608 - ours
                 " ORDER BY o.order_id DESC LIMIT :limit",
                 before=before,
@@ -134,7 +134,7 @@ class Queries:
 
     def refund(self, payment_id: str) -> Refund | None:
         """What was given back of an order's payment, if anything was."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT refund.amount_cents, charge.recorded_at_ms AS charged_at_ms,"
             " refund.recorded_at_ms AS refunded_at_ms"
             " FROM payments refund JOIN payments charge"
@@ -172,7 +172,7 @@ class Queries:
         """When the order was found stuck, and run again."""
         return [
             Checkpoint(f"found stuck and run again: {row.reason}", as_time(row.mended_at_ms))
-            for row in self._rows(
+            for row in self.rows(
                 "SELECT reason, mended_at_ms FROM mendings WHERE workflow_id IN (:checkout, :dispatch)",
                 checkout=payment_id,
                 dispatch=dispatch_id(payment_id),
@@ -187,7 +187,7 @@ class Queries:
                 at=as_time(row.started_at_ms),
                 recovered=row.recovered,
             )
-            for row in self._rows(
+            for row in self.rows(
                 "SELECT e.number, e.pid, e.started_at_ms,"  # noqa: S608 - ours
                 " (SELECT count(*) FROM recoveries r WHERE r.executor = e.number) AS recovered"
                 f" FROM executors e WHERE {condition}"
@@ -198,15 +198,20 @@ class Queries:
 
     def crashes(self) -> int:
         """How many server processes ended without being stopped, and had a successor."""
-        [found] = self._rows(CRASHES)
+        [found] = self.rows(CRASHES)
         return int(found.crashes)
 
     def _one(self, condition: str, **values: Any) -> Order | None:
-        rows = self._rows(f"SELECT {ORDER_COLUMNS} FROM orders o WHERE {condition}", **values)  # noqa: S608 - ours
+        rows = self.rows(f"SELECT {ORDER_COLUMNS} FROM orders o WHERE {condition}", **values)  # noqa: S608 - ours
         return Order.of(rows[0]) if rows else None
 
-    def _rows(self, statement: str, **values: Any) -> list[Any]:
-        return timed.read(lambda: self._select(statement, **values))
+    def rows(self, statement: str, **values: Any) -> list[Any]:
+        """One SELECT, within the time that a read may take.
+
+        Raises:
+            DeadlineExceeded: the database does not answer.
+        """
+        return time_limit.read(lambda: self._select(statement, **values))
 
     def _select(self, statement: str, **values: Any) -> list[Any]:
         with self._reader.connect() as connection:

@@ -24,7 +24,7 @@ from store.database import Databases
 from store.database_errors import passes
 from store.durable import executors, runtime
 from store.log_masking import mask
-from store.repair import finder
+from store.repair import stuck_finder
 from store.repair.stuck_work import Lateness, Stuck
 from store.settings import Settings, is_sqlite
 from store.vocabulary import GREETING, Outcome
@@ -109,7 +109,7 @@ class Reconciler:
                     calm_ms, round(self._settings.dispatch_tick_seconds * 1000), runtime.APPLICATION_VERSION
                 )
                 sweep = not self._swept and calm_ms > _SWEEP_AFTER_SECONDS * 1000
-                self._found = tuple(finder.find(connection, client, lateness, sweep=sweep))
+                self._found = tuple(stuck_finder.find(connection, client, lateness, sweep=sweep))
                 self._swept = self._swept or (sweep and not self._found)
                 for each in self._found:
                     self._mend_in_turn(client, each)

@@ -7,7 +7,7 @@ from typing import Any
 
 from dbos import DBOSClient
 
-from store.durable.steps import now_ms
+from store.durable.step_decorators import now_ms
 from store.reads.checkpoints import workflows_of
 from store.vocabulary import Outcome, dispatch_id
 

@@ -10,24 +10,23 @@ import hashlib
 import inspect
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
-import sqlalchemy as sa
-from flask import Flask, Response, abort, current_app, redirect, render_template, request, url_for
+from flask import Response, abort, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import commands, workflows
 from store.database import Databases
 from store.durable import runtime
-from store.reads import timed
-from store.reads.greetings import Greeting, Greetings
+from store.reads.greetings import Greeting
 from store.reads.records import Order
 from store.settings import Settings
 from store.stage import naive
 from store.stage.tools import presenter
 from store.vocabulary import Outcome, Status, is_key
-from store.web.every_request import fragment, queries
+from store.web.every_request import fragment
 from store.web.origin import client_of
+from store.web.shop import queries, the_shop
 
 
 @dataclass(frozen=True)
@@ -72,60 +71,52 @@ class Run:
         return is_sold and self.greeting is not None and self.greeting.is_recorded
 
 
-class Lanes:
-    """Runs both lanes, and reads what came of them."""
+def start(key: str, client: str) -> None:
+    """Run a sale that is paid at once, and a greeting, in each lane; once for each key.
 
-    def __init__(self, reader: sa.Engine, greetings: Greetings) -> None:
-        self._reader, self._greetings = reader, greetings
-
-    def start(self, key: str, client: str) -> None:
-        """Run a sale that is paid at once, and a greeting, in each lane; once for each key.
-
-        The durable lane is told again however often the click comes, which is safe, and so it is whole even
-        if the server dies in here. The naive lane runs once, or not at all.
-        """
-        if not queries().is_sold_out_for(key) and commands.buy(key, client) is not Status.CANCELLED:
-            commands.settle(key, Outcome.PAID)
-        visitor = naive.begin(key, runtime.executor_number())
-        number = self._one("SELECT run FROM naive_runs WHERE key = :key", key=key).run
-        commands.greet(_greeting_key(key), f"Durable visitor {number}", client, wait=False)
-        if visitor is not None:
-            naive.run(key, visitor)
-
-    def find(self, key: str) -> Run | None:
-        """What has become of a click; None if there was none with this key."""
-        row = self._one(
-            "SELECT r.visitor, o.status, o.progress, p.payment_id AS charged, g.name AS recorded,"
-            " r.executor < (SELECT max(number) FROM executors) AS is_dead"
-            " FROM naive_runs r LEFT JOIN naive_orders o ON o.payment_id = r.key"
-            " LEFT JOIN naive_payments p ON p.payment_id = r.key"
-            " LEFT JOIN naive_greetings g ON g.name = r.visitor WHERE r.key = :key",
-            key=key,
-        )
-        if row is None:
-            return None
-        run = NaiveRun(
-            status=row.status,
-            progress=row.progress or 0,
-            is_charged=row.charged is not None,
-            signature=self._greetings.signature_of(row.visitor),
-            is_recorded=row.recorded is not None,
-            is_dead=bool(row.is_dead),
-        )
-        return Run(queries().find(key), self._greetings.find(_greeting_key(key)), run)
-
-    def _one(self, statement: str, **values: object) -> Any:
-        def select() -> Any:
-            with self._reader.connect() as connection:
-                return connection.execute(sa.text(statement), values).one_or_none()
-
-        return timed.read(select)
+    The durable lane is told again however often the click comes, which is safe, and so it is whole even
+    if the server dies in here. The naive lane runs once, or not at all.
+    """
+    if not queries().is_sold_out_for(key) and commands.buy(key, client) is not Status.CANCELLED:
+        commands.settle(key, Outcome.PAID)
+    visitor = naive.begin(key, runtime.executor_number())
+    number = _one("SELECT run FROM naive_runs WHERE key = :key", key=key).run
+    commands.greet(_greeting_key(key), f"Durable visitor {number}", client, wait=False)
+    if visitor is not None:
+        naive.run(key, visitor)
 
 
-def prepare(app: Flask, settings: Settings, databases: Databases, greetings: Greetings) -> None:
-    """Give `app` both lanes; who may run them, `presenter.prepare` decides."""
+def find(key: str) -> Run | None:
+    """What has become of a click; None if there was none with this key."""
+    row = _one(
+        "SELECT r.visitor, o.status, o.progress, p.payment_id AS charged, g.name AS recorded,"
+        " r.executor < (SELECT max(number) FROM executors) AS is_dead"
+        " FROM naive_runs r LEFT JOIN naive_orders o ON o.payment_id = r.key"
+        " LEFT JOIN naive_payments p ON p.payment_id = r.key"
+        " LEFT JOIN naive_greetings g ON g.name = r.visitor WHERE r.key = :key",
+        key=key,
+    )
+    if row is None:
+        return None
+    run = NaiveRun(
+        status=row.status,
+        progress=row.progress or 0,
+        is_charged=row.charged is not None,
+        signature=the_shop().greetings.signature_of(row.visitor),
+        is_recorded=row.recorded is not None,
+        is_dead=bool(row.is_dead),
+    )
+    return Run(queries().find(key), the_shop().greetings.find(_greeting_key(key)), run)
+
+
+def _one(statement: str, **values: object) -> Any:
+    rows = queries().rows(statement, **values)
+    return rows[0] if rows else None
+
+
+def prepare(settings: Settings, databases: Databases) -> None:
+    """Open the naive lane; its routes are registered with the other tools."""
     naive.lane.set(naive.Lane(databases.store, settings.guestbook_url, settings.dispatch_tick_seconds))
-    app.extensions["lanes"] = Lanes(databases.reader, greetings)
 
 
 @presenter.get("/lanes")
@@ -141,7 +132,7 @@ def run_lanes() -> AnyResponse:
     if not is_key(key):
         abort(400, "That button has no usable key: go back to the lanes for a new one.")
     try:
-        _lanes().start(key, client_of(request))
+        start(key, client_of(request))
     except (commands.KeyTaken, commands.TooManyUnpaid):
         abort(409, "That click cannot be run: go back to the lanes for a new one.")
     return redirect(url_for(".lanes_of", key=key), 303)
@@ -199,11 +190,7 @@ def _greeting_key(key: str) -> str:
 
 
 def _find(key: str) -> Run:
-    found = _lanes().find(key)
+    found = find(key)
     if found is None:
         abort(404, "There is no such run: go back to the lanes.")
     return found
-
-
-def _lanes() -> Lanes:
-    return cast(Lanes, current_app.extensions["lanes"])

@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from store.clients import guestbook
-from store.outcomes import Signing
 from store.process_value import ProcessValue
+from store.step_results import Signing
 from store.vocabulary import DISPATCH_TICKS, GREETING_TICKS, Outcome, Status
 
 PRICE_CENTS = 9999
@@ -80,8 +80,8 @@ def checkout(payment_id: str) -> OrderNow:
     """One click on Buy Now, from reserving a unit to paid or cancelled; the order then."""
     order = reserve(payment_id)
     while order["status"] == Status.PENDING:
-        outcome = wait_for_notice(order)
-        order = settle(payment_id, outcome)
+        notice = wait_for_notice(order)
+        order = settle(payment_id, notice)
     if order["status"] == Status.PAID:
         dispatch(payment_id, order["updated_at_ms"])
     return order
@@ -131,7 +131,7 @@ def wait_for_notice(_order: OrderNow) -> str | None:
     return Outcome.PAID
 
 
-def settle(payment_id: str, _outcome: str | None) -> OrderNow:
+def settle(payment_id: str, _notice: str | None) -> OrderNow:
     """Take the money; the order then."""
     write(
         "INSERT INTO naive_payments (payment_id, amount_cents) VALUES (:payment_id, :cents)",

@@ -23,7 +23,8 @@ from store.durable import runtime
 from store.reads.records import Executor
 from store.settings import Settings
 from store.stage.access import COOKIE, Access, Decision
-from store.web.every_request import fragment, htmx, queries
+from store.web.every_request import fragment, htmx
+from store.web.shop import queries
 
 presenter = Blueprint("presenter", __name__)
 _REMEMBER_SECONDS = 30 * 24 * 3600

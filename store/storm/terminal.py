@@ -15,11 +15,11 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from store.money import price
 from store.settings import Settings
 from store.storm import fault_storm, storm
 from store.storm.own_postgres import Cluster
 from store.storm.verdict import Plan, Progress, Verdict
-from store.vocabulary import price
 
 
 def run_storm(plan: Plan, settings: Settings | None, *, on_postgres: bool, as_json: bool) -> int:

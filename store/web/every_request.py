@@ -17,14 +17,11 @@ from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from store import vocabulary
-from store.database import Databases
+from store import money, vocabulary
 from store.durable import deadlines
 from store.durable.deadlines import DeadlineExceeded
-from store.reads.orders import Queries
-from store.settings import Settings
 from store.web import origin
-from store.web.health import Health
+from store.web.shop import Shop, install, queries, the_shop
 
 MAX_BODY_BYTES = 64 * 1024
 RETRY_AFTER_SECONDS = 2
@@ -53,25 +50,19 @@ class Key(BaseConverter):
     regex = rf"[A-Za-z0-9_-]{{1,{vocabulary.KEY_MAX_LENGTH}}}"
 
 
-def queries() -> Queries:
-    """The read side of the shop that answers this request."""
-    return cast(Queries, current_app.extensions["queries"])
-
-
-def prepare(app: Flask, settings: Settings, databases: Databases, health: Health) -> None:
-    """Give `app` everything in this room."""
+def prepare(app: Flask, shop: Shop) -> None:
+    """Give `app` the shop, and what every request to it shares."""
+    install(app, shop)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = _A_YEAR_SECONDS  # safe: see static_url()
-    app.extensions["queries"] = Queries(databases.reader)
-    app.extensions["health"] = health
     app.url_map.converters["key"] = Key
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals.update(vocabulary=vocabulary, static_url=static_url)
-    app.jinja_env.filters["price"] = vocabulary.price
+    app.jinja_env.filters["price"] = money.price
     htmx.init_app(app)
 
     app.before_request(_set_deadline)
-    origin.prepare(app, settings)
+    origin.prepare(app, shop.settings)
     app.before_request(_refuse_large_bodies)
     app.after_request(_finish)
     app.register_error_handler(HTTPException, _explain)
@@ -109,7 +100,7 @@ def _fingerprint(path: Path, _changed_at_ns: int) -> str:
 
 def show_health() -> tuple[Response, int]:
     """Whether orders can be taken and moved: 200 if so, else 503; each part by name."""
-    found = cast(Health, current_app.extensions["health"]).report()
+    found = the_shop().health.report()
     report = {"status": "ok" if found.is_well else "unavailable", **asdict(found)}
     return jsonify(report), 200 if found.is_well else 503
 

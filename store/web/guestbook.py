@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from flask import Blueprint, Flask, Response, abort, current_app, redirect, render_template, request, url_for
+from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import commands
-from store.reads.greetings import Greeting, Greetings
+from store.reads.greetings import Greeting
 from store.vocabulary import is_key, new_key
-from store.web.every_request import fragment, queries
+from store.web.every_request import fragment
 from store.web.origin import client_of
+from store.web.shop import queries, the_shop
 
 guestbook = Blueprint("guestbook", __name__)
-
-
-def prepare(app: Flask, greetings: Greetings) -> None:
-    """Give `app` the guestbook."""
-    app.extensions["greetings"] = greetings
-    app.register_blueprint(guestbook)
 
 
 @guestbook.get("/guestbook")
 def show() -> str:
     """Show the form, and both books."""
-    return render_template("guestbook.html", books=_greetings().books(), key=new_key())
+    return render_template("guestbook.html", books=the_shop().greetings.books(), key=new_key())
 
 
 @guestbook.get("/guestbook/books")
 def books() -> Response:
     """Both books as they stand now."""
-    return fragment("_books.html", books=_greetings().books())
+    return fragment("_books.html", books=the_shop().greetings.books())
 
 
 @guestbook.post("/guestbook")
@@ -66,15 +61,11 @@ def progress(key: str) -> Response:
 
 def _shown(key: str) -> dict[str, Any]:
     found = _find(key)
-    return {"greeting": found, "books": _greetings().books(beside=found), "key": key}
+    return {"greeting": found, "books": the_shop().greetings.books(beside=found), "key": key}
 
 
 def _find(key: str) -> Greeting:
-    found = _greetings().find(key)
+    found = the_shop().greetings.find(key)
     if found is None:
         abort(404, "There is no such greeting: if you followed a link, check that all of it was copied.")
     return found
-
-
-def _greetings() -> Greetings:
-    return cast(Greetings, current_app.extensions["greetings"])

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from store.database import Databases, answers
 from store.durable import runtime
 from store.durable.deadlines import DeadlineExceeded, call_with_deadline
-from store.durable.steps import now_ms
+from store.durable.step_decorators import now_ms
 
 _SECONDS = 1.0
 _WRITE_SECONDS = 1.2

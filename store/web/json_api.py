@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import time
 from threading import BoundedSemaphore
-from typing import NoReturn, TypedDict, cast
+from typing import NoReturn, TypedDict
 
-from flask import Blueprint, Flask, Response, abort, current_app, request
+from flask import Blueprint, Response, abort, request
 
 from store import commands
 from store.durable.deadlines import DeadlineExceeded
 from store.reads.checkpoints import is_known_checkout
 from store.reads.orders import LIST_LIMIT
 from store.reads.records import Order
-from store.settings import Settings
 from store.vocabulary import (
     KEY_MIN_LENGTH_OVER_JSON,
     WIRE_STATUS,
@@ -28,8 +27,8 @@ from store.vocabulary import (
     new_key,
 )
 from store.web import origin, webhook_signatures
-from store.web.every_request import queries
 from store.web.origin import client_of
+from store.web.shop import queries, the_shop
 
 api = Blueprint("api", __name__)
 
@@ -37,12 +36,6 @@ _greeting_waiters = BoundedSemaphore(4)
 """A greeting takes seconds, on purpose: no more requests than these wait for one, and leave none to shop."""
 _MAX_NUMBER = 2**31 - 1
 """The largest order number that the schema holds."""
-
-
-def prepare(app: Flask, settings: Settings) -> None:
-    """Give `app` the JSON routes."""
-    app.extensions["webhook_keys"] = settings.webhook_keys
-    app.register_blueprint(api)
 
 
 class ProductJson(TypedDict):
@@ -198,7 +191,7 @@ def _greet(key: str, name: str) -> str | None:
 
 
 def _webhook_keys() -> tuple[bytes, ...]:
-    return cast(tuple[bytes, ...], current_app.extensions["webhook_keys"])
+    return the_shop().settings.webhook_keys
 
 
 def _check_signature() -> None:

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from flask import Blueprint, Flask, Response, current_app, render_template
+from flask import Blueprint, Response, render_template
 
-from store.ledger.balance import Books
 from store.web.every_request import fragment
+from store.web.shop import the_shop
 
 ledger = Blueprint("ledger", __name__)
-
-
-def prepare(app: Flask, books: Books) -> None:
-    """Give `app` the pages of these books."""
-    app.extensions["books"] = books
-    app.register_blueprint(ledger)
 
 
 @ledger.get("/ledger")
 def show() -> str:
     """Show the books, each line green or red."""
-    return render_template("ledger.html", ledger=_books().ledger())
+    return render_template("ledger.html", ledger=the_shop().books.ledger())
 
 
 @ledger.get("/ledger/lines")
 def lines() -> Response:
     """The lines as they stand now."""
-    return fragment("_ledger.html", ledger=_books().ledger())
+    return fragment("_ledger.html", ledger=the_shop().books.ledger())
 
 
 @ledger.get("/ledger.json")
 def as_json() -> dict[str, Any]:
     """The books for a program."""
-    found = _books().ledger()
+    found = the_shop().books.ledger()
     return {
         "balanced": found.balanced,
         "catching_up": found.catching_up,
@@ -45,7 +39,3 @@ def as_json() -> dict[str, Any]:
         ],
         **({"naive_lane": found.damage} if found.damage else {}),
     }
-
-
-def _books() -> Books:
-    return cast(Books, current_app.extensions["books"])

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask, Request, abort, request
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.sansio.utils import host_is_trusted
 
 from store.client_addresses import client_at, parse_address
 from store.settings import LOOPBACK_HOSTS, Settings
@@ -93,17 +94,15 @@ def _refuse_unknown_names(settings: Settings) -> None:
         return
     if settings.listens_on_every_address and _is_address(name):
         return
-    if name and any(_goes_by(name, trusted) for trusted in settings.trusted_hosts.lower().split(",")):
+    trusted = settings.trusted_hosts.lower().split(",")
+    # Werkzeug takes what follows a colon for a port: an address of IPv6 is compared whole.
+    if name and (name in trusted or (":" not in name and host_is_trusted(name, trusted))):
         return
     abort(
         400,
         "The shop does not go by the name in that address: use its own, "
         "or have its operator add the name to STORE_TRUSTED_HOSTS.",
     )
-
-
-def _goes_by(name: str, trusted: str) -> bool:
-    return name == trusted.removeprefix(".") or (trusted.startswith(".") and name.endswith(trusted))
 
 
 def _is_address(name: str) -> bool:

@@ -18,8 +18,9 @@ from store.reads.checkpoints import is_known_checkout
 from store.reads.records import Order, PaymentView, Refund
 from store.settings import Settings
 from store.vocabulary import Outcome, PaymentState, Reason, Status, is_key, new_key
-from store.web.every_request import fragment, queries
+from store.web.every_request import fragment
 from store.web.origin import client_of
+from store.web.shop import queries
 
 storefront = Blueprint("storefront", __name__)
 

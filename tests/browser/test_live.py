@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
-from store.durable.steps import now_ms
+from store.durable.step_decorators import now_ms
 from tests.browser.conftest import HoldWrites, OpenShop, Visit
 from tests.browser.gallery import move, row
 from tests.browser.visitor import NO_ANSWER, has_focus, is_marked, mark

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from store import schema
 from store.clients import guestbook
-from store.ledger.balance import Books
-from store.ledger.lines import Ledger
+from store.ledger.claims import Ledger
+from store.ledger.ledger import Books
 from store.ledger.witnesses import TheirBook, Witnesses
 from store.settings import Settings, is_sqlite
 from tests.conftest import Shop

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from store.ledger.accounts import OPENING, Account, Fault
+from store.money import price
 from store.vocabulary import (
     DISPATCH_TICKS,
     PRODUCT_ID,
@@ -16,7 +17,6 @@ from store.vocabulary import (
     Payment,
     Reason,
     Status,
-    price,
 )
 
 

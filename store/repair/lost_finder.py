@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOSClient
 
-from store.durable.steps import now_ms
+from store.durable.step_decorators import now_ms
 from store.reads.checkpoints import workflows_of
 from store.repair.stuck_work import BATCH, Stuck, known_outcome
 from store.vocabulary import CHECKOUT, GREETING, RESTOCK, dispatch_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from store.ledger.accounts import Fault
-from store.vocabulary import price
+from store.money import price
 
 _DAMAGE = ("naive_runs", "units_held_for_ever", "charged_and_never_shipped", "greetings_never_written_down")
 

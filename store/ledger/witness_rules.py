@@ -8,8 +8,9 @@ from typing import Any
 
 from store.clients.guestbook import Signature
 from store.ledger.accounts import OPENING, Account, Fault
-from store.outcomes import LOST, REFUSED
-from store.vocabulary import CHECKOUT, GREETING, RESTOCK, GreetingOutcome, Movement, Outcome, Status, price
+from store.money import price
+from store.step_results import LOST, REFUSED
+from store.vocabulary import CHECKOUT, GREETING, RESTOCK, GreetingOutcome, Movement, Outcome, Status
 
 _CLOCK_MS = 1_000
 """On SQLite, DBOS notes the beginning of a workflow in whole seconds."""

@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from dbos import DBOSClient, DBOSPortableJSONSerializer, SQLAlchemyDatasource, error
 from sqlalchemy.exc import DBAPIError
 
-from store import schema, terms
+from store import schema, terms_of_sale
 from store.database_errors import DatabaseRefused
-from store.durable import runtime, steps
-from store.repair import finder, reconciler
+from store.durable import runtime, step_decorators
+from store.repair import reconciler, stuck_finder
 from store.repair.stuck_work import Lateness, Stuck
 from store.settings import Settings, refuse
 
@@ -36,7 +36,7 @@ class _Shop:
 def show(settings: Settings, said: argparse.Namespace, say: Say) -> int:
     """List what is stuck; 1 if anything is, else 0."""
     with _opened(settings) as shop:
-        found = list(finder.find(shop.store, shop.client, shop.terms, sweep=True))
+        found = list(stuck_finder.find(shop.store, shop.client, shop.terms, sweep=True))
     if said.json:
         say(json.dumps([_as_json(each) for each in found], indent=2))
     elif not found:
@@ -51,7 +51,7 @@ def mend(settings: Settings, said: argparse.Namespace, say: Say) -> int:
     with _opened(settings) as shop:
         found = [
             each
-            for each in finder.find(shop.store, shop.client, shop.terms, sweep=True)
+            for each in stuck_finder.find(shop.store, shop.client, shop.terms, sweep=True)
             if said.order in {None, str(each.order_id), each.workflow_id, *each.arguments[:1]}
         ]
         if not said.dry_run:
@@ -75,12 +75,12 @@ def _opened(settings: Settings) -> Iterator[_Shop]:
     try:
         databases = schema.connect(settings)
         try:
-            steps.bind(
+            step_decorators.bind(
                 SQLAlchemyDatasource.create(
                     settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
                 )
             )
-            terms.terms.set(terms.Terms.of(settings))
+            terms_of_sale.terms.set(terms_of_sale.Terms.of(settings))
             client = runtime.client_of(settings)
             with databases.reader.connect() as connection:
                 yield _Shop(connection, client, _terms(settings))

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from store.durable.deadlines import DeadlineExceeded
-from store.durable.steps import now_ms
+from store.durable.step_decorators import now_ms
+from store.ledger import account_rules
 from store.ledger import accounts as tables
-from store.ledger import audit
 from store.ledger.accounts import Fault
-from store.ledger.lines import Ledger, draw_up
+from store.ledger.claims import Ledger, draw_up
 from store.ledger.witnesses import NEWEST, WitnessAway, Witnesses
 from store.reads.cached import CachedRead
 from store.reads.orders import CRASHES
@@ -195,7 +195,7 @@ class Books:
         return [*self._faults_alone(accounts), *self._witnesses.testify(accounts)]
 
     def _faults_alone(self, accounts: Accounts) -> list[Fault]:
-        return [fault for account in accounts.values() for fault in audit.faults_of(account)]
+        return [fault for account in accounts.values() for fault in account_rules.faults_of(account)]
 
 
 @contextmanager
