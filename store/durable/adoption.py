@@ -12,13 +12,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient
-from sqlalchemy.exc import SQLAlchemyError
 
 from store.durable import executors
+from store.durable.executors import Executor
 from store.log_masking import mask
 
 QUEUE = "adopted"
@@ -28,8 +27,6 @@ _POLL_SECONDS = 0.05
 _IDLE_POLL_SECONDS = 1.0
 _HURRY_SECONDS = 10.0
 _AGAIN_SECONDS = 1.0
-_SHARED_ID = "local"
-"""The executor id of all processes of a shop before schema version 3."""
 _log = logging.getLogger("store")
 
 
@@ -46,17 +43,15 @@ def hurry(client: DBOSClient, checkpoints: sa.Engine) -> None:
     client.register_queue(QUEUE, polling_interval_sec=_POLL_SECONDS)
 
 
-def begin(number: int, claimed: Sequence[str]) -> None:
-    """Take up the workflows of these executors, in a thread; once DBOS is launched."""
+def begin(executor: Executor) -> None:
+    """Take up, in a thread, whatever another executor has left; once DBOS is launched and that is claimed."""
 
     def run() -> None:
         while True:
             try:
-                _adopt(number, claimed)
-            except (
-                SQLAlchemyError
-            ) as trouble:  # a database that is away again; nothing is lost by trying again
-                _log.warning("workflows are not taken up yet: %s", mask(str(trouble).splitlines()[0]))
+                _adopt(executor)
+            except Exception as trouble:  # noqa: BLE001 - whatever it was, they must not be left
+                _log.warning("not taken up yet: %s", mask(f"{type(trouble).__name__}: {trouble}"))
                 time.sleep(_AGAIN_SECONDS)
             else:
                 return
@@ -64,18 +59,14 @@ def begin(number: int, claimed: Sequence[str]) -> None:
     threading.Thread(target=run, name="adoption", daemon=True).start()
 
 
-def _adopt(number: int, claimed: Sequence[str]) -> None:
-    DBOS.register_queue(QUEUE, polling_interval_sec=_POLL_SECONDS if claimed else _IDLE_POLL_SECONDS)
-    if not claimed:
-        return
-    left = DBOS.list_workflows(
-        status="PENDING",
-        executor_id=[*claimed, _SHARED_ID],
-        load_input=False,
-        load_output=False,
-    )
+def _adopt(executor: Executor) -> None:
+    DBOS.register_queue(QUEUE, polling_interval_sec=_POLL_SECONDS)
+    # Not by the ids of those that were claimed: a restored older copy of the store may not know an executor
+    # whose workflows the checkpoints have, and one of the checkpoints brings back what was taken up before.
+    under_way = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+    left = [each.workflow_id for each in under_way if each.executor_id != executor.executor_id]
     if left:
-        DBOS.resume_workflows([workflow.workflow_id for workflow in left], queue_name=QUEUE)
-    executors.record_adoption(number)
+        DBOS.resume_workflows(left, queue_name=QUEUE)
+    executors.record_adoption(executor.number)
     time.sleep(_HURRY_SECONDS)
     DBOS.register_queue(QUEUE, polling_interval_sec=_IDLE_POLL_SECONDS)

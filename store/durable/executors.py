@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.durable.step_decorators import change_one, commit, execute, fetch_one, now_ms
@@ -71,8 +70,8 @@ def record_stop(session: Session, number: int) -> None:
     )
 
 
-def claim_predecessors(number: int) -> list[str]:
-    """Claim the workflows of every executor before this one that nobody has taken up; their executor ids.
+def claim_predecessors(number: int) -> int:
+    """Claim the workflows of every executor before this one that nobody has taken up; how many executors.
 
     The claim is one UPDATE, so of two that claim at the same time one gets each of them. A claimant that dies
     before `record_adoption` has not taken them up: the next one claims them with its own.
@@ -80,15 +79,12 @@ def claim_predecessors(number: int) -> list[str]:
     return commit(_claim_predecessors, number)
 
 
-def _claim_predecessors(session: Session, number: int) -> list[str]:
-    claimed = session.execute(
-        sa.text(
-            "UPDATE executors SET adopted_by = :number"
-            " WHERE number < :number AND adopted_at_ms IS NULL RETURNING executor_id"
-        ),
-        {"number": number},
+def _claim_predecessors(session: Session, number: int) -> int:
+    return execute(
+        session,
+        "UPDATE executors SET adopted_by = :number WHERE number < :number AND adopted_at_ms IS NULL",
+        number=number,
     )
-    return list(claimed.scalars())
 
 
 def record_adoption(number: int) -> None:

@@ -106,9 +106,8 @@ def launch(
     before()
     executor = executors.record_start(socket.gethostname(), os.getpid())
     _launched.set(_Launched(settings, executor))
-    claimed = executors.claim_predecessors(executor.number)
-    if claimed:
-        adoption.hurry(client_of(settings, databases.system), databases.system)
+    executors.claim_predecessors(executor.number)
+    adoption.hurry(client_of(settings, databases.system), databases.system)
     config: DBOSConfig = {
         "name": APPLICATION_NAME,
         "application_version": APPLICATION_VERSION,
@@ -132,7 +131,7 @@ def launch(
         GREETINGS, worker_concurrency=GREETINGS_AT_ONCE, polling_interval_sec=_QUEUE_POLL_SECONDS
     )
     DBOS.register_queue(MENDINGS, polling_interval_sec=_QUEUE_POLL_SECONDS)
-    adoption.begin(executor.number, claimed)
+    adoption.begin(executor)
     _is_complete.set()
     after()
 

@@ -122,7 +122,7 @@ def prepare(settings: Settings, databases: Databases) -> None:
 @presenter.get("/lanes")
 def show_lanes() -> str:
     """Show the button, and the code of both lanes."""
-    return render_template("lanes.html", code=code())
+    return render_template("lanes.html", run=None, code=code())
 
 
 @presenter.post("/lanes")

@@ -13,14 +13,15 @@ import sqlalchemy as sa
 from dbos import error as dbos_error
 from flask import Flask, Response, abort, current_app, jsonify, render_template, request, url_for
 from flask_htmx import HTMX, make_response
+from jinja2 import StrictUndefined
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from store import money, vocabulary
+from store import vocabulary
 from store.durable import deadlines
 from store.durable.deadlines import DeadlineExceeded
-from store.web import origin
+from store.web import formats, origin
 from store.web.shop import Shop, install, queries, the_shop
 
 MAX_BODY_BYTES = 64 * 1024
@@ -57,8 +58,9 @@ def prepare(app: Flask, shop: Shop) -> None:
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = _A_YEAR_SECONDS  # safe: see static_url()
     app.url_map.converters["key"] = Key
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.undefined = StrictUndefined  # a name that is not there is a mistake, and not an empty text
     app.jinja_env.globals.update(vocabulary=vocabulary, static_url=static_url)
-    app.jinja_env.filters["price"] = money.price
+    formats.prepare(app)
     htmx.init_app(app)
 
     app.before_request(_set_deadline)

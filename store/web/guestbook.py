@@ -20,7 +20,8 @@ guestbook = Blueprint("guestbook", __name__)
 @guestbook.get("/guestbook")
 def show() -> str:
     """Show the form, and both books."""
-    return render_template("guestbook.html", books=the_shop().greetings.books(), key=new_key())
+    books = the_shop().greetings.books()
+    return render_template("guestbook.html", greeting=None, books=books, key=new_key())
 
 
 @guestbook.get("/guestbook/books")

@@ -127,8 +127,9 @@ def order(payment_id: str) -> str | AnyResponse:
     found = _known(queries().payment(payment_id), payment_id).order
     if found is None:
         return redirect(url_for(".pay", payment_id=payment_id), 303)
+    history = queries().history(payment_id)
     return render_template(
-        "order.html", order=found, refund=_refund(found), history=queries().history(payment_id)
+        "order.html", order=found, refund=_refund(found), history=history, payment_id=payment_id
     )
 
 

@@ -35,6 +35,7 @@ def kept_shop(tmp_path: Path, guestbook: Guestbook) -> Iterator[KeptShop]:
     shop.server.close()
 
 
+@pytest.mark.parametrize("kept_shop", [1.0], indirect=True)  # long enough to press the button in between
 @pytest.mark.parametrize("javascript", [True, False])
 def test_a_greeting_goes_through_the_crash_button(
     kept_shop: KeptShop, guestbook: Guestbook, visit: Visit, javascript: bool

@@ -11,7 +11,7 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Response
 from tests.browser.gallery import View
 from tests.conftest import Shop
 
-PATIENCE_MS = 10_000
+PATIENCE_MS = 30_000
 
 # What Chromium itself writes to the console when a request is not answered.
 NO_ANSWER = (
