@@ -13,7 +13,7 @@ from dbos import DBOS, SetWorkflowID, error
 from store import step_results, workflows
 from store.durable import runtime
 from store.durable.deadlines import call_with_deadline, seconds_for_an_event
-from store.vocabulary import Outcome, Status, fault_of_name, greeting_id, new_key
+from store.vocabulary import Outcome, Status, fault_of_name, greeting_id, new_key, restock_id
 
 
 class KeyTaken(Exception):
@@ -138,7 +138,7 @@ def restock() -> int:
     Raises:
         DeadlineExceeded: the database does not answer.
     """
-    cause = new_key()
+    cause = restock_id(new_key())
 
     def start_and_wait() -> int:
         with SetWorkflowID(cause):

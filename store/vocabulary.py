@@ -132,6 +132,11 @@ def dispatch_id(payment_id: str) -> str:
     return f"{payment_id}.dispatch"
 
 
+def restock_id(key: str) -> str:
+    """The id of the restock that a key has started; with a dot, so that it is never taken for a checkout."""
+    return f"{key}.restock"
+
+
 GREETING = "greeting"
 """Name of the workflow of one greeting."""
 

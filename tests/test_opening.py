@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from store.schema import SCHEMA_VERSION
 from store.settings import REFUSED
 from tests.support.books import Books, checkpoints_of
 from tests.support.postgres import Postgres
@@ -208,5 +209,5 @@ def test_what_does_not_pass_still_ends_a_successor(on_sqlite: Kept) -> None:
     eventually(lambda: on_sqlite.parent.output.count(said), lambda count: count >= 2)
     assert "widget store: The database is of version 99" in on_sqlite.parent.output
     assert "Traceback" not in on_sqlite.parent.output
-    on_sqlite.books.change("UPDATE schema_version SET version = 2")
+    on_sqlite.books.change("UPDATE schema_version SET version = :ours", ours=SCHEMA_VERSION)
     eventually(lambda: on_sqlite.shopper.page("/").status, lambda status: status == 200)

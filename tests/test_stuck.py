@@ -228,6 +228,23 @@ def test_a_payment_counts_though_the_store_is_restored_again_while_it_is_mended(
     dispatched(shop, payment_id)
 
 
+def test_a_payment_counts_that_nobody_has_received(unwatched: Shop) -> None:
+    """Its order is gone with an older copy of the store, and its message waits in the checkpoints."""
+    shop = unwatched
+    shop.server.kill()
+    opening = Copy(shop.database_url, of_checkpoints=False)
+    shop.server.restart()
+    payment_id = shop.shopper.buy(key())
+    shop.server.kill()
+    client = client_of(Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}))
+    client.send(payment_id, "paid", workflows.PAYMENT)
+    client.destroy()
+    opening.put_back()
+    assert command(shop, "mend")[0] == 0
+    shop.server.restart()
+    dispatched(shop, payment_id)
+
+
 def test_a_payment_counts_that_only_its_message_knows(unwatched: Shop) -> None:
     """The message was on its way when an older copy of the store was restored, which has no notice of it."""
     shop = unwatched

@@ -36,11 +36,14 @@ def hurry(client: DBOSClient, checkpoints: sa.Engine) -> None:
     It reads how often from the database as it is launched. Before the very first launch there is no such
     table, and nothing to take up.
     """
-    with checkpoints.connect() as connection:
-        schema = None if connection.dialect.name == "sqlite" else "dbos"
-        if not sa.inspect(connection).has_table("queues", schema=schema):
-            return
-    client.register_queue(QUEUE, polling_interval_sec=_POLL_SECONDS)
+    try:
+        schema = None if checkpoints.dialect.name == "sqlite" else "dbos"
+        with checkpoints.connect() as connection:
+            has_queues = sa.inspect(connection).has_table("queues", schema=schema)
+        if has_queues:  # with that connection given back: on SQLite there is one
+            client.register_queue(QUEUE, polling_interval_sec=_POLL_SECONDS)
+    except Exception as trouble:  # noqa: BLE001 - without it, workflows are taken up a second later
+        _log.info("cannot hurry: %s", mask(f"{type(trouble).__name__}: {trouble}"))
 
 
 def begin(executor: Executor) -> None:
@@ -63,10 +66,15 @@ def _adopt(executor: Executor) -> None:
     DBOS.register_queue(QUEUE, polling_interval_sec=_POLL_SECONDS)
     # Not by the ids of those that were claimed: a restored older copy of the store may not know an executor
     # whose workflows the checkpoints have, and one of the checkpoints brings back what was taken up before.
+    _take_up(executor)
+    executors.record_adoption(executor.number)
+    time.sleep(_HURRY_SECONDS)
+    _take_up(executor)  # what a predecessor that was still ending has begun meanwhile
+    DBOS.register_queue(QUEUE, polling_interval_sec=_IDLE_POLL_SECONDS)
+
+
+def _take_up(executor: Executor) -> None:
     under_way = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
     left = [each.workflow_id for each in under_way if each.executor_id != executor.executor_id]
     if left:
         DBOS.resume_workflows(left, queue_name=QUEUE)
-    executors.record_adoption(executor.number)
-    time.sleep(_HURRY_SECONDS)
-    DBOS.register_queue(QUEUE, polling_interval_sec=_IDLE_POLL_SECONDS)

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from dbos import DBOS, _sys_db
+import sqlalchemy as sa
+from dbos import DBOS, DBOSPortableJSONSerializer, _sys_db
 from dbos._serialization import DefaultSerializer
 from dbos._sys_db import SystemDatabase
 
@@ -73,6 +74,21 @@ def retry_lost_databases_within(seconds: float) -> None:
     sleeps by; everything else that sleeps there does so for less.
     """
     vars(_sys_db)["time"] = _ImpatientClock(seconds)
+
+
+def unread_messages(checkpoints: sa.Engine, workflow_id: str) -> list[Any]:
+    """What was sent to a workflow and not received by it, oldest first.
+
+    DBOS deletes these messages with the workflow, and has no call that reads them.
+    """
+    schema = "" if checkpoints.dialect.name == "sqlite" else "dbos."
+    unread = sa.text(
+        f"SELECT message FROM {schema}notifications"  # noqa: S608 - ours
+        " WHERE destination_uuid = :id AND NOT consumed ORDER BY created_at_epoch_ms"
+    )
+    with checkpoints.connect() as connection:
+        messages = connection.execute(unread, {"id": workflow_id}).scalars().all()
+    return [DBOSPortableJSONSerializer().deserialize(message) for message in messages]
 
 
 def before_threads_are_joined(call: Callable[[], None]) -> None:

@@ -22,8 +22,12 @@ def speaks(account: Account, workflow: Any) -> bool:
 
     A run that began before the last time that the workflow was run again has come back with an older copy of
     the checkpoints: what it made was lost with an older copy of the store, and has been made again since.
+    Where the store has nothing, it has not been made again yet.
     """
-    return workflow is not None and (workflow.created_at or 0) + _CLOCK_MS >= account.run_again_ms
+    made = ("orders", "refusals", "stock_movements", "greeting_requests", "greetings")
+    if workflow is None or not any(account.of(table) for table in made):
+        return workflow is not None
+    return bool((workflow.created_at or 0) + _CLOCK_MS >= account.run_again_ms)
 
 
 def receipt_of(account: Account, workflow: Any) -> Mapping[str, Any]:

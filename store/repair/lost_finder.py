@@ -41,7 +41,7 @@ WHERE m.workflow_id NOT LIKE '%.%'
   AND NOT EXISTS (SELECT 1 FROM refusals r WHERE r.payment_id = m.workflow_id)
 GROUP BY m.workflow_id
 """
-"""Checkouts that were to be run again. The ids of dispatches and of greetings have a dot."""
+"""Checkouts that were to be run again. The ids of dispatches, greetings and restocks have a dot."""
 
 
 def _batches(client: DBOSClient, name: str) -> Iterator[list[Any]]:

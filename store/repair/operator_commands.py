@@ -30,6 +30,7 @@ class _Shop:
 
     store: sa.Connection
     client: DBOSClient
+    checkpoints: sa.Engine
     terms: Lateness
 
 
@@ -56,7 +57,7 @@ def mend(settings: Settings, said: argparse.Namespace, say: Say) -> int:
         ]
         if not said.dry_run:
             for each in found:
-                reconciler.mend(shop.client, each)
+                reconciler.mend(shop.client, shop.checkpoints, each)
     if said.json:
         say(json.dumps([{**_as_json(each), "mended": not said.dry_run} for each in found], indent=2))
         return 0 if found or said.order is None else 1
@@ -83,7 +84,7 @@ def _opened(settings: Settings) -> Iterator[_Shop]:
             terms_of_sale.terms.set(terms_of_sale.Terms.of(settings))
             client = runtime.client_of(settings)
             with databases.reader.connect() as connection:
-                yield _Shop(connection, client, _terms(settings))
+                yield _Shop(connection, client, databases.system, _terms(settings))
             client.destroy()
         finally:
             databases.close()

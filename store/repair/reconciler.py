@@ -22,12 +22,12 @@ from sqlalchemy import event
 from store import workflows
 from store.database import Databases
 from store.database_errors import passes
-from store.durable import executors, runtime
+from store.durable import executors, private_names, runtime
 from store.log_masking import mask
 from store.repair import stuck_finder
-from store.repair.stuck_work import Lateness, Stuck
+from store.repair.stuck_work import Lateness, Stuck, known_outcome
 from store.settings import Settings, is_sqlite
-from store.vocabulary import GREETING, Outcome
+from store.vocabulary import CHECKOUT, GREETING, Outcome
 
 _FIRST_ROUND_SECONDS = 1.0
 _SWEEP_AFTER_SECONDS = 5.0
@@ -123,19 +123,23 @@ class Reconciler:
             return
         tries.next_at = time.monotonic() + _PAUSE_SECONDS * 2**tries.count
         tries.count += 1
-        attempt = mend(client, each)
+        attempt = mend(client, self._databases.system, each)
         _log.warning("found %s stuck and ran it again (%s): %s", each.subject, attempt, each.why)
 
 
-def mend(client: DBOSClient, each: Stuck) -> int:
+def mend(client: DBOSClient, checkpoints: sa.Engine, each: Stuck) -> int:
     """Run a stuck workflow again from its first line; which try that is of all that were ever made."""
     attempt = executors.record_mending(each.workflow_id, each.why)
     arguments = each.arguments
-    if each.outcome is not None:
-        # What its checkpoints knew of the payment decides again. It is written down, should this process die
-        # before the workflow is enqueued; and stays in the checkpoints, should the store be restored again.
-        workflows.record_notice(each.workflow_id, Outcome(each.outcome))
-        arguments = (*arguments, each.outcome)
+    if each.workflow_name == CHECKOUT:
+        # A thread of it that still lives loses its claim: what it has not received, it never will.
+        client.cancel_workflows([each.workflow_id])
+        outcome = _known_of(client, checkpoints, each)
+        if outcome is not None:
+            # It decides again. It is written down, should this process die before the workflow is enqueued;
+            # and stays in the checkpoints, should the store be restored again.
+            workflows.record_notice(each.workflow_id, Outcome(outcome))
+            arguments = (*arguments, outcome)
     if each.workflow_name == GREETING:
         # From here on the store knows of it, should this process die before it is enqueued.
         workflows.ask_again_for_greeting(*each.arguments)
@@ -148,3 +152,10 @@ def mend(client: DBOSClient, each: Stuck) -> int:
     }
     client.enqueue(options, *arguments)
     return attempt
+
+
+def _known_of(client: DBOSClient, checkpoints: sa.Engine, each: Stuck) -> str | None:
+    """What the checkpoints of a checkout know of its payment, an `Outcome`, also if it was not received."""
+    unread = private_names.unread_messages(checkpoints, each.workflow_id)
+    known = each.outcome or known_outcome(client, each.workflow_id)
+    return known or next((str(message) for message in unread if message in set(Outcome)), None)

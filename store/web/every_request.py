@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from dbos import error as dbos_error
 from flask import Flask, Response, abort, current_app, jsonify, render_template, request, url_for
 from flask_htmx import HTMX, make_response
-from jinja2 import StrictUndefined
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
@@ -58,7 +57,6 @@ def prepare(app: Flask, shop: Shop) -> None:
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = _A_YEAR_SECONDS  # safe: see static_url()
     app.url_map.converters["key"] = Key
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.undefined = StrictUndefined  # a name that is not there is a mistake, and not an empty text
     app.jinja_env.globals.update(vocabulary=vocabulary, static_url=static_url)
     formats.prepare(app)
     htmx.init_app(app)

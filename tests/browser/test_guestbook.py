@@ -23,19 +23,19 @@ def guestbook(tmp_path: Path) -> Iterator[Guestbook]:
 
 
 @pytest.fixture
-def kept_shop(tmp_path: Path, guestbook: Guestbook) -> Iterator[KeptShop]:
-    """A shop with a parent beside it, where a tick takes half a second."""
+def kept_shop(tmp_path: Path, guestbook: Guestbook, request: pytest.FixtureRequest) -> Iterator[KeptShop]:
+    """A shop with a parent beside it, where a tick takes half a second, or as long as the test says."""
     shop = KeptShop(
         f"sqlite:///{tmp_path}/store.sqlite3",
         STORE_GUESTBOOK_URL=guestbook.url,
-        STORE_DISPATCH_TICK_SECONDS=0.5,
+        STORE_DISPATCH_TICK_SECONDS=getattr(request, "param", 0.5),
     )
     shop.open()
     yield shop
     shop.server.close()
 
 
-@pytest.mark.parametrize("kept_shop", [1.0], indirect=True)  # long enough to press the button in between
+@pytest.mark.parametrize("kept_shop", [2.0], indirect=True)  # long enough to press the button in between
 @pytest.mark.parametrize("javascript", [True, False])
 def test_a_greeting_goes_through_the_crash_button(
     kept_shop: KeptShop, guestbook: Guestbook, visit: Visit, javascript: bool

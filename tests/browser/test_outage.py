@@ -35,10 +35,9 @@ class KeptShop(Shop):
 
 
 @pytest.fixture
-def kept_shop(sqlite_url: Callable[[], str], request: pytest.FixtureRequest) -> Iterator[KeptShop]:
+def kept_shop(sqlite_url: Callable[[], str]) -> Iterator[KeptShop]:
     """A shop with a parent, where a dispatch takes some seconds."""
-    tick_seconds = getattr(request, "param", 0.25)
-    shop = KeptShop(sqlite_url(), STORE_PAYMENT_WINDOW_SECONDS=600, STORE_DISPATCH_TICK_SECONDS=tick_seconds)
+    shop = KeptShop(sqlite_url(), STORE_PAYMENT_WINDOW_SECONDS=600, STORE_DISPATCH_TICK_SECONDS=0.25)
     shop.open()
     yield shop
     shop.server.close()
