@@ -7,13 +7,17 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
 
+from store.durable.runtime import MENDINGS, client_of
+from store.settings import Settings
+from store.vocabulary import RESTOCK
 from tests.conftest import Shop
 from tests.support.refusal import PROGRAM, refuses, refuses_both, secrets_told
-from tests.support.shopper import HTML, Answer, Shopper, key
+from tests.support.shopper import HTML, Answer, Shopper, eventually, key
 
 _FORM = {**HTML, "Content-Type": "application/x-www-form-urlencoded"}
 _LIMIT = 64 * 1024
@@ -95,10 +99,14 @@ def test_the_shortest_and_the_longest_key_are_taken(shop: Shop, shopper: Shopper
 
 
 def test_a_key_that_belongs_to_another_workflow_is_refused(shop: Shop, shopper: Shopper) -> None:
-    """A restock has an id too. Nothing can be bought with it, and it is nobody's order."""
-    shopper.post("/restock")
-    newest = "SELECT cause FROM stock_movements WHERE kind = 'restock' ORDER BY recorded_at_ms DESC"
-    foreign = shop.books.rows(newest)[0][0]
+    """Restocks of earlier shops have such ids. Nothing can be bought with one, and it is nobody's order."""
+    foreign = key()
+    client = client_of(Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}))
+    restock: Any = {"workflow_name": RESTOCK, "queue_name": MENDINGS, "workflow_id": foreign}
+    client.enqueue(restock, foreign)
+    client.destroy()
+    made = "SELECT 1 FROM stock_movements WHERE kind = 'restock' AND cause = :cause"
+    eventually(lambda: shop.books.rows(made, cause=foreign), bool)
     before = set(shop.books.orders())
     assert refuses(shopper.post(f"/checkout/{foreign}"), 409)
     assert refuses(shopper.submit("/buy", key=foreign), 409)
