@@ -289,7 +289,7 @@ def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
         "serving",
         "serving.probe",
         "serving.supervisor",
-        "setting_values",
+        "setting_parsers",
         "settings",
     )
     assert {name for name in loaded if name.split(".")[0] == "store"} <= {
