@@ -18,7 +18,6 @@ from tests.support.shopper import Shopper
 
 TICK_SECONDS = 0.02
 NewUrl = Callable[[], str]
-NewServer = Callable[..., Server]
 Often = Callable[[int, int], int]
 
 

@@ -2,9 +2,10 @@
 
 DBOS itself takes up, at its launch, what an executor of the same id has left. Here each process is an
 executor of its own: whose work is taken up, and by whom, is a row that can be looked at, and needs no private
-name. `DBOS.resume_workflows` takes whatever it is given, also from a living executor: nothing is resumed
-without the claim of `executors.claim_predecessors`. A workflow of another application version waits on the
-queue until a process of that version comes.
+name. `executors.claim_predecessors` comes first, and `executors.record_adoption` last. In between, everything
+is taken up that another executor has under way: one server at a time sells from a shop, so all others are
+dead. (`DBOS.resume_workflows` asks nobody: with several servers, it must leave the living ones alone.) A
+workflow of another application version waits on the queue until a process of that version comes.
 """
 
 from __future__ import annotations

@@ -24,10 +24,11 @@ def speaks(account: Account, workflow: Any) -> bool:
     the checkpoints: what it made was lost with an older copy of the store, and has been made again since.
     Where the store has nothing, it has not been made again yet.
     """
+    if workflow is None:
+        return False
     made = ("orders", "refusals", "stock_movements", "greeting_requests", "greetings")
-    if workflow is None or not any(account.of(table) for table in made):
-        return workflow is not None
-    return bool((workflow.created_at or 0) + _CLOCK_MS >= account.run_again_ms)
+    is_made = any(account.of(table) for table in made)
+    return not is_made or (workflow.created_at or 0) + _CLOCK_MS >= account.run_again_ms
 
 
 def receipt_of(account: Account, workflow: Any) -> Mapping[str, Any]:
