@@ -78,6 +78,13 @@ class Interleavings(RuleBasedStateMachine):
         assert self._ask("POST", "/buy", f"key={told.payment_id}").status == 303
         return told
 
+    @rule(target=orders, outcome=_OUTCOMES)
+    def buy_and_be_heard_of_at_once(self, outcome: Outcome) -> Told:
+        """A shopper who does not wait: the window is still open, however slow the machine is."""
+        told = self.buy()
+        self.announce(told, outcome)
+        return told
+
     @rule(told=orders)
     def buy_again(self, told: Told) -> None:
         """The same click, from a page that was kept open."""

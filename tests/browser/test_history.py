@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Error, expect
 
 from tests.browser.conftest import HoldWrites, Visit
 from tests.browser.gallery import VIEWS, Gallery, row
@@ -144,6 +144,44 @@ def test_a_look_that_overtakes_the_answer_to_confirm_leaves_no_step(still_shop: 
     assert shopper.path == f"/orders/{payment_id}"
     shopper.page.go_back()
     shopper.sees("The Widget")
+
+
+def test_back_while_the_order_is_on_its_way_stays_at_the_store(still_shop: Shop, visit: Visit) -> None:
+    """A slow shop: several looks come and go before the order does, which then is not wanted any more."""
+    shopper = visit(still_shop, None, patient=True)
+    shopper.page.clock.install()
+    payment_id = shopper.open().buy()
+    held = shopper.hold_back(f"**/orders/{payment_id}")
+    still_shop.shopper.cancel(payment_id)
+    for _ in range(4):
+        shopper.let_pass(seconds=1)
+    shopper.wait_until(lambda: len(held) == 1)
+    shopper.page.go_back()
+    shopper.sees("The Widget")
+    with suppress(Error):  # it was taken back
+        held[0].continue_()
+    for _ in range(3):
+        shopper.let_pass(seconds=1)
+    assert len(held) == 1
+    shopper.sees("The Widget")
+    assert shopper.path == "/"
+
+
+def test_a_slow_order_is_asked_for_once(still_shop: Shop, visit: Visit) -> None:
+    """However often the payment page looks meanwhile."""
+    shopper = visit(still_shop, None, patient=True)
+    shopper.page.clock.install()
+    payment_id = shopper.open().buy()
+    held = shopper.hold_back(f"**/orders/{payment_id}")
+    still_shop.shopper.cancel(payment_id)
+    for _ in range(4):
+        shopper.let_pass(seconds=1)
+    shopper.wait_until(lambda: len(held) == 1)
+    held[0].continue_()
+    shopper.sees("Payment cancelled")
+    for _ in range(3):
+        shopper.let_pass(seconds=1)
+    assert len(held) == 1
 
 
 def test_filling_the_shelf_is_no_step_in_the_history(still_shop: Shop, visit: Visit) -> None:

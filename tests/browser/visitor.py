@@ -48,15 +48,19 @@ class Visitor:
 
     def hold_forms_back(self) -> list[Route]:
         """Keep every form that is submitted from the shop, and hand over what was kept."""
+        return self.hold_back("**", method="POST")
+
+    def hold_back(self, address: str, method: str = "GET") -> list[Route]:
+        """Keep every such request from the shop, and hand over what was kept."""
         held: list[Route] = []
 
         def hold(route: Route) -> None:
-            if route.request.method == "POST":
+            if route.request.method == method:
                 held.append(route)
             else:
                 route.fallback()
 
-        self.page.route("**", hold)
+        self.page.route(address, hold)
         return held
 
     def lose_the_first_answer_to_a_form(self) -> None:
