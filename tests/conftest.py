@@ -24,17 +24,38 @@ Often = Callable[[int, int], int]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make torture` says, and how long a fault storm blows."""
     parser.addoption(
-        "--torture", action="store_true", help="only the tests that have a longer form, in that form"
+        "--torture",
+        action="store_true",
+        help="only the tests with a longer form, in that form, and all cases of `sampled` ones",
     )
     parser.addoption("--storm-seconds", type=int, help="of each fault storm")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--torture`, leave the tests out that have no longer form."""
-    if config.getoption("--torture"):
-        short = [item for item in items if "often" not in getattr(item, "fixturenames", ())]
-        config.hook.pytest_deselected(items=short)
-        items[:] = [item for item in items if item not in short]
+    """With `--torture`, leave out what has no longer form; without, most cases of what is `sampled`."""
+    leave_out = _without_longer_form if config.getoption("--torture") else _not_sampled
+    left_out = {id(item) for item in leave_out(items)}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
+    items[:] = [item for item in items if id(item) not in left_out]
+
+
+def _without_longer_form(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    for item in items:
+        if "often" not in getattr(item, "fixturenames", ()) and not item.get_closest_marker("sampled"):
+            yield item
+
+
+def _not_sampled(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """All but so many of the cases of a test as its marker says, spread evenly over them."""
+    cases_of: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases_of.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in cases_of.values():
+        marker = cases[0].get_closest_marker("sampled")
+        count = marker.args[0] if marker else len(cases)
+        kept = {round((index + 0.5) * len(cases) / count - 0.5) for index in range(count)}
+        yield from (case for index, case in enumerate(cases) if index not in kept)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pytest
 
 from store.vocabulary import GREETING_TICKS
-from tests.conftest import NewUrl, Shop
+from tests.conftest import NewUrl, Often, Shop
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import refuses, refuses_both
 from tests.support.shopper import Answer, Shopper, eventually, key
@@ -213,6 +213,7 @@ def test_a_greeting_that_there_is_not_is_not_found(quick: Shop) -> None:
 # --- a guestbook in trouble ---------------------------------------------------------------------
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -317,6 +318,7 @@ def test_rubbish_of_every_kind_is_no_signature(
     assert not odd.answers  # type: ignore[attr-defined]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "odd_text",
     [
@@ -363,6 +365,7 @@ def test_what_others_say_is_fit_to_be_shown_and_kept(
 # --- crashes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("beats", range(GREETING_TICKS + 1))
 def test_the_store_is_killed_at_each_second(
     open_shop: Callable[..., Shop], guestbook: Guestbook, beats: int
@@ -411,13 +414,14 @@ def test_the_store_is_killed_while_it_waits_for_the_guestbook(
     assert greetings(shop) == [signatures(guestbook)[-1]]
 
 
-def test_fifty_at_once_with_ten_kills_are_fifty_pairs(new_url: NewUrl, tmp_path: Path) -> None:
+def test_many_at_once_with_kills_are_as_many_pairs(new_url: NewUrl, tmp_path: Path, often: Often) -> None:
     """Of the store, and of the guestbook between them: nobody is missing, and nobody is there twice."""
     chance = random.Random(50)
+    count_of_visitors, kills = often(15, 50), often(3, 10)
     with Guestbook(tmp_path / "guestbook.sqlite3") as guestbook:
         shop = Kept(new_url(), STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.6)
         try:
-            visitors = {key(): f"Visitor {number}" for number in range(50)}
+            visitors = {key(): f"Visitor {number}" for number in range(count_of_visitors)}
 
             def visit(one_key: str) -> None:
                 def once() -> bool:
@@ -429,11 +433,11 @@ def test_fifty_at_once_with_ten_kills_are_fifty_pairs(new_url: NewUrl, tmp_path:
                 # A server answers eight such calls at a time, each after three seconds at least.
                 eventually(once, bool, patience_seconds=120)
 
-            with ThreadPoolExecutor(50) as pool:
+            with ThreadPoolExecutor(count_of_visitors) as pool:
                 answers = [pool.submit(visit, one_key) for one_key in visitors]
-                for count in range(1, 11):
+                for count in range(1, kills + 1):
                     threading.Event().wait(chance.uniform(0, 0.5))  # some moment or other
-                    if count % 5 == 0:
+                    if count % 5 == 3:
                         guestbook.kill()
                         guestbook.start()
                     with contextlib.suppress(ProcessLookupError):

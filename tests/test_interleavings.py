@@ -73,15 +73,12 @@ class Interleavings(RuleBasedStateMachine):
     @rule(target=orders)
     def buy(self) -> Told:
         """A click on Buy Now."""
-        told = Told(key())
-        self.everything[told.payment_id] = told
-        assert self._ask("POST", "/buy", f"key={told.payment_id}").status == 303
-        return told
+        return self._buy()
 
     @rule(target=orders, outcome=_OUTCOMES)
     def buy_and_be_heard_of_at_once(self, outcome: Outcome) -> Told:
         """A shopper who does not wait: the window is still open, however slow the machine is."""
-        told = self.buy()
+        told = self._buy()
         self.announce(told, outcome)
         return told
 
@@ -162,6 +159,12 @@ class Interleavings(RuleBasedStateMachine):
         figures = first["figures"]
         assert figures["stocked"] == figures["on_the_shelf"] + figures["held"] + figures["sold"], answer.text
         assert all(line["ok"] for line in others), answer.text
+
+    def _buy(self) -> Told:
+        told = Told(key())
+        self.everything[told.payment_id] = told
+        assert self._ask("POST", "/buy", f"key={told.payment_id}").status == 303
+        return told
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):  # it is dead already, and the next one not yet up

@@ -137,6 +137,7 @@ def order_of(page: str) -> str:
     return page[page.index('id="order"') :].partition(">")[0]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_payment_that_only_the_database_heard_of_counts(
     open_shop: Callable[..., Shop], moment: str

@@ -56,6 +56,7 @@ def test_the_specimen_is_in_order(copied: str, specimen: Specimen) -> None:
     assert (len(_RED), len(_NOT_CLAIMED)) == (71, 10)
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("name", _RED)
 def test_an_edit_is_red_and_names_its_order(copied: str, specimen: Specimen, name: str) -> None:
     """Whatever was changed, the line that is about it says which order, or by how much."""
@@ -67,6 +68,7 @@ def test_an_edit_is_red_and_names_its_order(copied: str, specimen: Specimen, nam
     assert [text for text in said if re.match(rf"{re.escape(named)}(?!\d)", text)], said
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", _NOT_CLAIMED)
 def test_an_edit_without_evidence_is_listed_as_not_claimed(
     copied: str, specimen: Specimen, name: str

@@ -186,6 +186,7 @@ def assert_it_is_true(session: Session, name: str, returned: Any, story: str) ->
         assert returned == workflows._greeting_now(session, GREETING), story
 
 
+@pytest.mark.sampled(96)
 @pytest.mark.parametrize("first", CHANGES)
 @pytest.mark.parametrize("state", STATES)
 def test_it_runs_again_after_any_other(session: Session, state: str, first: str) -> None:

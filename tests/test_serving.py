@@ -58,6 +58,7 @@ def test_it_serves_and_dispatches(served: Server, database_url: str) -> None:
     assert not Books(database_url).faults()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_soon_and_leaves_its_orders(
     served: Server, database_url: str, number: signal.Signals
