@@ -79,12 +79,18 @@ def _apply_schema(engine: sa.Engine) -> None:
     """
     with engine.connect() as connection:
         raw: Any = connection.connection.driver_connection
-        if isinstance(raw, sqlite3.Connection):
-            _run_on_sqlite(connection, raw)
-        else:
-            with connection.begin():
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
-                raw.execute(_script(_version(connection)))
+        try:
+            if isinstance(raw, sqlite3.Connection):
+                _run_on_sqlite(connection, raw)
+            else:
+                with connection.begin():
+                    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
+                    raw.execute(_script(_version(connection)))
+        except (sqlite3.Error, psycopg.Error):
+            # SQLAlchemy is not told of the driver's own errors, and would keep this connection for the next
+            # try. One that was made while the database was read-only stays read-only for ever.
+            connection.invalidate()
+            raise
 
 
 def _run_on_sqlite(connection: sa.Connection, raw: sqlite3.Connection) -> None:

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from store.database import Databases
-from store.schema import SCHEMA_VERSION, connect
+from store.database import Databases, make_engines
+from store.database_errors import DatabaseAway
+from store.schema import SCHEMA_VERSION, connect, prepare
 from store.settings import Settings, is_sqlite
 from tests.conftest import NewUrl, Shop
 from tests.support.books import Books
@@ -175,6 +176,22 @@ def test_a_postgres_database_is_made_if_it_is_missing(postgres: Postgres) -> Non
         psycopg.connect(url)
     connect(settings(url)).close()
     assert Books(url).rows("SELECT on_hand FROM products")[0][0] == 100
+
+
+def test_a_database_that_was_read_only_is_opened_once_it_is_not(postgres: Postgres) -> None:
+    """As after a failover: a session that began meanwhile never writes, and is not kept for the next try."""
+    url = postgres.new_url()
+    connect(settings(url)).close()
+    name = sa.make_url(url).database
+    postgres.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    databases = make_engines(settings(url))
+    try:
+        with pytest.raises(DatabaseAway, match="in a read-only transaction"):
+            prepare(databases, settings(url))
+        postgres.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        prepare(databases, settings(url))
+    finally:
+        databases.close()
 
 
 def test_two_processes_open_together_on_a_new_postgres(postgres: Postgres) -> None:
