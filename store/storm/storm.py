@@ -8,6 +8,7 @@ for each order whether it is the one that its shopper was shown. What else may h
 from __future__ import annotations
 
 import json
+import os
 import random
 import tempfile
 import threading
@@ -16,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 import sqlalchemy as sa
 
@@ -32,6 +33,8 @@ from store.vocabulary import LIVE
 _WINDOW_SECONDS = 6.0
 _TICK_SECONDS = 0.2
 _OPEN_SECONDS = 60.0
+_LOG_BYTES = 100_000
+"""Of the servers, shown where something is wrong."""
 _REST_SECONDS = 120.0
 """The shop must have come to rest this long after the last kill."""
 _CALM_SECONDS = 5.0
@@ -73,9 +76,11 @@ def run(
             deadline = time.monotonic() + _OPEN_SECONDS
             while not is_open.wait(0.1):
                 if not parent.is_alive() or time.monotonic() > deadline:
-                    raise DatabaseRefused(_last_line(log))
+                    *_, last = "The server did not start.", *_last_lines(log)
+                    raise DatabaseRefused(last.removeprefix("widget store: "))
             kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
-            return _Storm(plan, supervisor, parent, trouble).blow(kept, tell)
+            verdict = _Storm(plan, supervisor, parent, trouble).blow(kept, tell)
+            return verdict if verdict.ok else replace(verdict, server_log=_last_lines(log))
         finally:
             if trouble is not None:
                 trouble.stop()
@@ -175,17 +180,20 @@ class _Storm:
         began_at, rest_seconds = time.monotonic(), _REST_SECONDS
         if self._trouble is not None:
             began_at, rest_seconds = self._trouble.ended_at(), _REST_AFTER_FAULTS_SECONDS
+        calm_since = None
         while True:
             self._report("coming to rest")
             answer = observer.get("/ledger.json")
             ledger: dict[str, Any] = (
                 json.loads(answer.text) if answer.status == 200 else {"balanced": False, "lines": []}
             )
-            unrest = self._unrest(ledger)
+            unrest, now = self._unrest(ledger), time.monotonic()
             if unrest:
-                self._seconds_to_rest = time.monotonic() - began_at
+                self._seconds_to_rest, calm_since = now - began_at, None
+            elif calm_since is None:
+                calm_since = now
             # An order that a restored copy has lost is in no table for a moment, while it is made again.
-            elif self._trouble is None or time.monotonic() - began_at > self._seconds_to_rest + _CALM_SECONDS:
+            if calm_since is not None and (self._trouble is None or now - calm_since > _CALM_SECONDS):
                 return ledger
             if self._seconds_to_rest > rest_seconds:
                 self._notes.complain(f"the shop had not come to rest after {rest_seconds:g} s: {unrest}")
@@ -270,7 +278,7 @@ def refuse_the_database_of_others(settings: Settings) -> None:
         )
 
 
-def _last_line(log: Any) -> str:
-    log.seek(0)
-    lines = log.read().decode(errors="replace").splitlines()
-    return lines[-1].removeprefix("widget store: ") if lines else "The server did not start."
+def _last_lines(log: IO[bytes]) -> tuple[str, ...]:
+    log.seek(0, os.SEEK_END)
+    log.seek(max(0, log.tell() - _LOG_BYTES))
+    return tuple(log.read().decode(errors="replace").splitlines())

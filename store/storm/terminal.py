@@ -46,6 +46,7 @@ def run_storm(plan: Plan, settings: Settings | None, *, on_postgres: bool, as_js
         sys.stdout.write("\n")
     else:
         _print(verdict)
+        sys.stderr.writelines(f"{line}\n" for line in verdict.server_log)
     return 0 if verdict.ok else 1
 
 

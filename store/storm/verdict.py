@@ -87,6 +87,8 @@ class Verdict:
     """What shoppers were shown that was not so."""
     faults: dict[str, Any]
     """What else happened, if it was to; see `fault_storm`."""
+    server_log: tuple[str, ...] = ()
+    """The last that the servers said, where something is wrong."""
 
     @property
     def ok(self) -> bool:
