@@ -63,8 +63,7 @@ def create_app(settings: Settings | None = None, *, wait_for_database: bool = Fa
         health=Health(databases, reconciler.count),
     )
     every_request.prepare(app, shop)
-    storefront.prepare(app, settings)
-    for blueprint in (json_api.api, ledger.ledger, guestbook.guestbook):
+    for blueprint in (storefront.storefront, json_api.api, ledger.ledger, guestbook.guestbook):
         app.register_blueprint(blueprint)
     lanes.prepare(settings, databases)
     tools.prepare(app, settings)

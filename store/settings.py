@@ -185,6 +185,11 @@ class Settings:
         return ROOT / "var" / "guestbook.sqlite3"
 
     @property
+    def can_pay_here(self) -> bool:
+        """Whether the pages may say that something is paid. With a secret, only whoever has it may."""
+        return not self.webhook_keys
+
+    @property
     def webhook_keys(self) -> tuple[bytes, ...]:
         """What webhooks may be signed with; none if they need not be signed."""
         return tuple(setting_parsers.webhook_key(secret) for secret in self.webhook_secret.split())

@@ -104,9 +104,12 @@ class Shop:
         return Shopper(self.server.url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shop(new_url: NewUrl) -> Iterator[Shop]:
-    """A shop shared by many tests: a long payment window, and ticks of 20 ms."""
+    """A shop shared by the tests of a module: a long payment window, and ticks of 20 ms.
+
+    Not by all: a shop that nobody asks takes some of a core all the same.
+    """
     shop = Shop(new_url())
     shop.server.start()
     yield shop

@@ -308,6 +308,6 @@ def test_what_is_hardly_http_is_refused(shop: Shop, nonsense: bytes) -> None:
 )  # fmt: skip
 def test_odd_headers_change_nothing(shopper: Shopper, headers: dict[str, str]) -> None:
     """The shop answers as ever."""
-    for path in ("/", "/recent", "/product", "/static/store.css"):
+    for path in ("/", "/recent", "/product", "/static/css/base.css"):
         answer = shopper.get(path, **headers)
         assert answer.status == 200 or ("Range" in headers and answer.status == 416)

@@ -118,7 +118,7 @@ def look_at_what_needs_no_database(
     """A file, a page that is not there, and a way in, again and again until those others are answered."""
     while True:
         is_over = all(each.done() for each in asked)
-        for path in ("/static/store.css", "/nothing-here", "/presenter"):
+        for path in ("/static/css/base.css", "/nothing-here", "/presenter"):
             yield timed(partial(shop.shopper.page, path))
         if is_over:
             return

@@ -103,7 +103,7 @@ def assert_it_says_so(shop: Kept, payment_id: str) -> None:
         assert answer.status == 503
         assert list(answer.json) == ["error"]
         assert seconds < _AT_ONCE_SECONDS
-    style, seconds = timed(lambda: shopper.get("/static/store.css"))
+    style, seconds = timed(lambda: shopper.get("/static/css/base.css"))
     assert style.status == 200
     assert seconds < _AT_ONCE_SECONDS
     assert shopper.get("/health").status == 503

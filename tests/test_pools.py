@@ -86,7 +86,7 @@ def test_who_looks_does_not_wait_behind_those_who_buy(sqlite_shop: SmallShop) ->
         f"/orders/{payment_id}/progress",
         "/ledger",
         "/orders",
-        "/static/store.css",
+        "/static/css/base.css",
     ]
     with orders_wait(sqlite_shop, 50) as asked:
         for path in looked * 2:
@@ -142,7 +142,7 @@ def kind_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[thread_pools.K
     health = Health(databases, lambda: 0)
     queries = Queries(databases.reader)
     every_request.prepare(app, web_shop.Shop(settings, queries, greetings, books, health))
-    storefront.prepare(app, settings)
+    app.register_blueprint(storefront.storefront)
     tools.prepare(app, settings)
     for blueprint in (json_api.api, ledger.ledger, guestbook.guestbook):
         app.register_blueprint(blueprint)
@@ -152,7 +152,7 @@ def kind_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[thread_pools.K
 
 _KINDS = {
     Kind.QUICK: [
-        *("GET /static/store.css", "GET /nothing", "GET *", "GET //x", "POST /", "DELETE /buy", "BREW /"),
+        *("GET /static/css/base.css", "GET /nothing", "GET *", "GET //x", "POST /", "DELETE /buy", "BREW /"),
         *("GET /presenter", "POST /crash_application"),
     ],
     Kind.LOOK: [

@@ -23,7 +23,7 @@ _PATHS = (
     "/product",
     "/ledger",
     "/no-such-page",
-    "/static/store.css",
+    "/static/css/base.css",
 )
 
 

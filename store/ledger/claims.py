@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from store.ledger.accounts import Fault
 from store.money import price
 
 _DAMAGE = ("naive_runs", "units_held_for_ever", "charged_and_never_shipped", "greetings_never_written_down")
+
+
+class State(StrEnum):
+    """How a line of the ledger stands, or all of it."""
+
+    HOLDS = "holds"
+    LATE = "late"
+    """Nothing is wrong; something is due, and not done yet."""
+    BROKEN = "broken"
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,11 @@ class Line:
     """What is wrong with which orders, if something is."""
     late: str = ""
     """What is due and not done yet, or cannot be compared now, though nothing is wrong; one sentence."""
+
+    @property
+    def state(self) -> State:
+        """The worst that is so of it."""
+        return State.BROKEN if not self.ok else State.LATE if self.late else State.HOLDS
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,11 @@ class Ledger:
     def lines(self) -> tuple[Line, ...]:
         """All of them."""
         return self.invariants + self.record
+
+    @property
+    def state(self) -> State:
+        """The worst that is so of any line."""
+        return State.BROKEN if not self.balanced else State.LATE if self.catching_up else State.HOLDS
 
     @property
     def balanced(self) -> bool:

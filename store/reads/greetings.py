@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,6 +27,19 @@ _BOOKS_SECONDS = 0.5
 """How old what a poll is shown may be: every watcher in that time is served by one look at each book."""
 
 
+class GreetingState(StrEnum):
+    """Where a greeting stands, as its visitor is told."""
+
+    SIGNING = "signing"
+    KEPT_WAITING = "kept_waiting"
+    """The online guestbook is in trouble, and asked again."""
+    SIGNED = "signed"
+    """Over there, and not yet here."""
+    GREETED = "greeted"
+    GIVEN_UP = "given_up"
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True)
 class Greeting:
     """One visitor's greeting, as far as it has come."""
@@ -33,13 +47,22 @@ class Greeting:
     name: str
     signature: int | None
     """Its number in the online guestbook, once it has signed there."""
-    beats: int
+    ticks: int
     """How many of the `GREETING_TICKS` between the two books it has waited."""
     trouble: str
     """Why the online guestbook has not signed, or never will, one sentence."""
     outcome: GreetingOutcome | None
     """How it ended; None while it is under way."""
     history: list[Checkpoint]
+
+    @property
+    def state(self) -> GreetingState:
+        """Where it stands, as its visitor is told."""
+        if self.outcome is not None:
+            return GreetingState(self.outcome)
+        if self.signature:
+            return GreetingState.SIGNED
+        return GreetingState.KEPT_WAITING if self.trouble else GreetingState.SIGNING
 
     @property
     def is_final(self) -> bool:
@@ -103,7 +126,7 @@ class Greetings:
         return Greeting(
             name=rows[0].name,
             signature=rows[0].signature or last["signature"] or None,
-            beats=sum(each["function_name"].startswith(WAIT_STEP) for each in steps),
+            ticks=sum(each["function_name"].startswith(WAIT_STEP) for each in steps),
             trouble=rows[0].reason or last["trouble"],
             outcome=GreetingOutcome(rows[0].outcome) if rows[0].outcome else None,
             history=checkpoints_of(steps)[-_STEPS:],

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from flask import Response, abort, redirect, render_template, request, url_for
+from flask import Response, abort, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import commands, workflows
@@ -23,8 +23,8 @@ from store.reads.records import Order
 from store.settings import Settings
 from store.stage import naive
 from store.stage.tools import presenter
-from store.vocabulary import Outcome, Status, is_key
-from store.web.every_request import fragment
+from store.vocabulary import Outcome, Status, is_key, new_key
+from store.web.every_request import fragment, page
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
 
@@ -49,6 +49,24 @@ class NaiveRun:
         """Whether both have come to their end."""
         return self.status == Status.DISPATCHED and self.is_recorded
 
+    @property
+    def sale(self) -> str:
+        """How the sale stands: `dispatched`, `on_its_way`, or what is left of it, for ever."""
+        if self.status == Status.DISPATCHED:
+            return "dispatched"
+        if not self.is_dead:
+            return "on_its_way"
+        return "charged_for_nothing" if self.is_charged else "held_for_ever" if self.status else "nothing"
+
+    @property
+    def greeting(self) -> str:
+        """The same of the greeting: `in_both_books`, `signing`, `signed`, or what is left of it, for ever."""
+        if self.is_recorded:
+            return "in_both_books"
+        if not self.is_dead:
+            return "signed" if self.signature else "signing"
+        return "signed_for_nothing" if self.signature else "nothing"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -63,6 +81,24 @@ class Run:
         """Whether nothing will change any more in either lane."""
         durable = self.order and self.order.is_final and self.greeting and self.greeting.is_final
         return bool(durable) and (self.naive.is_whole or self.naive.is_dead)
+
+    @property
+    def state(self) -> str:
+        """How both lanes stand together: `running`, `one_is_whole`, `both_are_whole` or `ended`."""
+        if not self.is_final:
+            return "running"
+        if not self.durable_is_whole:  # the shelf was empty
+            return "ended"
+        return "both_are_whole" if self.naive.is_whole else "one_is_whole"
+
+    @property
+    def sale(self) -> str:
+        """How the durable sale stands: `reserving`, `on_its_way`, `dispatched` or `sold_out`."""
+        if self.order is None:
+            return "reserving"
+        if self.order.status is Status.CANCELLED:
+            return "sold_out"
+        return "dispatched" if self.order.status is Status.DISPATCHED else "on_its_way"
 
     @property
     def durable_is_whole(self) -> bool:
@@ -122,7 +158,7 @@ def prepare(settings: Settings, databases: Databases) -> None:
 @presenter.get("/lanes")
 def show_lanes() -> str:
     """Show the button, and the code of both lanes."""
-    return render_template("lanes.html", run=None, code=code())
+    return page("lanes.html", key=None, run=None, new_key=new_key(), code=code())
 
 
 @presenter.post("/lanes")
@@ -141,7 +177,7 @@ def run_lanes() -> AnyResponse:
 @presenter.get("/lanes/<key:key>")
 def lanes_of(key: str) -> str:
     """Show what has become of one click."""
-    return render_template("lanes.html", key=key, run=_find(key), code=code())
+    return page("lanes.html", key=key, run=_find(key), new_key=new_key(), code=code())
 
 
 @presenter.get("/lanes/<key:key>/progress")

@@ -24,7 +24,7 @@ from store.reads.records import Executor
 from store.settings import Settings
 from store.stage.access import COOKIE, Access, Decision
 from store.web.every_request import fragment, htmx
-from store.web.shop import queries
+from store.web.shop import offer_presenter_tools, queries, the_shop
 
 presenter = Blueprint("presenter", __name__)
 _REMEMBER_SECONDS = 30 * 24 * 3600
@@ -33,18 +33,17 @@ _CHALLENGE = WWWAuthenticate("basic", {"realm": "The presenter's tools", "charse
 
 def prepare(app: Flask, settings: Settings) -> None:
     """Give `app` the tools, if anybody may use them."""
-    app.jinja_env.globals["presenter_is_welcome"] = is_welcome
-    app.jinja_env.globals["running"] = running
     if settings.offers_presenter_tools:
         app.extensions["access"] = Access(settings)
         app.register_blueprint(presenter)
+        offer_presenter_tools(app, lambda: running() if is_welcome() else None)
         rules = [rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("presenter.")]
         app.before_request(partial(_hide, {_first_part(rule) for rule in rules}))
 
 
 def is_welcome() -> bool:
     """Whether whoever makes this request may use the tools: nobody else's page mentions them."""
-    return "access" in current_app.extensions and _access().ask(request) is Decision.WELCOME
+    return _access().ask(request) is Decision.WELCOME
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,14 @@ class Running:
 
     executor: Executor
     crashes: int
+    can_pay_here: bool
+    """Whether the presenter may confirm a payment, or a signed message has to."""
 
 
 def running() -> Running:
     """The server that answers this request."""
     [newest, *_] = queries().executors(limit=1)
-    return Running(newest, queries().crashes())
+    return Running(newest, queries().crashes(), the_shop().settings.can_pay_here)
 
 
 def _hide(first_parts: Set[str]) -> None:
@@ -108,7 +109,7 @@ def sign_in() -> AnyResponse:
 @presenter.get("/presenter/tools")
 def tools() -> Response:
     """The tools, with the server that is up now and what the last crash did."""
-    return fragment("_presenter.html")
+    return fragment("_presenter.html", tools=running())
 
 
 @presenter.post("/restock")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from dbos import error as dbos_error
 from flask import Flask, Response, abort, current_app, jsonify, render_template, request, url_for
 from flask_htmx import HTMX, make_response
+from jinja2 import StrictUndefined
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
@@ -56,6 +57,7 @@ def prepare(app: Flask, shop: Shop) -> None:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = _A_YEAR_SECONDS  # safe: see static_url()
     app.url_map.converters["key"] = Key
+    app.jinja_env.undefined = StrictUndefined  # a name that is not there is a mistake of ours
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals.update(vocabulary=vocabulary, static_url=static_url)
     formats.prepare(app)
@@ -76,6 +78,22 @@ def prepare(app: Flask, shop: Shop) -> None:
         app.register_error_handler(database_trouble, _catch_breath)
     app.register_error_handler(Exception, _own_up)
     app.add_url_rule("/health", "health", view_func=show_health)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How a page of an error asks again."""
+
+    address: str
+    form: dict[str, str] | None
+    """What was sent, to be sent again by whoever presses the button; None to look again by itself."""
+
+
+def page(template: str, *, with_tools: bool = True, **context: Any) -> str:
+    """A whole page, with what its frame shows."""
+    tools = the_shop().presenter_tools() if with_tools else None
+    # A page that htmx brings takes the keyboard along to its content; a page load begins at its top.
+    return render_template(template, tools=tools, takes_focus=bool(htmx), **context)
 
 
 def fragment(template: str, **context: Any) -> Response:
@@ -181,12 +199,13 @@ def _own_up(error: Exception) -> Response:
 
 
 def _say(code: int, sentence: str) -> Response:
-    if _wants_page():
+    if wants_page():
         is_whole = request.headers.get("HX-Request-Type") == "full" or htmx.boosted or not htmx
-        again = request.form if code == 503 and request.method == "POST" else None
-        html = render_template(
-            "error.html" if is_whole else "_error.html", code=code, sentence=sentence, again=again
-        )
+        if is_whole:
+            # They read the database, which may be what is wrong.
+            html = page("error.html", with_tools=False, code=code, sentence=sentence, retry=_retry(code))
+        else:
+            html = render_template("_error.html", sentence=sentence)
         # The address bar keeps the page that can be reloaded, not the one that failed.
         response = cast(Response, make_response(html, push_url=False))
     else:
@@ -195,7 +214,15 @@ def _say(code: int, sentence: str) -> Response:
     return response
 
 
-def _wants_page() -> bool:
+def _retry(code: int) -> Retry | None:
+    if code != 503 or request.method not in {"GET", "POST"}:
+        return None
+    if request.method == "GET":
+        return Retry(request.full_path, None)
+    return Retry(request.path, request.form.to_dict())
+
+
+def wants_page() -> bool:
     """Browsers name text/html in Accept; API clients send */* or nothing.
 
     htmx, where it goes back in the history, sends a header of its own instead.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, render_template
+from flask import Blueprint, Response
 
-from store.web.every_request import fragment
+from store.web.every_request import fragment, page
 from store.web.shop import the_shop
 
 ledger = Blueprint("ledger", __name__)
@@ -15,7 +15,7 @@ ledger = Blueprint("ledger", __name__)
 @ledger.get("/ledger")
 def show() -> str:
     """Show the books, each line green or red."""
-    return render_template("ledger.html", ledger=the_shop().books.ledger())
+    return page("ledger.html", with_tools=False, ledger=the_shop().books.ledger())
 
 
 @ledger.get("/ledger/lines")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from flask import Flask, current_app
 
@@ -25,11 +26,18 @@ class Shop:
     greetings: Greetings
     books: Books
     health: Health
+    presenter_tools: Callable[[], Any] = lambda: None
+    """What the presenter's tools show to whoever asks now; None for whom they are not."""
 
 
 def install(app: Flask, shop: Shop) -> None:
     """Give `app` the shop that its routes ask."""
     app.extensions[_NAME] = shop
+
+
+def offer_presenter_tools(app: Flask, tools: Callable[[], Any]) -> None:
+    """Have the pages of `app` end with the presenter's tools, for whoever may use them."""
+    install(app, replace(cast(Shop, app.extensions[_NAME]), presenter_tools=tools))
 
 
 def the_shop() -> Shop:

@@ -7,32 +7,33 @@ with JavaScript and without.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from flask import Blueprint, Flask, Response, abort, current_app, redirect, render_template, request, url_for
+from flask import Blueprint, Response, abort, redirect, request, url_for
 from flask_htmx import make_response
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import commands
 from store.reads.checkpoints import is_known_checkout
-from store.reads.records import Order, PaymentView, Refund
-from store.settings import Settings
-from store.vocabulary import Outcome, PaymentState, Reason, Status, is_key, new_key
-from store.web.every_request import fragment
+from store.reads.records import Board, Order, PaymentView, Refund
+from store.vocabulary import Outcome, PaymentState, Status, is_key, new_key
+from store.web.every_request import fragment, page
 from store.web.origin import client_of
-from store.web.shop import queries
+from store.web.shop import queries, the_shop
+from store.web.views import (
+    HistoryLine,
+    OrderView,
+    PaymentPage,
+    Shelf,
+    ends_on_payment_page,
+    history_lines,
+    state_of,
+)
 
 storefront = Blueprint("storefront", __name__)
 
 _RECENT = 8
 """Orders on the store page."""
-
-
-def prepare(app: Flask, settings: Settings) -> None:
-    """Give `app` the pages."""
-    # With a secret, only whoever has it may say that something is paid.
-    app.jinja_env.globals["can_pay_here"] = not settings.webhook_keys
-    app.register_blueprint(storefront)
 
 
 @storefront.get("/")
@@ -45,21 +46,25 @@ def store() -> str:
     given = request.args.get("key", "")
     key = given if is_key(given) else new_key()
     came_too_late = key == given and not board.product.on_hand
-    return render_template(
-        "store.html", board=board, recent=board.newest[:_RECENT], key=key, came_too_late=came_too_late
+    return page(
+        "store.html",
+        product=board.product,
+        shelf=Shelf.of(board, key),
+        recent=_newest(board),
+        came_too_late=came_too_late,
     )
 
 
 @storefront.get("/shelf")
 def shelf() -> Response:
     """The shelf and its Buy Now, which keeps the key that the page has."""
-    return fragment("_shelf.html", board=queries().board(), key=_key(request.args))
+    return fragment("_shelf.html", shelf=Shelf.of(queries().board(), _key(request.args)))
 
 
 @storefront.get("/recent")
 def recent() -> Response:
     """The newest orders and their bars."""
-    return fragment("_recent_orders.html", recent=queries().board().newest[:_RECENT])
+    return fragment("_recent_orders.html", recent=_newest(queries().board()))
 
 
 @storefront.post("/buy")
@@ -83,7 +88,7 @@ def pay(payment_id: str) -> str | AnyResponse:
     view = _known(queries().payment(payment_id), payment_id)
     if _is_settled(view):
         return redirect(url_for(".order", payment_id=payment_id), 303)
-    return render_template("pay.html", view=view, payment_id=payment_id, **_way_back_in(view))
+    return page("pay.html", payment=_payment_page(payment_id, view))
 
 
 @storefront.get("/pay/<key:payment_id>/status")
@@ -94,7 +99,7 @@ def payment_status(payment_id: str) -> Response:
         address = url_for(".order", payment_id=payment_id)
         onward: Response = make_response("", location={"path": address, "target": "body", "replace": "true"})
         return onward
-    return fragment("_payment.html", view=view, payment_id=payment_id, **_way_back_in(view))
+    return fragment("_payment.html", payment=_payment_page(payment_id, view))
 
 
 @storefront.post("/pay/<key:payment_id>")
@@ -104,7 +109,7 @@ def settle(payment_id: str) -> AnyResponse:
     if outcome not in set(Outcome):
         abort(400, "A payment is either paid or failed: go back and choose one of the two.")
     # Anybody may still cancel: money that comes for a cancelled order is given back.
-    if outcome == Outcome.PAID and not current_app.jinja_env.globals["can_pay_here"]:
+    if outcome == Outcome.PAID and not the_shop().settings.can_pay_here:
         abort(
             403,
             "The payment provider tells this shop what is paid: "
@@ -127,9 +132,11 @@ def order(payment_id: str) -> str | AnyResponse:
     found = _known(queries().payment(payment_id), payment_id).order
     if found is None:
         return redirect(url_for(".pay", payment_id=payment_id), 303)
-    history = queries().history(payment_id)
-    return render_template(
-        "order.html", order=found, refund=_refund(found), history=history, payment_id=payment_id
+    return page(
+        "order.html",
+        shown=OrderView.of(found, _refund(found)),
+        history=_history(payment_id),
+        payment_id=payment_id,
     )
 
 
@@ -137,14 +144,14 @@ def order(payment_id: str) -> str | AnyResponse:
 def order_progress(payment_id: str) -> Response:
     """Where the order stands now."""
     found = queries().watch(payment_id).order or _no_such_order()
-    return fragment("_order_progress.html", order=found, refund=_refund(found))
+    return fragment("_order_progress.html", shown=OrderView.of(found, _refund(found)))
 
 
 @storefront.get("/orders/<key:payment_id>/checkpoints")
 def order_checkpoints(payment_id: str) -> Response:
     """What DBOS has recorded of the order so far."""
     _known(queries().payment(payment_id), payment_id)
-    return fragment("_checkpoints.html", history=queries().history(payment_id), payment_id=payment_id)
+    return fragment("_checkpoints.html", history=_history(payment_id), payment_id=payment_id)
 
 
 def _key(values: Mapping[str, str]) -> str:
@@ -171,17 +178,27 @@ def _refund(order: Order) -> Refund | None:
 
 
 def _is_settled(view: PaymentView) -> bool:
-    """Whether the payment page has nothing left to offer. Sold out stays: it is a way back in."""
-    order = view.order
-    return order is not None and order.status is not Status.PENDING and order.reason is not Reason.SOLD_OUT
+    """Whether the payment page has nothing left to offer, and the order's page goes on."""
+    is_decided = view.order is not None and view.order.status is not Status.PENDING
+    return is_decided and not ends_on_payment_page(state_of(view))
 
 
-def _way_back_in(view: PaymentView) -> dict[str, Any]:
-    """What a page needs to sell again, once the shelf is filled or the client has paid for something."""
-    is_sold_out = view.order is not None and view.order.reason is Reason.SOLD_OUT
-    if is_sold_out or view.state is PaymentState.REFUSED:
-        return {"board": queries().board(), "key": new_key()}
-    return {}
+def _payment_page(payment_id: str, view: PaymentView) -> PaymentPage:
+    sells_again = ends_on_payment_page(state_of(view))
+    return PaymentPage.of(
+        payment_id,
+        view,
+        can_pay_here=the_shop().settings.can_pay_here,
+        shelf=Shelf.of(queries().board(), new_key()) if sells_again else None,
+    )
+
+
+def _newest(board: Board) -> list[OrderView]:
+    return [OrderView.of(order) for order in board.newest[:_RECENT]]
+
+
+def _history(payment_id: str) -> list[HistoryLine]:
+    return history_lines(queries().history(payment_id))
 
 
 def _no_such_order() -> NoReturn:

@@ -65,6 +65,13 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give all tests of the gallery to one process: it takes longer to build than to walk through."""
+    for item in items:
+        if "gallery" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("gallery"))
+
+
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
     """Opens a window of its own on a shop.
@@ -104,7 +111,7 @@ def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
     return lambda: f"sqlite:///{folder}/shop-{next(numbers)}/store.sqlite3"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lively_shop(sqlite_url: Callable[[], str]) -> Iterator[Shop]:
     """A shop for many tests, where a dispatch takes some seconds."""
     shop = _open(sqlite_url())
@@ -112,7 +119,7 @@ def lively_shop(sqlite_url: Callable[[], str]) -> Iterator[Shop]:
     shop.server.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def still_shop(sqlite_url: Callable[[], str]) -> Iterator[Shop]:
     """A shop for many tests, where a paid order goes no further than the test moves it."""
     shop = _open(sqlite_url(), STORE_DISPATCH_TICK_SECONDS=_STILL_TICK_SECONDS)
@@ -136,7 +143,7 @@ def open_shop(sqlite_url: Callable[[], str]) -> Iterator[OpenShop]:
         shop.server.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gallery(sqlite_url: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
     """Every page in every state that it has."""
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from store.vocabulary import greeting_id
 from tests.conftest import Shop
 from tests.support.shopper import eventually, key
 from tests.support.standstill import buy_too_late
+
+_SECRET = "whsec_" + "A" * 40 + "="
 
 
 class View(NamedTuple):
@@ -24,25 +27,40 @@ VIEWS = (
     "store-sold-out",
     "store-came-too-late",
     "pay",
+    "pay-elsewhere",
     "pay-reserving",
+    "pay-settling",
     "pay-sold-out",
     "pay-refused",
     "pay-time-is-up",
     "order-pending",
+    "order-settling",
+    "order-time-is-up",
     "order-paid",
     "order-under-way",
     "order-dispatched",
     "order-declined",
     "order-expired",
-    "order-settling",
+    "order-sold-out",
+    "order-refunded",
     "guestbook",
+    "greeting-signing",
+    "greeting-kept-waiting",
+    "greeting-signed",
     "greeting-done",
+    "greeting-given-up",
+    "greeting-refused",
     "lanes",
     "lanes-run",
+    "lanes-broken",
     "books",
+    "books-late",
     "books-broken",
     "not-found",
+    "away",
 )
+NOT_FOUND_OR_AWAY = "404|503"
+"""What a browser says by itself of the last two."""
 
 
 class Gallery:
@@ -50,6 +68,11 @@ class Gallery:
 
     def __init__(self, open_still: Callable[..., Shop], guestbook_url: str) -> None:
         self._shop = open_still(STORE_UNPAID_PER_CLIENT=4)
+        # With a secret, a provider says what is paid. Its one order is overdue.
+        self._late = open_still(STORE_WEBHOOK_SECRET=_SECRET)
+        self._broken_lanes = open_still(STORE_GUESTBOOK_URL=guestbook_url)
+        # A database that answers no page: its table of products is away.
+        self._away = open_still(STORE_GUESTBOOK_URL="http://127.0.0.1:9")
         self._empty = open_still(STORE_GUESTBOOK_URL=guestbook_url)
         # Nobody buys here; a greeting comes to its end.
         self._new = open_still(STORE_GUESTBOOK_URL=guestbook_url, STORE_DISPATCH_TICK_SECONDS=0.01)
@@ -67,13 +90,25 @@ class Gallery:
             heard,
             "INSERT INTO payment_notices (payment_id, outcome, received_at_ms) VALUES (:id, 'paid', 1)",
         )
+        refunded = self._cancelled()
+        self._shop.shopper.confirm(refunded)
         on_its_way = "Paid. Your widget is on its way"
+        overdue = self._late.shopper.buy()
+        paying_elsewhere = self._late.shopper.buy()
+        self._late.books.change(
+            "UPDATE orders SET created_at_ms = 1, pay_by_ms = 2 WHERE payment_id = :id", id=overdue
+        )
+        kept_waiting = self._kept_waiting()
+        run_to_its_end = self._broken_run()
+        self._away.books.change("ALTER TABLE products RENAME TO away")
         self._views = {
             "store": View(self._shop, "/", "The Widget"),
             "store-without-orders": View(self._new, "/", "The Widget"),
             "store-sold-out": View(self._empty, "/", "The Widget"),
             "store-came-too-late": View(self._empty, f"/?key={key()}", "The Widget"),
             "pay": View(self._shop, f"/pay/{pending}", "Your widget is held"),
+            "pay-elsewhere": View(self._late, f"/pay/{paying_elsewhere}", "Your widget is held"),
+            "pay-settling": View(self._shop, f"/pay/{heard}", "Settling your payment…"),
             "pay-reserving": View(self._shop, f"/pay/{reserving}", "Reserving your widget…"),
             "pay-sold-out": View(self._empty, f"/pay/{sold_out}", "Sold out"),
             "pay-time-is-up": View(self._shop, f"/pay/{late}", "Time is up"),
@@ -82,16 +117,33 @@ class Gallery:
             "order-dispatched": View(self._shop, f"/orders/{self._paid(10)}", "Dispatched"),
             "order-under-way": View(self._shop, f"/orders/{self._paid(4)}", on_its_way),
             "order-paid": View(self._shop, f"/orders/{self._paid(0)}", on_its_way),
+            "order-time-is-up": View(self._shop, f"/orders/{late}", "Time is up"),
+            "order-sold-out": View(self._empty, f"/orders/{sold_out}", "Sold out"),
+            "order-refunded": View(self._shop, f"/orders/{refunded}", "Payment cancelled"),
             "order-pending": View(self._shop, f"/orders/{pending}", "Waiting for your payment"),
             "order-settling": View(self._shop, f"/orders/{heard}", "Settling your payment…"),
             "guestbook": View(self._new, "/guestbook", "The guestbook"),
             "greeting-done": View(self._new, f"/greetings/{self._greeted()}", "Thank you for being awesome"),
+            "greeting-signing": self._greeting("Grace Hopper", "Signing the online guestbook…"),
+            "greeting-signed": self._greeting("Alan Turing", "Signed over there, not yet here", signature=7),
+            "greeting-given-up": self._greeting(
+                "Edsger Dijkstra", "The guestbook did not answer in time", outcome="given_up"
+            ),
+            "greeting-refused": self._greeting(
+                "Barbara Liskov", "The guestbook will not have it", outcome="refused"
+            ),
+            "greeting-kept-waiting": View(
+                self._away, f"/greetings/{kept_waiting}", "The guestbook keeps you waiting"
+            ),
             "lanes": View(self._new, "/lanes", "Side by side"),
             "lanes-run": View(self._empty, f"/lanes/{self._run()}", "Side by side"),
+            "lanes-broken": View(self._broken_lanes, f"/lanes/{run_to_its_end}", "Side by side"),
             "books": View(self._empty, "/ledger", "The books"),
+            "books-late": View(self._late, "/ledger", "The books"),
             # What is arranged above, no shop would do.
             "books-broken": View(self._shop, "/ledger", "The books"),
             "not-found": View(self._shop, "/nowhere", "There is nothing at this address"),
+            "away": View(self._away, "/", "The shop is catching its breath"),
         }
         # The three above hold a unit each, and after this one there is none left for whoever has them.
         self._shop.shopper.buy()
@@ -105,7 +157,7 @@ class Gallery:
 
     def close(self) -> None:
         """Close its shops."""
-        for shop in (self._shop, self._empty, self._new):
+        for shop in (self._shop, self._late, self._broken_lanes, self._away, self._empty, self._new):
             shop.server.close()
 
     def _greeted(self) -> str:
@@ -117,9 +169,58 @@ class Gallery:
         )
         return one_key
 
-    def _run(self) -> str:
-        one_key = self._empty.shopper.page("/lanes").key
-        self._empty.shopper.submit("/lanes", key=one_key)
+    def _kept_waiting(self) -> str:
+        one_key = key()
+        self._away.shopper.submit("/guestbook", key=one_key, name="Margaret Hamilton")
+        eventually(
+            lambda: self._away.shopper.page(f"/greetings/{one_key}").heading,
+            lambda heading: heading == "The guestbook keeps you waiting",
+        )
+        return one_key
+
+    def _greeting(self, name: str, heading: str, *, signature: int = 0, outcome: str | None = None) -> View:
+        """One that stands where no workflow will move it."""
+        one_key = key()
+        self._empty.books.change(
+            "INSERT INTO greeting_requests"
+            " (greeting_id, name, client, asked_at_ms, give_up_at_ms, outcome, reason)"
+            " VALUES (:id, :name, '', 1, 2, :outcome, :reason)",
+            id=greeting_id(one_key),
+            name=name,
+            outcome=outcome,
+            reason="The guestbook cannot be reached." if outcome else None,
+        )
+        if signature:
+            self._empty.books.change(
+                "INSERT INTO greetings (greeting_id, name, signature, recorded_at_ms)"
+                " VALUES (:id, :name, :signature, 1)",
+                id=greeting_id(one_key),
+                name=name,
+                signature=signature,
+            )
+        return View(self._empty, f"/greetings/{one_key}", heading)
+
+    def _run(self, shop: Shop | None = None) -> str:
+        shop = shop or self._empty
+        one_key = shop.shopper.page("/lanes").key
+        shop.shopper.submit("/lanes", key=one_key)
+        return one_key
+
+    def _broken_run(self) -> str:
+        """One whose server has died: the durable lane came to its end, and the naive one to none."""
+        shop = self._broken_lanes
+        one_key = self._run(shop)
+        shop.shopper.wait_for(one_key, "Paid. Your widget is on its way")
+        eventually(lambda: shop.books.rows("SELECT 1 FROM naive_orders"), bool)
+        shop.books.change("INSERT INTO naive_payments SELECT payment_id, 9999 FROM naive_orders")
+        shop.books.change("UPDATE naive_orders SET status = 'paid', progress = 3")
+        move(shop, one_key, 10)
+        eventually(lambda: shop.books.rows("SELECT 1 FROM greeting_requests"), bool)
+        shop.books.change("UPDATE greeting_requests SET outcome = 'greeted'")
+        shop.books.change(
+            "INSERT INTO executors (number, executor_id, machine, pid, started_at_ms)"
+            " SELECT number + 1, executor_id || '.next', machine, pid, started_at_ms FROM executors"
+        )
         return one_key
 
     def _cancelled(self) -> str:

@@ -78,13 +78,22 @@ def test_a_guestbook_that_is_down_is_said_and_waited_for(
     assert guestbook.names == ["Ada"]
 
 
-def test_a_name_that_is_none_is_refused_where_it_was_written(kept_shop: KeptShop, visit: Visit) -> None:
-    """One sentence, and a way back."""
-    visitor = visit(kept_shop, "/guestbook", tolerated="400")
-    visitor.page.get_by_label("Your name").fill("<b>Ada</b>")
-    visitor.page.get_by_role("button", name="Sign both books").click()
-    visitor.sees("A name has no markup in it: leave out < and >.")
-    assert not kept_shop.books.rows("SELECT * FROM greetings")
+@pytest.mark.parametrize("javascript", [True, False], ids=["with_javascript", "without_javascript"])
+def test_a_name_that_is_none_is_refused_where_it_was_written(
+    kept_shop: KeptShop, visit: Visit, *, javascript: bool
+) -> None:
+    """The form comes back as it was filled in, with one sentence beside its field, and goes on from there."""
+    visitor = visit(kept_shop, "/guestbook", tolerated="400", java_script_enabled=javascript)
+    name, sign = visitor.page.get_by_label("Your name"), visitor.page.get_by_role("button", name="Sign both")
+    name.fill("<b>Ada</b>")
+    sign.click()
+    expect(visitor.page.get_by_role("alert")).to_have_text("A name has no markup in it: leave out < and >.")
+    expect(name).to_have_value("<b>Ada</b>")
+    expect(name).to_have_accessible_description("A name has no markup in it: leave out < and >.")
+    assert not kept_shop.books.rows("SELECT * FROM greeting_requests")
+    name.fill("Ada")
+    sign.click()
+    visitor.sees("Thank you for being awesome, Ada!")
 
 
 def test_both_lanes_through_one_crash(kept_shop: KeptShop, guestbook: Guestbook, visit: Visit) -> None:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Error, expect
 
 from tests.browser.conftest import HoldWrites, Visit
-from tests.browser.gallery import VIEWS, Gallery, row
+from tests.browser.gallery import NOT_FOUND_OR_AWAY, VIEWS, Gallery, row
 from tests.conftest import Shop
 from tests.support.shopper import eventually
 
@@ -33,7 +33,7 @@ def closed_tables(shop: Shop) -> Iterator[None]:
 
 def test_every_page_can_be_bookmarked_and_reloaded(gallery: Gallery, visit: Visit) -> None:
     """The address is the state: opened by somebody else, or again, it shows the same."""
-    reader = visit(gallery["store"].shop, None, patient=True, tolerated=f"{REFUSED} 404")
+    reader = visit(gallery["store"].shop, None, patient=True, tolerated=NOT_FOUND_OR_AWAY)
     for name in VIEWS:
         reader.look_at(gallery[name])
         title = reader.page.title()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
 from playwright.sync_api import expect
 
 from store.durable.step_decorators import now_ms
@@ -261,3 +265,22 @@ def test_a_quiet_store_page_is_answered_without_a_body(open_shop: OpenShop, visi
         statuses = [answer.status for answer in passer_by.responses if address in answer.url]
         assert statuses[0] == 200
         assert set(statuses[1:]) == {304}
+
+
+def test_times_are_those_of_whoever_reads_them(still_shop: Shop, paid_order: str, visit: Visit) -> None:
+    """In their zone, by its name, also after the next look; the truth stays in UTC."""
+    shopper = visit(still_shop, f"/orders/{paid_order}", timezone_id="Asia/Kolkata")
+    changed = shopper.page.locator(".receipt time").last
+    before = changed.get_attribute("datetime")
+    expect(changed).to_have_text(re.compile(r"\d\d:\d\d:\d\d GMT\+5:30"))
+    still_shop.books.change("UPDATE orders SET updated_at_ms = updated_at_ms + 60000")
+    move(still_shop, paid_order, 3)
+    expect(shopper.bar).to_have_attribute("value", "3")
+    expect(changed).to_have_text(re.compile(r"\d\d:\d\d:\d\d GMT\+5:30"))
+    shown = datetime.fromisoformat(changed.get_attribute("datetime") or "")
+    assert shown == datetime.fromisoformat(before or "") + timedelta(minutes=1)
+    assert f"{shown.astimezone(ZoneInfo('Asia/Kolkata')):%H:%M:%S}" in changed.inner_text()
+    shopper.page.get_by_text("What the database remembers").click()
+    expect(shopper.page.locator("[data-zone]")).to_have_text("GMT+5:30")
+    reader = visit(still_shop, f"/orders/{paid_order}", java_script_enabled=False)
+    assert reader.page.locator(".receipt time").last.inner_text() == f"{shown:%H:%M:%S} UTC"

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import Visit
-from tests.browser.gallery import VIEWS, Gallery
+from tests.browser.gallery import NOT_FOUND_OR_AWAY, VIEWS, Gallery
+from tests.support.markup import Markup
 
 WIDTHS = (320, 390, 1280, 1920)
 PICTURES: dict[str, dict[str, Any]] = {
@@ -28,10 +29,20 @@ PICTURES: dict[str, dict[str, Any]] = {
 }
 
 
+def test_every_page_is_well_formed(gallery: Gallery) -> None:
+    """Closed tags, no id twice, a name for whatever is pressed, filled in or read."""
+    faults = {
+        name: found
+        for name in VIEWS
+        if (found := list(Markup(gallery[name].shop.shopper.page(gallery[name].path).text).faults()))
+    }
+    assert not faults
+
+
 @pytest.mark.timeout(300)  # with pictures it takes its time
 def test_every_page_is_drawn_whole_on_every_screen(gallery: Gallery, visit: Visit) -> None:
     """Nothing is missing, nothing sticks out of its frame, and no page scrolls sideways."""
-    viewer = visit(gallery["store"].shop, None, patient=True, tolerated="404")
+    viewer = visit(gallery["store"].shop, None, patient=True, tolerated=NOT_FOUND_OR_AWAY)
     faults = []
     for name in VIEWS:
         viewer.look_at(gallery[name])
@@ -44,7 +55,12 @@ def test_every_page_is_drawn_whole_on_every_screen(gallery: Gallery, visit: Visi
     if folder := os.environ.get("WIDGET_STORE_SCREENSHOTS"):
         for screen, options in PICTURES.items():
             photographer = visit(
-                gallery["store"].shop, None, patient=True, tolerated="404", reduced_motion="reduce", **options
+                gallery["store"].shop,
+                None,
+                patient=True,
+                tolerated=NOT_FOUND_OR_AWAY,
+                reduced_motion="reduce",
+                **options,
             )
             for name in VIEWS:
                 photographer.look_at(gallery[name])

@@ -117,8 +117,10 @@ class Markup(HTMLParser):
             yield "it does not say what it is, or in which language"
         ids = [element.attrs["id"] for element in self.elements if "id" in element.attrs]
         yield from (f"the id {each} is there twice" for each in set(ids) if ids.count(each) > 1)
+        labelled = {label.attrs["for"] for label in self.all("label") if label.text.strip()}
         for element in self.elements:
-            yield from _unnamed(element)
+            if element.attrs.get("id") not in labelled:
+                yield from _unnamed(element)
             targets = [element.attrs.get(name, "") for name in ("aria-labelledby", "for")]
             if element.attrs.get("href", "").startswith("#"):
                 targets.append(element.attrs["href"][1:])

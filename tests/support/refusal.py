@@ -33,7 +33,7 @@ def refuses(answer: Answer, status: int) -> bool:
         sentence = answer.json["error"]
     else:
         assert answer.text.startswith("<!doctype html>"), answer
-        sentence = html.unescape(answer.heading)
+        sentence = html.unescape(answer.alert)
     assert is_one_sentence(sentence), sentence
     return True
 

@@ -43,6 +43,13 @@ class Answer:
         return found[1]
 
     @property
+    def alert(self) -> str:
+        """What the page says is wrong: in its heading, or beside a field."""
+        found = re.search(r"role=\"alert\"[^>]*>\s*(?:<h1[^>]*>)?(.*?)<", self.text, re.DOTALL)
+        assert found, "there is no alert on this page:\n" + self.text
+        return found[1].strip()
+
+    @property
     def heading(self) -> str:
         """The text of the page's first heading."""
         found = re.search(r"<h1[^>]*>(.*?)</h1>", self.text, re.DOTALL)
