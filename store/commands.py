@@ -13,7 +13,18 @@ from dbos import DBOS, SetWorkflowID, error
 from store import step_results, workflows
 from store.durable import runtime
 from store.durable.deadlines import call_with_deadline, seconds_for_an_event
-from store.vocabulary import Outcome, Status, fault_of_name, greeting_id, new_key, restock_id
+from store.vocabulary import (
+    GREETED_EVENT,
+    HELD_EVENT,
+    PAYMENT_TOPIC,
+    SETTLED_EVENT,
+    Outcome,
+    Status,
+    fault_of_name,
+    greeting_id,
+    new_key,
+    restock_id,
+)
 
 
 class KeyTaken(Exception):
@@ -50,7 +61,7 @@ def buy(key: str, client: str) -> Status | None:
     def start_and_wait() -> str | None:
         with SetWorkflowID(key):
             DBOS.start_workflow(workflows.checkout, key, _digest(client))
-        status: str | None = DBOS.get_event(key, workflows.HELD, timeout_seconds=seconds)
+        status: str | None = DBOS.get_event(key, HELD_EVENT, timeout_seconds=seconds)
         return status
 
     seconds = seconds_for_an_event()
@@ -80,12 +91,12 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
         try:
             # One idempotency key for each checkout: the database stores one message at most,
             # whoever sends it, however often.
-            DBOS.send(payment_id, outcome, workflows.PAYMENT, idempotency_key=workflows.PAYMENT)
+            DBOS.send(payment_id, outcome, PAYMENT_TOPIC, idempotency_key=PAYMENT_TOPIC)
         except error.DBOSNonExistentWorkflowError:
             if order["status"] == Status.PENDING:
                 return None  # its checkpoints are gone; the reconciler starts it anew
             raise
-        order_id: int | None = DBOS.get_event(payment_id, workflows.SETTLED, timeout_seconds=seconds)
+        order_id: int | None = DBOS.get_event(payment_id, SETTLED_EVENT, timeout_seconds=seconds)
         return order_id
 
     seconds = seconds_for_an_event()
@@ -122,7 +133,7 @@ def greet(key: str, name: str, client: str, *, wait: bool) -> str | None:
                 DBOS.start_workflow(workflows.greet, greeting, name)
             else:
                 DBOS.enqueue_workflow(runtime.GREETINGS, workflows.greet, greeting, name)
-        ended: str | None = DBOS.get_event(greeting, workflows.GREETED, timeout_seconds=seconds)
+        ended: str | None = DBOS.get_event(greeting, GREETED_EVENT, timeout_seconds=seconds)
         return ended
 
     seconds = seconds_for_an_event() if wait else 0

@@ -12,6 +12,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from store import sqlite_files
 from store.database import CONNECT_SECONDS, Databases, make_engines
 from store.database_errors import DatabaseAway, DatabaseRefused, first_line, may_come_back
 from store.settings import ROOT, Settings, is_sqlite
@@ -97,6 +98,10 @@ def _run_on_sqlite(connection: sa.Connection, raw: sqlite3.Connection) -> None:
     # executescript() knows nothing of the driver's transactions, so the script opens its own; whoever came
     # first has made another version of the tables meanwhile.
     before = _version(connection)
+    if 0 < before < SCHEMA_VERSION:
+        with _no_server_on(connection):
+            raw.executescript(f"BEGIN IMMEDIATE;\n{_script(before)}\nCOMMIT;")
+        return
     try:
         raw.executescript(f"BEGIN IMMEDIATE;\n{_script(before)}\nCOMMIT;")
     except sqlite3.OperationalError:
@@ -104,6 +109,18 @@ def _run_on_sqlite(connection: sa.Connection, raw: sqlite3.Connection) -> None:
         if _version(connection) == before:
             raise
         raw.executescript(f"BEGIN IMMEDIATE;\n{_script(_version(connection))}\nCOMMIT;")
+
+
+@contextmanager
+def _no_server_on(connection: sa.Connection) -> Iterator[None]:
+    """Keep servers from the SQLite file meanwhile: one of an earlier version must not meet other tables."""
+    with sqlite_files.locked(Path(connection.engine.url.database or "")) as is_ours:
+        if not is_ours:
+            raise DatabaseRefused(
+                "A server of an earlier version has the SQLite file that DBOS_DATABASE_URL names: "
+                "stop it, and then bring the database up to this version by starting again."
+            )
+        yield
 
 
 def _script(version: int) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 if sys.platform == "win32":
@@ -66,6 +67,22 @@ def lock(file: Path) -> bool:
         time.sleep(0.02)
     _held[file] = lock_file
     return True
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[bool]:
+    """Lock a SQLite file as `lock` does, and let it go after that; whether it could be had.
+
+    Raises:
+        OSError: as `lock`.
+    """
+    was_ours = file.resolve() in _held
+    is_ours = lock(file)
+    try:
+        yield is_ours
+    finally:
+        if is_ours and not was_ours:
+            os.close(_held.pop(file.resolve()))
 
 
 def _try_lock(lock_file: int) -> bool:

@@ -125,6 +125,17 @@ DISPATCH = "dispatch"
 """Name of the workflow that dispatches a paid order."""
 RESTOCK = "restock"
 """Name of the workflow that fills the shelf."""
+MENDING = "mending"
+"""Name of the workflow that runs a stuck one again."""
+
+HELD_EVENT = "held"
+"""Event of a checkout: what `reserve` has made of it. The value is the status."""
+SETTLED_EVENT = "settled"
+"""Event of a checkout: paid or cancelled. The value is the order number."""
+PAYMENT_TOPIC = "payment"
+"""Topic of the messages that wake a checkout. `payment_notices` has what was said, and decides."""
+GREETED_EVENT = "greeted"
+"""Event of a greeting: it has ended. The value is why it could not succeed, or nothing."""
 
 
 def dispatch_id(payment_id: str) -> str:

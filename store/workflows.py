@@ -10,15 +10,17 @@ checkpoint does run again, after anything else may have happened. So each transa
 payment or the greeting, not by the run; it expects a state (`WHERE status = 'pending'`); and it returns
 what is true *now*, on which its caller branches. Mending a stuck workflow is therefore running it again.
 
-Contents: the business (four workflows); orders; refusals and holds; stock; payments; greetings.
+Contents: the business (four workflows, and one that mends them); orders; refusals and holds; stock;
+payments; greetings.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from typing import cast
 
-from dbos import DBOS, SetWorkflowID
+from dbos import DBOS, EnqueueOptions, SetWorkflowID
 from sqlalchemy.orm import Session
 
 from store.clients import guestbook
@@ -40,11 +42,16 @@ from store.vocabulary import (
     DISPATCH,
     DISPATCH_TICKS,
     END_STEP,
+    GREETED_EVENT,
     GREETING,
     GREETING_TICKS,
+    HELD_EVENT,
+    MENDING,
+    PAYMENT_TOPIC,
     PRODUCT_ID,
     RECORD_STEP,
     RESTOCK,
+    SETTLED_EVENT,
     SHELF_SIZE,
     SIGN_STEP,
     WAIT_STEP,
@@ -57,14 +64,6 @@ from store.vocabulary import (
     dispatch_id,
 )
 
-HELD = "held"
-"""Event of a checkout: what `reserve` has made of it. The value is the status."""
-SETTLED = "settled"
-"""Event of a checkout: paid or cancelled. The value is the order number."""
-PAYMENT = "payment"
-"""Topic of the messages that wake a checkout. `payment_notices` has what was said, and decides."""
-GREETED = "greeted"
-"""Event of a greeting: it has ended. The value is why it could not succeed, or nothing."""
 _LONGEST_PAUSE_SECONDS = 30
 """Between two tries to sign the online guestbook; each is twice the one before."""
 _log = logging.getLogger("store")
@@ -77,7 +76,7 @@ _log = logging.getLogger("store")
 def checkout(payment_id: str, client: str | None = None, outcome: str | None = None) -> OrderNow:
     """One click on Buy Now, from reserving a unit to paid or cancelled; the order then."""
     order = reserve(payment_id, client, outcome)
-    DBOS.set_event(HELD, order["status"])
+    DBOS.set_event(HELD_EVENT, order["status"])
     while order["status"] == Status.PENDING:
         notice = wait_for_notice(order)
         order = settle(payment_id, notice)
@@ -88,7 +87,7 @@ def checkout(payment_id: str, client: str | None = None, outcome: str | None = N
     if order["status"] == Status.PAID:
         with SetWorkflowID(dispatch_id(payment_id)):
             DBOS.start_workflow(dispatch, payment_id, order["updated_at_ms"])
-    DBOS.set_event(SETTLED, order["order_id"])
+    DBOS.set_event(SETTLED_EVENT, order["order_id"])
     return order
 
 
@@ -123,8 +122,15 @@ def greet(greeting_id: str, name: str) -> GreetingNow:
         else:
             outcome = GreetingOutcome.GIVEN_UP if signing["may_pass"] else GreetingOutcome.REFUSED
             greeting = end_greeting(greeting_id, name, outcome, signing["trouble"])
-    DBOS.set_event(GREETED, greeting["reason"] or "")
+    DBOS.set_event(GREETED_EVENT, greeting["reason"] or "")
     return greeting
+
+
+@DBOS.workflow(name=MENDING, max_recovery_attempts=None)
+def run_again(forgotten: list[str], wanted: EnqueueOptions, arguments: list[str]) -> None:
+    """Forget what is stuck, and run it again from its first line under the same id; both, or neither."""
+    DBOS.delete_workflows(forgotten)
+    DBOS.enqueue_workflow_with_options(wanted, *arguments)
 
 
 # --- orders -----------------------------------------------------------------------------
@@ -192,7 +198,9 @@ def wait_for_notice(order: OrderNow) -> str | None:
     """
     if order["first_outcome"] is not None:
         return order["first_outcome"]
-    outcome: str | None = DBOS.recv(PAYMENT, timeout_seconds=max(0.0, (order["pay_by_ms"] - now_ms()) / 1000))
+    outcome: str | None = DBOS.recv(
+        PAYMENT_TOPIC, timeout_seconds=max(0.0, (order["pay_by_ms"] - now_ms()) / 1000)
+    )
     return outcome
 
 
@@ -580,16 +588,7 @@ def _greeting_now(session: Session, greeting_id: str) -> GreetingNow | None:
         " WHERE q.greeting_id = :id",
         id=greeting_id,
     )
-    if found is None:
-        return None
-    return GreetingNow(
-        name=found.name,
-        give_up_at_ms=found.give_up_at_ms,
-        outcome=found.outcome,
-        reason=found.reason,
-        signature=found.signature,
-        under_way=found.under_way,
-    )
+    return None if found is None else cast(GreetingNow, found._asdict())
 
 
 def _known_greeting(session: Session, greeting_id: str) -> GreetingNow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,6 +119,20 @@ def test_a_database_of_an_earlier_version_becomes_as_a_new_one(new_url: NewUrl, 
         assert not shop.books.faults()
     finally:
         shop.server.close()
+
+
+def test_a_file_is_not_changed_under_a_server_of_an_earlier_version(tmp_path: Path) -> None:
+    """Not even by `app.py stuck`: one sentence, and the tables as they were, until that has stopped."""
+    url = f"sqlite:///{tmp_path}/store.sqlite3"
+    make_as_of_version(url, 2)
+    before = shape(url)
+    with (tmp_path / "store.sqlite3.lock").open("a") as server:
+        fcntl.flock(server, fcntl.LOCK_EX)
+        sentence = refusal("app.py", "stuck", DBOS_DATABASE_URL=url)
+        assert sentence.startswith("A server of an earlier version has the SQLite file")
+        assert shape(url) == before
+    connect(settings(url)).close()
+    assert Books(url).rows("SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
 
 
 def make_as_of_version(url: str, version: int) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from store import workflows
 from store.durable import runtime
 from store.durable.runtime import client_of
 from store.settings import Settings
+from store.vocabulary import PAYMENT_TOPIC
 from tests.conftest import NewUrl, Shop
 from tests.support.copies import Copy
 from tests.support.guestbook import Guestbook
@@ -106,6 +106,22 @@ def test_an_order_without_a_workflow_that_runs_is_run_again(shop: Shop, harm: st
     dispatched(shop, pending, moving)
     page = shop.shopper.page(f"/orders/{moving}/checkpoints").text
     assert "found stuck and run again" in page
+
+
+def test_a_restock_that_ended_in_an_error_fills_the_shelf(shop: Shop) -> None:
+    """Whoever pressed the button saw that it was asked for."""
+    shop.shopper.buy(key())
+    assert shop.shopper.request("POST", "/restock").status == 200
+    shop.server.kill()
+    shop.books.change("DELETE FROM stock_movements WHERE kind = 'restock' AND cause <> 'opening'")
+    shop.books.change("UPDATE products SET on_hand = 99")
+    shop.checkpoints.change(
+        "UPDATE workflow_status SET status = 'ERROR', error = NULL WHERE workflow_uuid LIKE '%.restock'"
+    )
+    shop.server.restart()
+    eventually(lambda: shop.books.rows("SELECT on_hand FROM products"), lambda rows: rows == [(100,)])
+    assert [each.partition(".")[2] for each in mended(shop)] == ["restock"]
+    eventually(lambda: shop.shopper.get("/ledger.json").json["balanced"], bool)
 
 
 def test_a_dispatch_that_began_goes_on_from_its_row(shop: Shop) -> None:
@@ -239,7 +255,7 @@ def test_a_payment_counts_that_nobody_has_received(unwatched: Shop) -> None:
     payment_id = shop.shopper.buy(key())
     shop.server.kill()
     client = client_of(Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}))
-    client.send(payment_id, "paid", workflows.PAYMENT)
+    client.send(payment_id, "paid", PAYMENT_TOPIC)
     client.destroy()
     opening.put_back()
     assert command(shop, "mend")[0] == 0
@@ -253,7 +269,7 @@ def test_a_payment_counts_that_only_its_message_knows(unwatched: Shop) -> None:
     payment_id = shop.shopper.buy(key())
     shop.server.kill()
     client = client_of(Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}))
-    client.send(payment_id, "paid", workflows.PAYMENT)
+    client.send(payment_id, "paid", PAYMENT_TOPIC)
     client.destroy()
     shop.server.restart()
     dispatched(shop, payment_id)
@@ -389,6 +405,25 @@ def test_an_order_is_made_again_though_its_mending_was_cut_short(shop: Shop) -> 
     shop.server.restart()
     eventually(shop.books.orders, lambda orders: orders == {payment_id: "pending"})
     shop.shopper.confirm(payment_id)
+    dispatched(shop, payment_id)
+
+
+def test_an_order_is_made_again_though_its_mending_dies_and_the_store_is_restored_again(shop: Shop) -> None:
+    """It is forgotten and not yet asked for again, and in no table: the mending itself remembers it."""
+    shop.server.kill()
+    opening = Copy(shop.database_url, of_checkpoints=False)
+    shop.server.restart()
+    payment_id = paid(shop)
+    dispatched(shop, payment_id)
+    shop.server.kill()
+    opening.put_back()
+    point = "after commit of the checkpoint of DBOS.deleteWorkflow"
+    shop.server.restart(script=("-m", "tests.crash.mortal", point), expect_to_open=False)
+    assert shop.server.wait_for_death() == -9
+    assert not shop.checkpoints.rows("SELECT 1 FROM workflow_status WHERE workflow_uuid = :id", id=payment_id)
+    opening.put_back()
+    shop.server.restart()
+    eventually(shop.books.orders, lambda orders: orders.get(payment_id) == "dispatched")
     dispatched(shop, payment_id)
 
 

@@ -31,10 +31,22 @@ def record_start(machine: str, pid: int) -> Executor:
     If the one before it was not stopped in good order, the orders that it left under way are recorded as
     recovered by this one.
     """
-    return commit(_record_start, machine, pid)
+    return commit(_record_start, machine, pid, now_ms())
 
 
-def _record_start(session: Session, machine: str, pid: int) -> Executor:
+def _record_start(session: Session, machine: str, pid: int, at_ms: int) -> Executor:
+    # Row lock. What comes again after a commit whose answer was lost finds what that has written.
+    change_one(session, "UPDATE counters SET value = value WHERE counter = 'executors'")
+    found = fetch_one(
+        session,
+        "SELECT number, executor_id FROM executors"
+        " WHERE machine = :machine AND pid = :pid AND started_at_ms = :at_ms",
+        machine=machine,
+        pid=pid,
+        at_ms=at_ms,
+    )
+    if found is not None:
+        return Executor(found.number, found.executor_id)
     counter = fetch_one(
         session, "UPDATE counters SET value = value + 1 WHERE counter = 'executors' RETURNING value"
     )
@@ -48,7 +60,7 @@ def _record_start(session: Session, machine: str, pid: int) -> Executor:
         executor_id=executor.executor_id,
         machine=machine,
         pid=pid,
-        at_ms=now_ms(),
+        at_ms=at_ms,
     )
     if before is not None and before.stopped_at_ms is None:
         execute(
@@ -114,9 +126,16 @@ def _record_mending(session: Session, workflow_id: str, reason: str) -> int:
         " RETURNING attempt",
         id=workflow_id,
         reason=reason,
-        at_ms=now_ms(),
+        at_ms=_now_ms_of_database(session),
     )
     return int(mending.attempt)
+
+
+def _now_ms_of_database(session: Session) -> int:
+    """By the clock that DBOS dates workflows by, which on Postgres may be that of another machine."""
+    if session.get_bind().dialect.name == "sqlite":
+        return now_ms()
+    return int(fetch_one(session, "SELECT extract(epoch FROM clock_timestamp()) * 1000 AS at_ms").at_ms)
 
 
 def record_lost_checkpoints(workflow_ids: Sequence[str]) -> None:

@@ -85,7 +85,7 @@ def _lost_order(store: sa.Connection, client: DBOSClient, workflow: Any) -> Iter
 
 def _lost_restock(workflow: Any) -> Iterator[Stuck]:
     """Run again, it fills the shelf as that is now."""
-    if workflow.status == "SUCCESS":
+    if workflow.status in {"SUCCESS", "ERROR"}:
         yield Stuck(
             workflow_id=workflow.workflow_id,
             workflow_name=RESTOCK,
@@ -93,7 +93,9 @@ def _lost_restock(workflow: Any) -> Iterator[Stuck]:
             order_id=None,
             subject="a restock",
             since_ms=workflow.created_at or now_ms(),
-            why="Its workflow remembers it, and the store does not: an older copy was restored.",
+            why="Its workflow remembers it, and the store does not: an older copy was restored."
+            if workflow.status == "SUCCESS"
+            else "Its workflow ended (ERROR) before its work was done.",
         )
 
 

@@ -2,9 +2,10 @@
 
 A round compares orders, payments and greetings with their workflows, every `STORE_RECONCILE_SECONDS`. What
 is stuck is mended by the rule of `workflows.py`: its workflow is run again from its first line, under the
-same id. DBOS forgets the old run (`delete_workflows`), whose ownership token is gone with it, so that a
-thread of it that still lives is stopped at its next checkpoint; then the workflow is enqueued anew. A crash
-between the two leaves a workflow that is missing, which the next round finds.
+same id. DBOS forgets the old run, whose ownership token is gone with it, so that a thread of it that still
+lives is stopped at its next checkpoint; then the workflow is enqueued anew. Both are steps of a workflow,
+`run_again`, which has all that is needed among its arguments: a crash between the two loses nothing, even if
+an older copy of the store is restored meanwhile.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOSClient
+from dbos import DBOSClient, EnqueueOptions
 from sqlalchemy import event
 
 from store import workflows
@@ -27,7 +27,7 @@ from store.log_masking import mask
 from store.repair import stuck_finder
 from store.repair.stuck_work import Lateness, Stuck, known_outcome
 from store.settings import Settings, is_sqlite
-from store.vocabulary import CHECKOUT, GREETING, Outcome
+from store.vocabulary import CHECKOUT, GREETING, MENDING, Outcome
 
 _FIRST_ROUND_SECONDS = 1.0
 _SWEEP_AFTER_SECONDS = 5.0
@@ -136,22 +136,27 @@ def mend(client: DBOSClient, checkpoints: sa.Engine, each: Stuck) -> int:
         client.cancel_workflows([each.workflow_id])
         outcome = _known_of(client, checkpoints, each)
         if outcome is not None:
-            # It decides again. It is written down, should this process die before the workflow is enqueued;
-            # and stays in the checkpoints, should the store be restored again.
+            # It decides again.
             workflows.record_notice(each.workflow_id, Outcome(outcome))
             arguments = (*arguments, outcome)
     if each.workflow_name == GREETING:
-        # From here on the store knows of it, should this process die before it is enqueued.
         workflows.ask_again_for_greeting(*each.arguments)
-    client.delete_workflows([each.workflow_id, *each.with_it])
-    options: Any = {
-        "workflow_name": each.workflow_name,
+    client.enqueue(
+        _on_our_queue(MENDING, f"{each.workflow_id}.{MENDING}-{attempt}"),
+        [each.workflow_id, *each.with_it],
+        _on_our_queue(each.workflow_name, each.workflow_id),
+        list(arguments),
+    )
+    return attempt
+
+
+def _on_our_queue(name: str, workflow_id: str) -> EnqueueOptions:
+    return {
+        "workflow_name": name,
         "queue_name": runtime.MENDINGS,
-        "workflow_id": each.workflow_id,
+        "workflow_id": workflow_id,
         "app_version": runtime.APPLICATION_VERSION,
     }
-    client.enqueue(options, *arguments)
-    return attempt
 
 
 def _known_of(client: DBOSClient, checkpoints: sa.Engine, each: Stuck) -> str | None:
