@@ -40,14 +40,14 @@ def main(create_app: Callable[..., Flask]) -> None:
     # For servers that come after one that has been open: see `opening`.
     server.add_argument("--wait-for-database", action="store_true", help=argparse.SUPPRESS)
     signer = commands.add_parser("sign", help="sign a webhook, for curl: see the README")
-    signer.add_argument("payment_id", help="what is paid; -- before one that begins with -")
+    signer.add_argument("payment_id", type=_id, help="what is paid")
     signer.add_argument("status", choices=["paid", "failed"], help="what became of it")
     signer.add_argument("--id", help="of the message (a new one)")
     signer.add_argument("--timestamp", type=_whole_number(0, 10**12), help="in seconds since 1970 (now)")
     looker = commands.add_parser("stuck", help="list orders and greetings that will not end by themselves")
     looker.add_argument("--json", action="store_true", help="as JSON")
     mender = commands.add_parser("mend", help="run them again, or one of them")
-    mender.add_argument("order", nargs="?", help="the number of the order, or its payment id (all)")
+    mender.add_argument("order", nargs="?", type=_id, help="the number of the order, or its payment id (all)")
     mender.add_argument("--dry-run", action="store_true", help="only say what would be run again")
     mender.add_argument("--json", action="store_true", help="as JSON")
     storm = commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own")
@@ -65,7 +65,7 @@ def main(create_app: Callable[..., Flask]) -> None:
         "--faults", action="store_true", help="full disks, locks, hung and restored databases and more, too"
     )
     storm.add_argument("--json", action="store_true", help="the verdict as JSON")
-    said = parser.parse_args()
+    said = parser.parse_args([_kept(word) for word in sys.argv[1:]])
     try:
         settings = Settings.from_env()
         if said.command == "migrate":
@@ -235,6 +235,19 @@ def _opening(settings: Settings, address: str, pid: int) -> str:
         f"The Widget Store is open at {address} (process {pid}, on {kept}); Ctrl+C closes it.\n"
         f"The presenter's tools {tools}."
     )
+
+
+_DASH = "\0-"
+"""Stands for the dash that an id may begin with: argparse takes whatever begins with one for an option."""
+
+
+def _kept(word: str) -> str:
+    is_id = word.startswith("-") and not word.startswith("--") and word != "-h"
+    return _DASH + word[1:] if is_id else word
+
+
+def _id(word: str) -> str:
+    return word.replace(_DASH, "-")
 
 
 def _whole_number(least: int, most: int = 1_000_000) -> Callable[[str], int]:

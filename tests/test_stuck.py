@@ -463,6 +463,8 @@ def test_an_operator_lists_and_mends(unwatched: Shop) -> None:
     assert command(shop, "stuck") == (0, "Nothing is stuck.\n")
     assert command(shop, "mend") == (0, "Nothing is stuck.\n")
     assert command(shop, "mend", "7") == (1, "Order 7 is not stuck.\n")
+    # As one payment id in sixty-four begins.
+    assert command(shop, "mend", "-yIe", "--dry-run") == (1, "Order -yIe is not stuck.\n")
     pending, moving = shop.shopper.buy(key()), paid(shop)
     shop.server.kill()
     shop.checkpoints.change("DELETE FROM workflow_status")
