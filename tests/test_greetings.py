@@ -162,6 +162,7 @@ def test_another_sites_page_cannot_have_its_readers_greet(quick: Shop, guestbook
     assert len(signatures(guestbook)) == before
 
 
+@pytest.mark.sampled(1)
 def test_many_who_wait_for_a_greeting_leave_room_to_shop(
     open_shop: Callable[..., Shop], tmp_path: Path
 ) -> None:
@@ -234,6 +235,7 @@ def test_what_passes_is_waited_out(quick: Shop, guestbook: Guestbook, trouble: d
     assert (len(signatures(guestbook)), len(greetings(quick))) == (before[0] + 1, before[1] + 1)
 
 
+@pytest.mark.sampled(1)
 def test_a_guestbook_that_is_down_is_waited_for(open_shop: Callable[..., Shop], tmp_path: Path) -> None:
     """Both pages say so, /greeting says 504 and may be asked again; then it is up, and all is well."""
     with Guestbook(tmp_path / "guestbook.sqlite3") as guestbook:
@@ -296,6 +298,7 @@ def odd() -> Iterator[ThreadingHTTPServer]:
     thread.join()
 
 
+@pytest.mark.sampled(1)
 def test_rubbish_of_every_kind_is_no_signature(
     open_shop: Callable[..., Shop], odd: ThreadingHTTPServer
 ) -> None:
@@ -528,6 +531,7 @@ def test_a_greeting_ends_with_its_reason_though_the_guestbook_never_answers(
     sign(shop.shopper, "Ada")
 
 
+@pytest.mark.sampled(1)
 def test_greetings_that_wait_hold_few_threads(open_shop: Callable[..., Shop]) -> None:
     """A hundred that wait for a guestbook that is away take no thread each."""
     shop = open_shop(STORE_GUESTBOOK_URL=AWAY)

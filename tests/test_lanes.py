@@ -97,6 +97,7 @@ def test_each_key_has_one_run_and_a_number_of_its_own(open_shop: OpenShop) -> No
     assert shop.books.rows("SELECT run FROM naive_runs ORDER BY run") == [(run,) for run in range(1, 81)]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("clicks_of_each_key", [1, 2])
 def test_clicks_at_once_are_one_run_for_each_key(
     open_shop: OpenShop, guestbook: Guestbook, clicks_of_each_key: int
@@ -120,6 +121,7 @@ def test_clicks_at_once_are_one_run_for_each_key(
     assert not shop.books.faults()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("left_at", "said", "counted"),
     [

@@ -170,6 +170,7 @@ def test_a_payment_that_only_the_database_heard_of_counts(
     assert not shop.books.faults()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_refund_survives_a_kill(open_shop: Callable[..., Shop], moment: str) -> None:
     """Killed over the one transaction that takes late money and gives it back."""

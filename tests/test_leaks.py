@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
 import sqlalchemy as sa
 
 from store.settings import is_sqlite
@@ -18,6 +19,7 @@ _FOR_EVERYBODY = (
 )  # fmt: skip
 
 
+@pytest.mark.sampled(1)
 def test_a_payment_id_is_only_its_owners(open_shop: Callable[..., Shop]) -> None:
     """Not on a page of everybody's, in a list, or in the log: not after a crash, late money or a refusal."""
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=6, STORE_UNPAID_PER_CLIENT=3)

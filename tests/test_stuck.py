@@ -199,6 +199,7 @@ def test_an_older_copy_comes_to_rest(new_url: NewUrl, of_checkpoints: bool) -> N
         shop.server.close()
 
 
+@pytest.mark.sampled(1)
 def test_older_copies_of_both_one_after_the_other_come_to_rest(new_url: NewUrl) -> None:
     """What was made again after the first is not held against the runs that come back with the second."""
     shop = Shop(new_url(), STORE_RECONCILE_SECONDS=OFTEN, STORE_DISPATCH_TICK_SECONDS=0.02)
@@ -359,6 +360,7 @@ def greeter(new_url: NewUrl, tmp_path: Path, request: pytest.FixtureRequest) -> 
         shop.server.close()
 
 
+@pytest.mark.sampled(1)
 def test_a_greeting_that_only_the_checkpoints_know_is_written_down_again(greeter: Shop) -> None:
     """It was greeted, and an older copy of the store was restored."""
     greeter.server.kill()

@@ -96,6 +96,7 @@ def test_a_killed_server_has_a_successor(keep: Callable[..., Kept]) -> None:
     assert not shop.books.faults()
 
 
+@pytest.mark.sampled(1)
 def test_no_connection_is_refused_while_the_server_is_dead(keep: Callable[..., Kept]) -> None:
     """They wait in the backlog of the socket, which is the parent's, and are answered by the next server."""
     shop = keep()
@@ -305,6 +306,7 @@ def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
 _HANG_SECONDS = 4
 
 
+@pytest.mark.sampled(1)
 def test_a_server_that_stops_answering_is_replaced(keep: Callable[..., Kept]) -> None:
     """It is killed, its orders go on, and the parent says why."""
     shop = keep(STORE_HANG_SECONDS=_HANG_SECONDS)
@@ -318,6 +320,7 @@ def test_a_server_that_stops_answering_is_replaced(keep: Callable[..., Kept]) ->
     assert not is_alive(hung)
 
 
+@pytest.mark.sampled(1)
 def test_a_parent_that_was_suspended_kills_nobody(keep: Callable[..., Kept]) -> None:
     """It has not looked meanwhile, however long that was; afterwards it looks as before."""
     shop = keep(STORE_HANG_SECONDS=_HANG_SECONDS)
@@ -334,6 +337,7 @@ def test_a_parent_that_was_suspended_kills_nobody(keep: Callable[..., Kept]) -> 
     shop.wait_for_deaths(1)
 
 
+@pytest.mark.sampled(1)
 def test_nobody_is_killed_for_a_hang_where_that_is_off(keep: Callable[..., Kept]) -> None:
     """0, for whoever stops a server in a debugger."""
     shop = keep(STORE_HANG_SECONDS=0)
