@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from store import schema
-from store.ledger.claims import Ledger
+from store.ledger.invariants import Ledger
 from store.ledger.ledger import Books as Ledgers
 from store.ledger.witnesses import Witnesses
 from store.settings import Settings

@@ -21,7 +21,7 @@ from store.durable.step_decorators import now_ms
 from store.ledger import account_rules
 from store.ledger import accounts as tables
 from store.ledger.accounts import Fault
-from store.ledger.claims import Ledger, draw_up
+from store.ledger.invariants import Ledger, draw_up
 from store.ledger.witnesses import NEWEST, WitnessAway, Witnesses
 from store.reads.cached import CachedRead
 from store.reads.orders import CRASHES

@@ -58,7 +58,7 @@ def store() -> str:
 @storefront.get("/shelf")
 def shelf() -> Response:
     """The shelf and its Buy Now, which keeps the key that the page has."""
-    return fragment("_shelf.html", shelf=Shelf.of(queries().board(), _key(request.args)))
+    return fragment("_buy_now.html", shelf=Shelf.of(queries().board(), _key(request.args)))
 
 
 @storefront.get("/recent")
@@ -144,7 +144,7 @@ def order(payment_id: str) -> str | AnyResponse:
 def order_progress(payment_id: str) -> Response:
     """Where the order stands now."""
     found = queries().watch(payment_id).order or _no_such_order()
-    return fragment("_order_progress.html", shown=OrderView.of(found, _refund(found)))
+    return fragment("_order.html", shown=OrderView.of(found, _refund(found)))
 
 
 @storefront.get("/orders/<key:payment_id>/checkpoints")

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from store import schema
 from store.clients import guestbook
-from store.ledger.claims import Ledger
+from store.ledger.invariants import Ledger
 from store.ledger.ledger import Books
 from store.ledger.witnesses import TheirBook, Witnesses
 from store.settings import Settings, is_sqlite
