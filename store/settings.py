@@ -47,7 +47,8 @@ class Settings:
     threads: int = _setting(
         "STORE_THREADS",
         16,
-        "looks, and clicks, answered at the same time by one process; half as many JSON requests that wait",
+        "threads of a process for reads, and as many again for forms; half as many for JSON requests that "
+        "wait for a workflow",
     )
     hang_seconds: float = _setting(
         "STORE_HANG_SECONDS",
@@ -77,14 +78,15 @@ class Settings:
     trusted_hosts: str = _setting(
         "STORE_TRUSTED_HOSTS",
         "",
-        "names that the shop goes by, with commas between them, `.example.com` for a name and all below it; "
-        "loopback and `STORE_HOST` always are",
+        "host names that the shop accepts, with commas between them; `.example.com` is that name and all its "
+        "subdomains; loopback names and `STORE_HOST` are always accepted",
     )
     webhook_secret: str = _setting(
         "STORE_WEBHOOK_SECRET",
         "",
-        "what payment webhooks must be signed with, and then the page takes no payment: base64, as in "
-        "`whsec_…`; two with a space between while one replaces the other",
+        "secret that payment webhooks must be signed with, base64, as in `whsec_…`; where it is set, the "
+        "payment page cannot confirm a payment; while it is replaced, the old one and the new one with a space "
+        "between",
     )
     unpaid_per_client: int = _setting(
         "STORE_UNPAID_PER_CLIENT",

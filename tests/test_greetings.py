@@ -140,7 +140,7 @@ def test_the_page_shows_how_far_it_has_come(open_shop: Callable[..., Shop], gues
     """Signed over there, waiting, and in both books; with its checkpoints, and its line marked in each."""
     shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.3)
     one_key = sign(shop.shopper, "Ada & Grace")
-    waiting = wait_for(shop.shopper, one_key, "Signed over there, not yet here")
+    waiting = wait_for(shop.shopper, one_key, "Signed in the online guestbook, not yet in ours")
     assert not greetings(shop)
     assert "Ada &amp; Grace" in waiting.text
     done = wait_for(shop.shopper, one_key, "Thank you for being awesome, ")
@@ -258,7 +258,7 @@ def test_what_cannot_succeed_is_given_up(quick: Shop, guestbook: Guestbook, stat
     before = len(signatures(guestbook)), len(greetings(quick))
     guestbook.make_trouble(kind="fail", status=status)
     one_key = sign(quick.shopper, "Nobody")
-    page = wait_for(quick.shopper, one_key, "The guestbook will not have it")
+    page = wait_for(quick.shopper, one_key, "The guestbook refused your name")
     assert f"The guestbook refuses ({status}): The guestbook was told to fail." in page.text
     assert refuses(greet(quick.shopper, "Nobody", one_key), 502)
     assert (len(signatures(guestbook)), len(greetings(quick))) == before
@@ -352,7 +352,7 @@ def test_what_others_say_is_fit_to_be_shown_and_kept(
     wait_for(shop.shopper, sign(shop.shopper, "Ada"), "Thank you")
     assert greetings(shop) == [(7, "Ada")]
     refused = sign(shop.shopper, "Grace")
-    page = wait_for(shop.shopper, refused, "The guestbook will not have it")
+    page = wait_for(shop.shopper, refused, "The guestbook refused your name")
     assert "The guestbook refuses (422): Not you" in page.text
     books = eventually(
         lambda: shop.shopper.page("/guestbook"), lambda page: page.status == 200 and ">7</span>" in page.text

@@ -25,7 +25,7 @@ from tests.support.refusal import refuses
 from tests.support.shopper import Answer, Shopper, eventually, key
 
 OpenShop = Callable[..., Shop]
-_ENOUGH = "You have enough for now"
+_ENOUGH = "Too many unpaid orders"
 
 
 def buy_from(shop: Shop, address: str, one_key: str | None = None) -> Answer:

@@ -136,7 +136,7 @@ def test_a_crash_is_at_once_and_tells_nobody(open_shop: Callable[..., Shop]) -> 
     shop.server.restart()
     assert shop.books.rows("SELECT executor, payment_id FROM recoveries") == [(2, payment_id)]
     assert "1 crash survived" in shop.shopper.page("/").text
-    assert "It took up 1 order that" in shop.shopper.page("/").text
+    assert "It resumed 1 order that" in shop.shopper.page("/").text
     assert "process" in shop.shopper.page(f"/orders/{payment_id}/checkpoints").text
 
 

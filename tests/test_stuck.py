@@ -387,7 +387,8 @@ def test_a_greeting_under_way_outlives_an_older_copy_of_the_store(greeter: Shop)
     greeter.shopper.submit("/guestbook", key=visit, name="Ada")
     page = f"/greetings/{visit}"
     eventually(
-        lambda: greeter.shopper.page(page).heading, lambda shown: shown.startswith("Signed over there")
+        lambda: greeter.shopper.page(page).heading,
+        lambda shown: shown.startswith("Signed in the online guestbook"),
     )
     greeter.books.change("DELETE FROM greeting_requests")
     eventually(
@@ -447,7 +448,7 @@ def test_an_order_that_the_code_cannot_resume_is_listed_and_finishes_when_it_is_
     shop.books.change("UPDATE orders SET updated_at_ms = 1 WHERE payment_id = :id", id=payment_id)
     code, said = command(shop, "stuck")
     assert code == 1
-    assert "has a checkpoint, 'stamp 1', that the code of today cannot have made." in said
+    assert "has a checkpoint, 'stamp 1', that the current code cannot have written." in said
     shop.server.kill()
     shop.checkpoints.change(rename.format("tick 1", "stamp 1"))
     shop.server.restart()

@@ -99,7 +99,7 @@ def _why(client: DBOSClient, workflow: Any, lateness: Lateness, *, is_late: bool
         return None
     strange = _strange_step(client, workflow)
     if strange is not None:
-        return f"Its workflow has a checkpoint, {strange!r}, that the code of today cannot have made."
+        return f"Its workflow has a checkpoint, {strange!r}, that the current code cannot have written."
     if not is_alive:
         return f"Its workflow ended ({workflow.status}) before its work was done."
     return "Its workflow is under way and does not move: the log of the server may say why."

@@ -85,7 +85,7 @@ def _server_dies_in_greeting(shop: Shop) -> Iterator[None]:
     visitor = shop.visitor()
     deadline = time.monotonic() + _PATIENCE_SECONDS
     visit = visitor.sign()
-    while visitor.look_at_greeting(visit) != "Signed over there, not yet here":
+    while visitor.look_at_greeting(visit) != "Signed in the online guestbook, not yet in ours":
         if visit.outcome is not None:
             visit = visitor.sign()
         if time.monotonic() > deadline:

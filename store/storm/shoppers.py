@@ -23,7 +23,7 @@ _GIVE_UP_SECONDS = 60.0
 _ANSWER_SECONDS = 10.0
 _GREETING_ENDS = {
     GreetingOutcome.GREETED: "Thank you for being awesome",
-    GreetingOutcome.REFUSED: "The guestbook will not have it",
+    GreetingOutcome.REFUSED: "The guestbook refused your name",
     GreetingOutcome.GIVEN_UP: "The guestbook did not answer in time",
 }
 """How the heading of a greeting's page begins once it has ended."""

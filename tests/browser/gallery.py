@@ -125,12 +125,14 @@ class Gallery:
             "guestbook": View(self._new, "/guestbook", "The guestbook"),
             "greeting-done": View(self._new, f"/greetings/{self._greeted()}", "Thank you for being awesome"),
             "greeting-signing": self._greeting("Grace Hopper", "Signing the online guestbook…"),
-            "greeting-signed": self._greeting("Alan Turing", "Signed over there, not yet here", signature=7),
+            "greeting-signed": self._greeting(
+                "Alan Turing", "Signed in the online guestbook, not yet in ours", signature=7
+            ),
             "greeting-given-up": self._greeting(
                 "Edsger Dijkstra", "The guestbook did not answer in time", outcome="given_up"
             ),
             "greeting-refused": self._greeting(
-                "Barbara Liskov", "The guestbook will not have it", outcome="refused"
+                "Barbara Liskov", "The guestbook refused your name", outcome="refused"
             ),
             "greeting-kept-waiting": View(
                 self._away, f"/greetings/{kept_waiting}", "The guestbook keeps you waiting"
@@ -148,7 +150,7 @@ class Gallery:
         # The three above hold a unit each, and after this one there is none left for whoever has them.
         self._shop.shopper.buy()
         refused = self._shop.shopper.buy()
-        self._views["pay-refused"] = View(self._shop, f"/pay/{refused}", "You have enough for now")
+        self._views["pay-refused"] = View(self._shop, f"/pay/{refused}", "Too many unpaid orders")
         assert set(self._views) == set(VIEWS)
 
     def __getitem__(self, name: str) -> View:

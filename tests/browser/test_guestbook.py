@@ -44,7 +44,7 @@ def test_a_greeting_goes_through_the_crash_button(
     visitor = visit(kept_shop, "/guestbook", java_script_enabled=javascript, tolerated=NO_ANSWER)
     visitor.page.get_by_label("Your name").fill("Ада")
     visitor.page.get_by_role("button", name="Sign both books").click()
-    visitor.sees("Signed over there, not yet here")
+    visitor.sees("Signed in the online guestbook, not yet in ours")
     address = visitor.path
     if javascript:
         visitor.page.get_by_role("button", name="Crash the server").click()
@@ -106,8 +106,8 @@ def test_both_lanes_through_one_crash(kept_shop: KeptShop, guestbook: Guestbook,
     expect(durable).to_contain_text("Charged once, and dispatched.")
     expect(durable).to_contain_text("In both books, once in each.")
     expect(naive).to_contain_text("of 10, and never shipped.")
-    expect(naive).to_contain_text("Signed over there as No. ")
-    expect(naive).to_contain_text("and never written down here.")
+    expect(naive).to_contain_text("Signed in the online guestbook as No. ")
+    expect(naive).to_contain_text("and never in ours.")
     assert presenter.loads() == 1
     assert sorted(name.split()[0] for name in guestbook.names) == ["Durable", "Naive"]
     assert kept_shop.books.rows("SELECT name FROM greetings") == [("Durable visitor 1",)]
