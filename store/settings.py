@@ -85,8 +85,8 @@ class Settings:
         "STORE_WEBHOOK_SECRET",
         "",
         "secret that payment webhooks must be signed with, base64, as in `whsec_…`; where it is set, the "
-        "payment page cannot confirm a payment; while it is replaced, the old one and the new one with a space "
-        "between",
+        "payment page cannot confirm a payment; while it is replaced, the old one and the new one with a "
+        "space between",
     )
     unpaid_per_client: int = _setting(
         "STORE_UNPAID_PER_CLIENT",
