@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-from store.vocabulary import GREETING_TICKS
+from store.vocabulary import GREETING_TICKS, greeting_id
 from tests.conftest import NewUrl, Often, Shop
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import refuses, refuses_both
@@ -151,6 +151,24 @@ def test_the_page_shows_how_far_it_has_come(open_shop: Callable[..., Shop], gues
     assert shop.shopper.page(f"/greetings/{one_key}/progress").heading.startswith("Thank you")
     assert [name for _, name in greetings(shop)] == ["Ada & Grace"]
     assert shop.server.output.count("a greeting has signed over there, and waits: ") == GREETING_TICKS
+
+
+def test_a_page_looks_on_until_the_last_step_is_remembered(quick: Shop) -> None:
+    """The row is written a moment before the checkpoint; once the checkpoints are lost, nothing will come."""
+    one_key = sign(quick.shopper, "Ada")
+    wait_for(quick.shopper, one_key, "Thank you")
+
+    def looks_again() -> bool:
+        page = quick.shopper.page(f"/greetings/{one_key}").text
+        return "every 1s" in page[page.index('id="greeting"') :].partition(">")[0]
+
+    eventually(looks_again, lambda looks: not looks)
+    forget = "DELETE FROM operation_outputs WHERE workflow_uuid = :id"
+    last = " AND function_name IN ('record the greeting', 'DBOS.setEvent')"
+    quick.checkpoints.change(forget + last, id=greeting_id(one_key))
+    assert looks_again()
+    quick.checkpoints.change(forget, id=greeting_id(one_key))
+    assert not looks_again()
 
 
 def test_another_sites_page_cannot_have_its_readers_greet(quick: Shop, guestbook: Guestbook) -> None:

@@ -15,7 +15,7 @@ from store.durable.deadlines import call_with_deadline
 from store.reads import time_limit
 from store.reads.cached import BackgroundRead, CachedRead
 from store.reads.checkpoints import Checkpoint, checkpoints_of
-from store.vocabulary import SIGN_STEP, WAIT_STEP, GreetingOutcome, greeting_id
+from store.vocabulary import END_STEP, RECORD_STEP, SIGN_STEP, WAIT_STEP, GreetingOutcome, greeting_id
 
 _LINES = 6
 """Of each book on its page."""
@@ -23,6 +23,7 @@ _SIGNATURES = 100
 """Of the online one that are looked through."""
 _STEPS = 20
 """Of a greeting on its page, the newest: a guestbook that is away for long makes many."""
+_LAST_STEPS = {RECORD_STEP, END_STEP}
 _BOOKS_SECONDS = 0.5
 """How old what a poll is shown may be: every watcher in that time is served by one look at each book."""
 
@@ -54,6 +55,8 @@ class Greeting:
     outcome: GreetingOutcome | None
     """How it ended; None while it is under way."""
     history: list[Checkpoint]
+    is_remembered: bool
+    """Whether its last step, which made the outcome, is among what DBOS remembers, or is known to be lost."""
 
     @property
     def state(self) -> GreetingState:
@@ -66,8 +69,8 @@ class Greeting:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing will change any more."""
-        return self.outcome is not None
+        """Whether nothing will change any more: it has ended, and the list of its steps is whole."""
+        return self.outcome is not None and self.is_remembered
 
     @property
     def is_recorded(self) -> bool:
@@ -130,6 +133,7 @@ class Greetings:
             trouble=rows[0].reason or last["trouble"],
             outcome=GreetingOutcome(rows[0].outcome) if rows[0].outcome else None,
             history=checkpoints_of(steps)[-_STEPS:],
+            is_remembered=not steps or any(each["function_name"] in _LAST_STEPS for each in steps),
         )
 
     def _read_ours(self) -> list[Signature]:
