@@ -37,6 +37,8 @@ def walk(
         yield name, reader.page
 
 
+@pytest.mark.timeout(300)  # there are many views
+@pytest.mark.sampled(1)  # the phone: it has all rules, and the least room
 @pytest.mark.parametrize(
     ("screen", "theme", "rules"),
     [
@@ -61,6 +63,7 @@ def test_axe_finds_nothing(
     assert not found
 
 
+@pytest.mark.timeout(300)  # likewise
 def test_every_page_has_its_landmarks_one_heading_and_one_live_region(gallery: Gallery, visit: Visit) -> None:
     """What a screen reader moves by, and the one thing that it speaks of by itself."""
     faults = []
@@ -221,6 +224,7 @@ def test_the_first_tab_offers_to_skip_the_header(still_shop: Shop, visit: Visit)
 # --- fingers and eyes -------------------------------------------------------------------
 
 
+@pytest.mark.timeout(300)  # likewise
 def test_everything_to_touch_is_large_enough_on_a_phone(gallery: Gallery, visit: Visit) -> None:
     """44 pixels high and wide at least."""
     faults = []

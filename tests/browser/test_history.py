@@ -31,6 +31,7 @@ def closed_tables(shop: Shop) -> Iterator[None]:
         shop.books.change("ALTER TABLE away RENAME TO products")
 
 
+@pytest.mark.timeout(300)  # there are many
 def test_every_page_can_be_bookmarked_and_reloaded(gallery: Gallery, visit: Visit) -> None:
     """The address is the state: opened by somebody else, or again, it shows the same."""
     reader = visit(gallery["store"].shop, None, patient=True, tolerated=NOT_FOUND_OR_AWAY)
