@@ -51,7 +51,9 @@ def _not_sampled(items: list[pytest.Item]) -> Iterator[pytest.Item]:
     for item in items:
         if item.get_closest_marker("sampled"):
             cases_of.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for cases in cases_of.values():
+    for unordered in cases_of.values():
+        # They may be shuffled already, and the sample is to be the same each time.
+        cases = sorted(unordered, key=lambda item: item.nodeid)
         marker = cases[0].get_closest_marker("sampled")
         count = marker.args[0] if marker else len(cases)
         kept = {round((index + 0.5) * len(cases) / count - 0.5) for index in range(count)}

@@ -38,7 +38,7 @@ def walk(
 
 
 @pytest.mark.timeout(300)  # there are many views
-@pytest.mark.sampled(1)  # the phone: it has all rules, and the least room
+@pytest.mark.sampled(1)  # the desktop
 @pytest.mark.parametrize(
     ("screen", "theme", "rules"),
     [
