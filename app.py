@@ -30,7 +30,7 @@ def create_app(settings: Settings | None = None, *, wait_for_database: bool = Fa
     from store import database, schema
     from store.database_errors import DatabaseRefused
     from store.durable import runtime
-    from store.ledger.ledger import Books
+    from store.ledger.ledger import LedgerReader
     from store.ledger.witnesses import Witnesses
     from store.reads.greetings import Greetings
     from store.reads.orders import Queries
@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None, *, wait_for_database: bool = Fa
         settings=settings,
         queries=Queries(databases.reader),
         greetings=greetings,
-        books=Books(databases.reader, settings.dispatch_tick_seconds, witnesses),
+        ledger=LedgerReader(databases.reader, settings.dispatch_tick_seconds, witnesses),
         health=Health(databases, reconciler.count),
     )
     every_request.prepare(app, shop)

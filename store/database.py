@@ -20,7 +20,7 @@ from store.settings import Settings, is_sqlite
 _READ_PATIENCE_SECONDS = 1
 """How long a page waits for a connection, and then for an answer, before it says that the shop is busy."""
 _SYSTEM_READERS = 2
-"""Connections that read the checkpoints for the books."""
+"""Connections that read the checkpoints for the ledger."""
 CONNECT_SECONDS = 2
 """How long making a connection may take: the least that Postgres's own client allows."""
 _WRITE_PATIENCE_SECONDS = 3600

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.books import Books, checkpoints_of
 from tests.support.postgres import Postgres
 from tests.support.server import Server
 from tests.support.shopper import Shopper
+from tests.support.tables import Tables, checkpoints_of
 
 TICK_SECONDS = 0.02
 NewUrl = Callable[[], str]
@@ -97,8 +97,8 @@ class Shop:
     def __init__(self, database_url: str, **settings: object) -> None:
         self.database_url = database_url
         self.server = Server(database_url, {"STORE_DISPATCH_TICK_SECONDS": TICK_SECONDS, **settings})
-        self.books = Books(database_url)
-        self.checkpoints = Books(checkpoints_of(database_url), schema="dbos")
+        self.tables = Tables(database_url)
+        self.checkpoints = Tables(checkpoints_of(database_url), schema="dbos")
 
     @property
     def shopper(self) -> Shopper:
@@ -128,7 +128,7 @@ def open_shop(new_url: NewUrl) -> Iterator[Callable[..., Shop]]:
         shops.append(shop)
         shop.server.start()
         if units is not None:
-            shop.books.stock(units)
+            shop.tables.stock(units)
         return shop
 
     yield open_one

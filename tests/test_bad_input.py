@@ -46,7 +46,7 @@ def _none_the_worse(shop: Shop) -> Iterator[None]:
     """After all of this the books balance, the shop is well, and nothing in it broke."""
     yield
     assert shop.shopper.get("/health").status == 200
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
     assert "Traceback" not in shop.server.output
 
 
@@ -67,12 +67,12 @@ def send(shop: Shop, request: bytes) -> Answer:
 @pytest.mark.parametrize("bad", _BAD_KEYS.values(), ids=_BAD_KEYS)
 def test_a_bad_key_is_refused(shop: Shop, shopper: Shopper, bad: str) -> None:
     """400 wherever a key is given: over JSON, in the form, in the poll of the shelf."""
-    before = set(shop.books.orders())
+    before = set(shop.tables.orders())
     # No route holds a newline, so that one is refused before the key is looked at.
     assert refuses(shopper.post(f"/checkout/{quote(bad, safe='')}"), 404 if "\n" in bad else 400)
     assert refuses(shopper.submit("/buy", key=bad), 400)
     assert refuses_both(shopper, "GET", f"/shelf?key={quote(bad)}", 400)
-    assert set(shop.books.orders()) == before
+    assert set(shop.tables.orders()) == before
 
 
 @pytest.mark.parametrize("short", ["a", "1234567"])
@@ -81,7 +81,7 @@ def test_a_key_that_is_easy_to_guess_is_refused_over_json(shop: Shop, shopper: S
     answer = shopper.post(f"/checkout/{short}")
     assert refuses(answer, 400)
     assert "guess" in answer.json["error"]
-    assert short not in shop.books.orders()
+    assert short not in shop.tables.orders()
 
 
 def test_a_checkout_without_a_key_is_refused(shopper: Shopper) -> None:
@@ -95,7 +95,7 @@ def test_the_shortest_and_the_longest_key_are_taken(shop: Shop, shopper: Shopper
     """The limits belong to what is allowed."""
     one_key = secrets.token_hex(length // 2)
     assert shopper.post(f"/checkout/{one_key}").text == one_key
-    assert shop.books.orders()[one_key] == "pending"
+    assert shop.tables.orders()[one_key] == "pending"
 
 
 def test_a_key_that_belongs_to_another_workflow_is_refused(shop: Shop, shopper: Shopper) -> None:
@@ -106,11 +106,11 @@ def test_a_key_that_belongs_to_another_workflow_is_refused(shop: Shop, shopper: 
     client.enqueue(restock, foreign)
     client.destroy()
     made = "SELECT 1 FROM stock_movements WHERE kind = 'restock' AND cause = :cause"
-    eventually(lambda: shop.books.rows(made, cause=foreign), bool)
-    before = set(shop.books.orders())
+    eventually(lambda: shop.tables.rows(made, cause=foreign), bool)
+    before = set(shop.tables.orders())
     assert refuses(shopper.post(f"/checkout/{foreign}"), 409)
     assert refuses(shopper.submit("/buy", key=foreign), 409)
-    assert set(shop.books.orders()) == before
+    assert set(shop.tables.orders()) == before
     for path in _OF_AN_ORDER:
         assert refuses_both(shopper, "GET", path.format(foreign), 404)
     assert refuses(shopper.submit(f"/pay/{foreign}", outcome="paid"), 404)
@@ -124,7 +124,7 @@ def test_the_payment_of_an_order_whose_workflow_is_gone_is_not_lost(open_shop: C
     shop.checkpoints.change("DELETE FROM workflow_status")
     assert shop.shopper.order(payment_id).status == 200
     assert refuses(shop.shopper.post(f"/payment_webhook/{payment_id}/paid"), 504)
-    assert shop.books.rows("SELECT payment_id, outcome FROM payment_notices") == [(payment_id, "paid")]
+    assert shop.tables.rows("SELECT payment_id, outcome FROM payment_notices") == [(payment_id, "paid")]
     assert shop.shopper.order(payment_id).heading == "Settling your payment…"
 
 
@@ -157,7 +157,7 @@ def test_a_status_other_than_paid_or_failed_is_refused(shop: Shop, shopper: Shop
     payment_id = shopper.buy()
     assert refuses(shopper.post(f"/payment_webhook/{payment_id}/{quote(status)}"), 400)
     assert refuses(shopper.submit(f"/pay/{payment_id}", outcome=status), 400)
-    assert shop.books.orders()[payment_id] == "pending"
+    assert shop.tables.orders()[payment_id] == "pending"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_form_without_an_outcome_is_refused(shop: Shop, shopper: Shopper, form
     """400, and the order is as it was."""
     payment_id = shopper.buy()
     assert refuses(shopper.request("POST", f"/pay/{payment_id}", form, _FORM), 400)
-    assert shop.books.orders()[payment_id] == "pending"
+    assert shop.tables.orders()[payment_id] == "pending"
 
 
 # --- bodies and methods -------------------------------------------------------------------------
@@ -176,24 +176,24 @@ def test_a_form_without_an_outcome_is_refused(shop: Shop, shopper: Shopper, form
 @pytest.mark.parametrize("path", [*_POSTS, "/nowhere"])
 def test_a_body_over_64_kb_is_refused(shop: Shop, shopper: Shopper, path: str) -> None:
     """413 on every route, also on those that read no body, and nothing happens."""
-    before = set(shop.books.orders())
+    before = set(shop.tables.orders())
     body = b"key=a-long-story&".ljust(_LIMIT + 1, b"x")
     page = shopper.request("POST", path.format(key()), body, _FORM)
     program = shopper.request("POST", path.format(key()), body, PROGRAM)
     assert refuses(page, 413)
     assert refuses(program, 413)
     assert program.headers["Content-Type"] == "application/json"
-    assert set(shop.books.orders()) == before
+    assert set(shop.tables.orders()) == before
 
 
 @pytest.mark.parametrize("path", _POSTS)
 def test_a_body_without_a_length_is_measured_all_the_same(shop: Shop, path: str) -> None:
     """413 for chunks that add up to more."""
-    before = set(shop.books.orders())
+    before = set(shop.tables.orders())
     head = f"POST {path.format(key())} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
     assert refuses(send(shop, head.encode() + chunk * 5 + b"0\r\n\r\n"), 413)
-    assert set(shop.books.orders()) == before
+    assert set(shop.tables.orders()) == before
 
 
 def test_a_body_that_is_only_announced_is_refused_at_once(shop: Shop) -> None:
@@ -212,14 +212,14 @@ def test_a_body_of_64_kb_is_read(shopper: Shopper) -> None:
 @pytest.mark.parametrize("path", [*_GETS, *_POSTS])
 def test_a_wrong_method_is_refused(shop: Shop, shopper: Shopper, path: str) -> None:
     """405 with the right ones in `Allow`; nothing that belongs to POST is done by GET."""
-    before = set(shop.books.orders())
+    before = set(shop.tables.orders())
     right = {"POST", "OPTIONS"} if path in _POSTS else {"GET", "HEAD", "OPTIONS"}
     if path == "/pay/{}":
         right |= {"GET", "HEAD"}
     for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "BREW"} - right:
         assert refuses_both(shopper, method, path.format(key()), 405)
         assert set(shopper.request(method, path.format(key())).headers["Allow"].split(", ")) == right
-    assert set(shop.books.orders()) == before
+    assert set(shop.tables.orders()) == before
 
 
 @pytest.mark.parametrize(
@@ -242,11 +242,11 @@ def test_a_wrong_method_is_refused(shop: Shop, shopper: Shopper, path: str) -> N
 )
 def test_a_broken_form_is_refused(shop: Shop, shopper: Shopper, kind: str, body: bytes) -> None:
     """400, with a page that leads back to the store."""
-    before = set(shop.books.orders())
+    before = set(shop.tables.orders())
     answer = shopper.request("POST", "/buy", body, {**HTML, "Content-Type": kind})
     assert refuses(answer, 400)
     assert 'href="/"' in answer.text
-    assert set(shop.books.orders()) == before
+    assert set(shop.tables.orders()) == before
 
 
 # --- addresses and headers ----------------------------------------------------------------------

@@ -97,7 +97,7 @@ def test_a_purchase_goes_through_the_proxy(kept: Kept, proxy: Shopper) -> None:
     assert buy(proxy, Origin="http://evil.example").status == 403
     assert buy(proxy, **{"Sec-Fetch-Site": "cross-site"}).status == 403
     assert buy(proxy, Host="evil.example").status == 400
-    assert not kept.books.faults()
+    assert not kept.tables.faults()
 
 
 def test_what_a_visitor_says_of_themselves_is_not_believed(kept: Kept, proxy: Shopper) -> None:

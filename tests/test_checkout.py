@@ -19,8 +19,8 @@ def test_a_paid_order_is_dispatched(shop: Shop, shopper: Shopper) -> None:
     answer = shopper.confirm(payment_id)
     assert (answer.status, answer.location) == (303, f"/orders/{payment_id}")
     shopper.wait_for(payment_id, "Dispatched")
-    assert shop.books.orders()[payment_id] == "dispatched"
-    assert not shop.books.faults()
+    assert shop.tables.orders()[payment_id] == "dispatched"
+    assert not shop.tables.faults()
 
 
 def test_a_declined_order_gives_its_unit_back(shop: Shop, shopper: Shopper) -> None:
@@ -28,8 +28,8 @@ def test_a_declined_order_gives_its_unit_back(shop: Shop, shopper: Shopper) -> N
     payment_id = shopper.buy()
     shopper.cancel(payment_id)
     shopper.wait_for(payment_id, "Payment cancelled")
-    assert shop.books.orders()[payment_id] == "declined"
-    assert not shop.books.faults()
+    assert shop.tables.orders()[payment_id] == "declined"
+    assert not shop.tables.faults()
 
 
 def test_an_order_that_nobody_pays_expires(open_shop: OpenShop) -> None:
@@ -37,8 +37,8 @@ def test_an_order_that_nobody_pays_expires(open_shop: OpenShop) -> None:
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=0.2)
     payment_id = shop.shopper.buy()
     shop.shopper.wait_for(payment_id, "The payment window closed")
-    assert shop.books.orders()[payment_id] == "expired"
-    assert not shop.books.faults()
+    assert shop.tables.orders()[payment_id] == "expired"
+    assert not shop.tables.faults()
 
 
 def test_paying_after_the_window_shows_that_it_closed(open_shop: OpenShop) -> None:
@@ -49,23 +49,23 @@ def test_paying_after_the_window_shows_that_it_closed(open_shop: OpenShop) -> No
     answer = shop.shopper.confirm(payment_id)
     assert (answer.status, answer.location) == (303, f"/orders/{payment_id}")
     assert "came too late and has been refunded in full" in shop.shopper.order(payment_id).text
-    assert shop.books.orders()[payment_id] == "expired"
-    assert shop.books.rows("SELECT kind, amount_cents FROM payments ORDER BY kind") == [
+    assert shop.tables.orders()[payment_id] == "expired"
+    assert shop.tables.rows("SELECT kind, amount_cents FROM payments ORDER BY kind") == [
         ("charge", 9999),
         ("refund", 9999),
     ]
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_the_last_unit_is_sold_once(open_shop: OpenShop) -> None:
     """Of two clicks at the same moment, the later finds the shelf empty, as a page and not as an error."""
     shop = open_shop(units=1)
     second = buy_too_late(shop)
-    assert sorted(shop.books.orders().values()) == ["pending", "sold_out"]
-    [first] = set(shop.books.orders()) - {second}
+    assert sorted(shop.tables.orders().values()) == ["pending", "sold_out"]
+    [first] = set(shop.tables.orders()) - {second}
     assert shop.shopper.page(f"/pay/{first}").heading == "Your widget is held"
     assert shop.shopper.page(f"/pay/{second}").heading == "Sold out"
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_a_sold_out_page_sells_again_once_the_shelf_is_filled(open_shop: OpenShop) -> None:
@@ -76,7 +76,7 @@ def test_a_sold_out_page_sells_again_once_the_shelf_is_filled(open_shop: OpenSho
     again = shop.shopper.page(f"/pay/{payment_id}").key
     assert again != payment_id
     assert shop.shopper.page(f"/pay/{shop.shopper.buy(again)}").heading == "Your widget is held"
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_a_click_on_an_empty_shelf_makes_nothing_and_its_key_buys_later(open_shop: OpenShop) -> None:
@@ -90,7 +90,7 @@ def test_a_click_on_an_empty_shelf_makes_nothing_and_its_key_buys_later(open_sho
     page = shop.shopper.page(f"/?key={one_key}")
     assert "Somebody took the last widget a moment before you." in page.text
     assert "Buy Now" not in page.text
-    assert shop.books.orders() == {}
+    assert shop.tables.orders() == {}
     assert shop.checkpoints.rows("SELECT count(*) FROM workflow_status") == started
 
     assert shop.shopper.submit("/restock").status == 303
@@ -99,8 +99,8 @@ def test_a_click_on_an_empty_shelf_makes_nothing_and_its_key_buys_later(open_sho
     assert "Somebody took" not in page.text
     assert shop.shopper.post(f"/checkout/{one_key}").text == one_key
     assert shop.shopper.page(f"/pay/{shop.shopper.buy(one_key)}").heading == "Your widget is held"
-    assert shop.books.orders() == {one_key: "pending"}
-    assert not shop.books.faults()
+    assert shop.tables.orders() == {one_key: "pending"}
+    assert not shop.tables.faults()
 
 
 def test_a_double_click_makes_one_order(shop: Shop, shopper: Shopper) -> None:
@@ -111,8 +111,8 @@ def test_a_double_click_makes_one_order(shop: Shop, shopper: Shopper) -> None:
     shopper.confirm(one_key)
     shopper.wait_for(one_key, "Dispatched")
     assert shopper.buy(one_key) == one_key
-    assert len(shop.books.rows("SELECT 1 FROM orders WHERE payment_id = :id", id=one_key)) == 1
-    assert not shop.books.faults()
+    assert len(shop.tables.rows("SELECT 1 FROM orders WHERE payment_id = :id", id=one_key)) == 1
+    assert not shop.tables.faults()
 
 
 def test_a_hundred_shoppers_buy_exactly_ten_units(open_shop: OpenShop) -> None:
@@ -123,10 +123,10 @@ def test_a_hundred_shoppers_buy_exactly_ten_units(open_shop: OpenShop) -> None:
         answers = list(crowd.map(lambda each: shop.shopper.post(f"/checkout/{each}"), keys))
     assert sorted(answer.status for answer in answers) == [200] * 10 + [409] * 90
     # Who came when the shelf was seen to be empty has no order; who came just before has one, sold out.
-    endings = sorted(shop.books.orders().values())
+    endings = sorted(shop.tables.orders().values())
     assert endings[:10] == ["pending"] * 10
     assert set(endings[10:]) <= {"sold_out"}
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_the_first_outcome_of_a_payment_counts(shop: Shop, shopper: Shopper) -> None:
@@ -135,15 +135,15 @@ def test_the_first_outcome_of_a_payment_counts(shop: Shop, shopper: Shopper) -> 
     paths = [f"/payment_webhook/{payment_id}/{status}" for status in ("paid", "failed") * 4]
     with ThreadPoolExecutor(8) as banks:
         answers = list(banks.map(shopper.post, paths))
-    order_id = shop.books.rows("SELECT order_id FROM orders WHERE payment_id = :id", id=payment_id)[0][0]
+    order_id = shop.tables.rows("SELECT order_id FROM orders WHERE payment_id = :id", id=payment_id)[0][0]
     assert {(answer.status, answer.text) for answer in answers} == {(200, str(order_id))}
     outcome = eventually(
-        lambda: shop.books.orders()[payment_id], lambda status: status in {"dispatched", "declined"}
+        lambda: shop.tables.orders()[payment_id], lambda status: status in {"dispatched", "declined"}
     )
     late = shopper.post(f"/payment_webhook/{payment_id}/{'failed' if outcome == 'dispatched' else 'paid'}")
     assert (late.status, late.text) == (200, str(order_id))
-    assert shop.books.orders()[payment_id] == outcome
-    assert not shop.books.faults()
+    assert shop.tables.orders()[payment_id] == outcome
+    assert not shop.tables.faults()
 
 
 def test_a_restock_is_in_the_books(open_shop: OpenShop) -> None:
@@ -152,4 +152,4 @@ def test_a_restock_is_in_the_books(open_shop: OpenShop) -> None:
     assert shop.shopper.post("/restock").json == {"units_added": 97}
     assert shop.shopper.post("/restock").json == {"units_added": 0}
     assert shop.shopper.get("/product").json["inventory"] == 100
-    assert not shop.books.faults()
+    assert not shop.tables.faults()

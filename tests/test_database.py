@@ -17,10 +17,10 @@ from store.database_errors import DatabaseAway
 from store.schema import SCHEMA_VERSION, connect, prepare
 from store.settings import Settings, is_sqlite
 from tests.conftest import NewUrl, Shop
-from tests.support.books import Books
 from tests.support.postgres import Postgres
 from tests.support.refusal import refusal
 from tests.support.started import ROOT
+from tests.support.tables import Tables
 
 
 def settings(url: str) -> Settings:
@@ -44,7 +44,7 @@ def databases(url: str) -> Iterator[Databases]:
 
 def contents(url: str) -> dict[str, list[Any]]:
     """Every row of every table of the store."""
-    books = Books(url)
+    books = Tables(url)
     tables = ("schema_version", "products", "counters", "orders", "stock_movements", "payments")
     return {table: books.rows(f"SELECT * FROM {table}") for table in tables}  # noqa: S608
 
@@ -94,7 +94,7 @@ def test_a_database_of_an_earlier_version_becomes_as_a_new_one(new_url: NewUrl, 
     url, fresh = new_url(), new_url()
     connect(settings(fresh)).close()
     make_as_of_version(url, version)
-    books = Books(url)
+    books = Tables(url)
     for statement in _AS_IT_WAS.split(";"):
         books.change(statement)
     for _ in range(2):  # the second time, nothing is left to do
@@ -116,7 +116,7 @@ def test_a_database_of_an_earlier_version_becomes_as_a_new_one(new_url: NewUrl, 
         payment_id = shop.shopper.buy()
         shop.shopper.confirm(payment_id)
         shop.shopper.wait_for(payment_id, "Dispatched")
-        assert not shop.books.faults()
+        assert not shop.tables.faults()
     finally:
         shop.server.close()
 
@@ -132,7 +132,7 @@ def test_a_file_is_not_changed_under_a_server_of_an_earlier_version(tmp_path: Pa
         assert sentence.startswith("A server of an earlier version has the SQLite file")
         assert shape(url) == before
     connect(settings(url)).close()
-    assert Books(url).rows("SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
+    assert Tables(url).rows("SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
 
 
 def make_as_of_version(url: str, version: int) -> None:
@@ -173,7 +173,7 @@ def test_a_database_of_a_newer_shop_is_refused(new_url: NewUrl) -> None:
     """One sentence that says what to do, exit code 2, and the database as it was."""
     url = new_url()
     connect(settings(url)).close()
-    Books(url).change("UPDATE schema_version SET version = 99")
+    Tables(url).change("UPDATE schema_version SET version = 99")
     before = contents(url)
     sentence = refusal(DBOS_DATABASE_URL=url)
     assert "version 99" in sentence
@@ -190,7 +190,7 @@ def test_a_postgres_database_is_made_if_it_is_missing(postgres: Postgres) -> Non
     with pytest.raises(psycopg.OperationalError, match="does not exist"):
         psycopg.connect(url)
     connect(settings(url)).close()
-    assert Books(url).rows("SELECT on_hand FROM products")[0][0] == 100
+    assert Tables(url).rows("SELECT on_hand FROM products")[0][0] == 100
 
 
 def test_a_database_that_was_read_only_is_opened_once_it_is_not(postgres: Postgres) -> None:
@@ -221,7 +221,7 @@ def test_two_processes_open_together_on_a_new_postgres(postgres: Postgres) -> No
         assert other.shopper.confirm(payment_id).status == 303
         for shop in shops:
             shop.shopper.wait_for(payment_id, "Dispatched")
-        assert not one.books.faults()
+        assert not one.tables.faults()
     finally:
         for shop in shops:
             shop.server.close()

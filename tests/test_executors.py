@@ -10,7 +10,7 @@ from store import schema
 from store.durable import executors
 from store.settings import Settings
 from tests.conftest import NewUrl
-from tests.support.books import Books
+from tests.support.tables import Tables
 
 
 def test_a_start_that_is_recorded_again_is_one_start(new_url: NewUrl) -> None:
@@ -26,12 +26,12 @@ def test_a_start_that_is_recorded_again_is_one_start(new_url: NewUrl) -> None:
         assert [record(11, 5), record(11, 5), record(12, 5), record(11, 6), record(12, 5)] == [1, 1, 2, 3, 2]
     finally:
         databases.close()
-    assert Books(url).rows("SELECT number, executor_id, pid FROM executors ORDER BY number") == [
+    assert Tables(url).rows("SELECT number, executor_id, pid FROM executors ORDER BY number") == [
         (1, "here-1", 11),
         (2, "here-2", 12),
         (3, "here-3", 11),
     ]
-    assert Books(url).rows("SELECT value FROM counters WHERE counter = 'executors'") == [(3,)]
+    assert Tables(url).rows("SELECT value FROM counters WHERE counter = 'executors'") == [(3,)]
 
 
 def test_a_mending_is_dated_by_the_clock_that_dates_workflows(

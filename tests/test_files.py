@@ -70,11 +70,11 @@ def test_a_second_server_is_refused(tmp_path: Path) -> None:
     shop.server.start()
     try:
         payment_id = shop.shopper.buy()
-        before = shop.books.rows("SELECT * FROM executors")
+        before = shop.tables.rows("SELECT * FROM executors")
         for script in (("app.py", "server"), ("app.py",), ("-m", "flask", "run", "--port", "0")):
             sentence = refusal(*script, DBOS_DATABASE_URL=f"sqlite:///{tmp_path}/./store.sqlite3")
             assert "DBOS_DATABASE_URL" in sentence
-            assert shop.books.rows("SELECT * FROM executors") == before
+            assert shop.tables.rows("SELECT * FROM executors") == before
         shop.shopper.confirm(payment_id)
         shop.shopper.wait_for(payment_id, "Dispatched")
     finally:
@@ -106,7 +106,7 @@ def test_the_successor_of_a_killed_server_has_the_files_at_once(tmp_path: Path) 
             with (tmp_path / "store.sqlite3.lock").open() as left_over:
                 fcntl.flock(left_over, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shop.server.restart()
-        assert shop.books.rows("SELECT count(*) FROM executors") == [(4,)]
+        assert shop.tables.rows("SELECT count(*) FROM executors") == [(4,)]
     finally:
         shop.server.close()
 
@@ -119,6 +119,6 @@ def test_what_serves_nobody_works_beside_a_server(tmp_path: Path, script: tuple[
     try:
         beside = Server(shop.database_url, script=script).start(expect_to_open=False)
         assert beside.wait_for_death() == 0, beside.output
-        assert shop.books.rows("SELECT count(*) FROM executors") == [(1,)]
+        assert shop.tables.rows("SELECT count(*) FROM executors") == [(1,)]
     finally:
         shop.server.close()

@@ -173,5 +173,5 @@ def test_whatever_is_sent_breaks_nothing(open_shop: Callable[..., Shop], often: 
     shop.shopper.wait_for(payment_id, "Dispatched")
     assert shop.shopper.get("/health").status == 200
     assert shop.shopper.get("/ledger.json").json["balanced"]
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
     assert "Traceback" not in shop.server.output, shop.server.output[-3000:]

@@ -71,7 +71,9 @@ def quick(new_url: NewUrl, guestbook: Guestbook) -> Iterator[Shop]:
 
 def greetings(shop: Shop | Kept) -> list[tuple[int, str]]:
     """Our own book: the number of each signature, and who it is."""
-    return [tuple(row) for row in shop.books.rows("SELECT signature, name FROM greetings ORDER BY signature")]
+    return [
+        tuple(row) for row in shop.tables.rows("SELECT signature, name FROM greetings ORDER BY signature")
+    ]
 
 
 def signatures(guestbook: Guestbook) -> list[tuple[int, str]]:
@@ -521,7 +523,7 @@ def test_one_client_has_so_many_greetings_under_way(open_shop: Callable[..., Sho
     elsewhere = {"X-Forwarded-For": "192.0.2.7", "Content-Type": "application/x-www-form-urlencoded"}
     answer = shop.shopper.request("POST", "/guestbook", f"key={key()}&name=Ada", elsewhere)
     assert answer.status == 303
-    assert shop.books.rows("SELECT count(*) FROM greeting_requests") == [(4,)]
+    assert shop.tables.rows("SELECT count(*) FROM greeting_requests") == [(4,)]
 
 
 def test_many_at_once_are_no_more(open_shop: Callable[..., Shop]) -> None:
@@ -560,6 +562,6 @@ def test_greetings_that_wait_hold_few_threads(open_shop: Callable[..., Shop]) ->
     before = threads()
     for _ in range(100):
         sign(shop.shopper, "Ada")
-    assert shop.books.rows("SELECT count(*) FROM greeting_requests WHERE outcome IS NULL") == [(100,)]
+    assert shop.tables.rows("SELECT count(*) FROM greeting_requests WHERE outcome IS NULL") == [(100,)]
     # As many as are asked about at once, and what answers requests.
     assert threads() < before + 60

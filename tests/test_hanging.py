@@ -85,7 +85,7 @@ def test_a_postgres_that_hangs_is_a_calm_page(postgres_of_our_own: Postgres, sho
     one_key = shopper.buy()
     shopper.confirm(one_key)
     shopper.wait_for(one_key, "Dispatched")
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_a_hundred_visitors_of_a_postgres_that_hangs(postgres_of_our_own: Postgres, shop: Shop) -> None:
@@ -109,7 +109,7 @@ def test_a_hundred_visitors_of_a_postgres_that_hangs(postgres_of_our_own: Postgr
     shopper.confirm(one_key)
     shopper.wait_for(one_key, "Dispatched")
     eventually(lambda: shopper.get("/health").status, lambda status: status == 200)
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def look_at_what_needs_no_database(

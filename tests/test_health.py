@@ -60,7 +60,7 @@ def test_a_look_writes_one_row_in_each_database_however_often(open_shop: Callabl
 
     def written() -> tuple[int, int]:
         [(store,)], [(checkpoints,)] = (
-            books.rows("SELECT at_ms FROM pulses") for books in (shop.books, shop.checkpoints)
+            books.rows("SELECT at_ms FROM pulses") for books in (shop.tables, shop.checkpoints)
         )
         return store, checkpoints
 
@@ -79,7 +79,7 @@ def test_stuck_work_is_counted(open_shop: Callable[..., Shop]) -> None:
     """A shop with stuck work serves on: 200, and a number for whoever watches it."""
     shop = open_shop(STORE_RECONCILE_SECONDS=1, STORE_PAYMENT_WINDOW_SECONDS=3600)
     payment_id = shop.shopper.buy(key())
-    eventually(shop.books.orders, lambda orders: payment_id in orders)
+    eventually(shop.tables.orders, lambda orders: payment_id in orders)
     shop.server.kill()
     # Of a version that this shop does not run, however often it is tried.
     shop.checkpoints.change("UPDATE workflow_status SET application_version = 'another'")

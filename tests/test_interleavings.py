@@ -121,7 +121,7 @@ class Interleavings(RuleBasedStateMachine):
             self.wait_out_the_window(told)
         else:
             eventually(
-                lambda: self.shop.books.rows(
+                lambda: self.shop.tables.rows(
                     "SELECT pay_by_ms FROM orders WHERE payment_id = :id", id=told.payment_id
                 ),
                 bool,
@@ -171,7 +171,7 @@ class Interleavings(RuleBasedStateMachine):
             os.kill(self.shop.server_pid, signal.SIGKILL)
 
     def _status_of(self, told: Told) -> str | None:
-        rows = self.shop.books.rows("SELECT status FROM orders WHERE payment_id = :id", id=told.payment_id)
+        rows = self.shop.tables.rows("SELECT status FROM orders WHERE payment_id = :id", id=told.payment_id)
         return rows[0].status if rows else None
 
     def _ask(self, method: str, path: str, form: str | None = None) -> Answer:
@@ -192,7 +192,7 @@ class Interleavings(RuleBasedStateMachine):
 def stormy(new_url: NewUrl) -> Iterator[Kept]:
     """A shop with a parent, a short payment window, and few units."""
     shop = Kept(new_url(), STORE_PAYMENT_WINDOW_SECONDS=_WINDOW_SECONDS, STORE_DISPATCH_TICK_SECONDS=0)
-    shop.books.stock(_UNITS)
+    shop.tables.stock(_UNITS)
     yield shop
     shop.parent.close()
 
@@ -219,22 +219,22 @@ def test_any_sequence_leaves_the_books_right(stormy: Kept, often: Often) -> None
         ),
     )
     eventually(
-        lambda: stormy.books.rows("SELECT 1 FROM orders WHERE status IN ('pending', 'paid')"),
+        lambda: stormy.tables.rows("SELECT 1 FROM orders WHERE status IN ('pending', 'paid')"),
         lambda live: not live,
     )
-    ended = stormy.books.orders()
+    ended = stormy.tables.orders()
     assert set(ended) == set(OfThisShop.everything)
     assert len(OfThisShop.sequences) >= count
     assert {*ended.values()} >= {"dispatched", "declined", "expired"}
     for payment_id, told in OfThisShop.everything.items():
         money = tuple(
             row.kind
-            for row in stormy.books.rows(
+            for row in stormy.tables.rows(
                 "SELECT kind FROM payments WHERE payment_id = :id ORDER BY kind", id=payment_id
             )
         )
         assert (ended[payment_id], money) in told.may_end_as, told
-    assert not stormy.books.faults()
+    assert not stormy.tables.faults()
     assert stormy.deaths
     endings = dict(Counter(ended.values()))
     crashes = len(stormy.deaths)

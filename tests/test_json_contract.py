@@ -46,20 +46,20 @@ def shape(of: dict[str, Any]) -> dict[str, type]:
 
 def number_of(shop: Shop, payment_id: str) -> int:
     """The order number that belongs to a payment id."""
-    return int(shop.books.rows("SELECT order_id FROM orders WHERE payment_id = :id", id=payment_id)[0][0])
+    return int(shop.tables.rows("SELECT order_id FROM orders WHERE payment_id = :id", id=payment_id)[0][0])
 
 
 @pytest.fixture
 def stocked_shop(open_shop: OpenShop) -> Shop:
     """A shop with 150 orders of old, all of them sold out, numbered from 1."""
     shop = open_shop()
-    shop.books.change(
+    shop.tables.change(
         "INSERT INTO orders (payment_id, order_id, product_id, price_cents, status, reason, progress,"
         " created_at_ms, pay_by_ms, updated_at_ms)"
         " WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 150)"
         " SELECT 'old-order-' || n, n, 1, 9999, 'cancelled', 'sold_out', 0, n, n, n FROM numbers"
     )
-    shop.books.change("UPDATE counters SET value = 150 WHERE counter = 'orders'")
+    shop.tables.change("UPDATE counters SET value = 150 WHERE counter = 'orders'")
     return shop
 
 
@@ -85,7 +85,7 @@ def test_the_product_has_five_fields_and_its_price_is_in_dollars(shopper: Shoppe
 def test_the_inventory_is_what_is_on_the_shelf(shop: Shop, shopper: Shopper) -> None:
     """The same number as in the table, once orders of others have stopped moving it."""
     eventually(
-        lambda: (shopper.get("/product").json["inventory"], shop.books.rows("SELECT on_hand FROM products")),
+        lambda: (shopper.get("/product").json["inventory"], shop.tables.rows("SELECT on_hand FROM products")),
         lambda seen: [(seen[0],)] == [tuple(row) for row in seen[1]],
     )
 
@@ -122,7 +122,7 @@ def test_progress_remaining_counts_down_from_ten_to_nothing(open_shop: OpenShop)
     shop.shopper.confirm(payment_id)
     for progress in range(11):
         status = "dispatched" if progress == 10 else "paid"
-        shop.books.change(
+        shop.tables.change(
             "UPDATE orders SET progress = :progress, status = :status", progress=progress, status=status
         )
         order = shop.shopper.get(f"/order/{order_id}").json
@@ -225,10 +225,10 @@ def test_repeating_a_request_is_safe(shop: Shop, shopper: Shopper, status: str, 
     order_id = str(number_of(shop, one_key))
     for said in (status, status, "failed", "paid"):
         assert is_text(shopper.post(f"/payment_webhook/{one_key}/{said}"), order_id)
-    eventually(lambda: shop.books.orders()[one_key], lambda status: status == ending)
+    eventually(lambda: shop.tables.orders()[one_key], lambda status: status == ending)
     assert is_text(shopper.post(f"/checkout/{one_key}"), one_key)
-    assert shop.books.orders()[one_key] == ending
-    assert not shop.books.faults()
+    assert shop.tables.orders()[one_key] == ending
+    assert not shop.tables.faults()
 
 
 def test_a_sold_out_checkout_is_a_conflict(open_shop: OpenShop) -> None:
@@ -241,7 +241,7 @@ def test_a_sold_out_checkout_is_a_conflict(open_shop: OpenShop) -> None:
     assert is_error(shop.shopper.post(f"/checkout/{late}"), 409)
     for one_key in (early, key()):
         assert is_text(shop.shopper.post(f"/checkout/{one_key}"), one_key)
-    assert sorted(shop.books.orders().values()) == ["pending"] * 3 + ["sold_out"]
+    assert sorted(shop.tables.orders().values()) == ["pending"] * 3 + ["sold_out"]
 
 
 def test_a_shop_that_cannot_write_says_504_and_may_be_asked_again(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_shop_that_cannot_write_says_504_and_may_be_asked_again(tmp_path: Path
             assert time.monotonic() - began < 12
         assert is_text(shop.shopper.post(paths[0]), wanted)
         assert is_text(shop.shopper.post(paths[1]), "1")
-        assert not shop.books.faults()
+        assert not shop.tables.faults()
     finally:
         shop.server.close()
 

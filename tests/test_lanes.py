@@ -64,17 +64,17 @@ def test_without_a_crash_both_lanes_end_well(open_shop: OpenShop, guestbook: Gue
     assert "In both books, once in each." in page
     assert 'hx-trigger="every 1s"' not in page.partition('id="lanes"')[2].partition("</section>")[0]
     assert_both_signed(guestbook.names[before:])
-    assert shop.books.rows("SELECT payment_id, status, progress FROM naive_orders") == [
+    assert shop.tables.rows("SELECT payment_id, status, progress FROM naive_orders") == [
         (key, "dispatched", 10)
     ]
-    assert shop.books.orders() == {key: "dispatched"}
+    assert shop.tables.orders() == {key: "dispatched"}
     assert damage(shop) == {
         "naive_runs": 1,
         "units_held_for_ever": 0,
         "charged_and_never_shipped": 0,
         "greetings_never_written_down": 0,
     }
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_each_key_has_one_run_and_a_number_of_its_own(open_shop: OpenShop) -> None:
@@ -94,7 +94,7 @@ def test_each_key_has_one_run_and_a_number_of_its_own(open_shop: OpenShop) -> No
             visitors = list(pool.map(begin, [key() for _ in range(8)] * 2))
         assert len([visitor for visitor in visitors if visitor is not None]) == 8, visitors
     engine.dispose()
-    assert shop.books.rows("SELECT run FROM naive_runs ORDER BY run") == [(run,) for run in range(1, 81)]
+    assert shop.tables.rows("SELECT run FROM naive_runs ORDER BY run") == [(run,) for run in range(1, 81)]
 
 
 @pytest.mark.sampled(2)
@@ -113,12 +113,12 @@ def test_clicks_at_once_are_one_run_for_each_key(
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(click, sorted(keys * clicks_of_each_key)))
     assert [answer.status for answer in answers] == [303] * len(answers)
-    runs = shop.books.rows("SELECT run, key FROM naive_runs ORDER BY run")
+    runs = shop.tables.rows("SELECT run, key FROM naive_runs ORDER BY run")
     assert [number for number, _ in runs] == list(range(1, 7))
     assert {one for _, one in runs} == set(keys)
-    visitors = eventually(lambda: shop.books.rows("SELECT name FROM greetings"), lambda rows: len(rows) == 6)
+    visitors = eventually(lambda: shop.tables.rows("SELECT name FROM greetings"), lambda rows: len(rows) == 6)
     assert {name for (name,) in visitors} == {f"Durable visitor {number}" for number in range(1, 7)}
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 @pytest.mark.sampled(2)
@@ -136,7 +136,7 @@ def test_a_crash_breaks_one_lane(
     shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.5)
     before = len(guestbook.names)
     address = run(shop)
-    eventually(lambda: shop.books.rows("SELECT status FROM naive_orders"), lambda rows: rows == [(left_at,)])
+    eventually(lambda: shop.tables.rows("SELECT status FROM naive_orders"), lambda rows: rows == [(left_at,)])
     eventually(lambda: len(guestbook.names), lambda count: count == before + 2)
     shop.server.kill()
     shop.server.restart()
@@ -148,10 +148,10 @@ def test_a_crash_breaks_one_lane(
     assert "and never in ours." in page
     assert damage(shop) == {"naive_runs": 1, **counted, "greetings_never_written_down": 1}
     assert "The naive lane (not part of the shop)" in shop.shopper.page("/ledger").text
-    assert shop.books.rows("SELECT name FROM greetings") == [("Durable visitor 1",)]
-    assert not shop.books.rows("SELECT * FROM naive_greetings")
+    assert shop.tables.rows("SELECT name FROM greetings") == [("Durable visitor 1",)]
+    assert not shop.tables.rows("SELECT * FROM naive_greetings")
     assert_both_signed(guestbook.names[before:])
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_the_code_is_the_code(shop: Shop) -> None:

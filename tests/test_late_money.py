@@ -27,7 +27,7 @@ def hasty_shop(new_url: NewUrl) -> Iterator[Shop]:
 
 def money_of(shop: Shop, payment_id: str) -> list[tuple[str, int]]:
     """What was charged and refunded, in the order of the alphabet."""
-    rows = shop.books.rows(
+    rows = shop.tables.rows(
         "SELECT kind, amount_cents FROM payments WHERE payment_id = :id ORDER BY kind", id=payment_id
     )
     return [(row.kind, row.amount_cents) for row in rows]
@@ -56,20 +56,20 @@ def declined(shop: Shop) -> str:
 def test_late_money_goes_back(hasty_shop: Shop, make: Callable[[Shop], str], way: str) -> None:
     """One charge, one refund; the order stays cancelled, and its page says so with the times."""
     payment_id = make(hasty_shop)
-    ended_as = hasty_shop.books.orders()[payment_id]
+    ended_as = hasty_shop.tables.orders()[payment_id]
     if way == "webhook":
         answer = hasty_shop.shopper.post(f"/payment_webhook/{payment_id}/paid")
         assert (answer.status, answer.text.isdigit()) == (200, True)
     else:
         assert hasty_shop.shopper.confirm(payment_id).location == f"/orders/{payment_id}"
     assert money_of(hasty_shop, payment_id) == REFUNDED
-    assert hasty_shop.books.orders()[payment_id] == ended_as
+    assert hasty_shop.tables.orders()[payment_id] == ended_as
     page = hasty_shop.shopper.order(payment_id).text
     assert "Your $99.99 came too late and has been refunded in full." in page
     assert "Refunded $99.99" in page
     assert "You were not charged" not in page
     assert hasty_shop.shopper.get("/ledger.json").json["balanced"]
-    assert not hasty_shop.books.faults()
+    assert not hasty_shop.tables.faults()
 
 
 def test_late_money_for_what_was_sold_out_goes_back(open_shop: Callable[..., Shop]) -> None:
@@ -79,7 +79,7 @@ def test_late_money_for_what_was_sold_out_goes_back(open_shop: Callable[..., Sho
     shop.shopper.post(f"/payment_webhook/{payment_id}/paid")
     assert money_of(shop, payment_id) == REFUNDED
     assert "came too late and has been refunded" in shop.shopper.order(payment_id).text
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_it_goes_back_once_however_often_it_is_announced(hasty_shop: Shop) -> None:
@@ -92,7 +92,7 @@ def test_it_goes_back_once_however_often_it_is_announced(hasty_shop: Shop) -> No
     assert {answer.status for answer in answers} <= {200, 503, 504}
     assert answers[-1].status == 200
     assert money_of(hasty_shop, payment_id) == REFUNDED
-    assert not hasty_shop.books.faults()
+    assert not hasty_shop.tables.faults()
 
 
 def test_a_late_refusal_moves_no_money(hasty_shop: Shop) -> None:
@@ -118,10 +118,10 @@ def test_a_payment_that_races_with_the_deadline_has_one_end(hasty_shop: Shop) ->
         payment_ids = list(crowd.map(pay_at_the_last_moment, range(20)))
     for payment_id in payment_ids:
         wait_until_it_has_ended(hasty_shop, payment_id)
-        ended_as = hasty_shop.books.orders()[payment_id]
+        ended_as = hasty_shop.tables.orders()[payment_id]
         expected = [("charge", 9999)] if ended_as == "dispatched" else REFUNDED
         assert money_of(hasty_shop, payment_id) == expected, ended_as
-    assert not hasty_shop.books.faults()
+    assert not hasty_shop.tables.faults()
 
 
 def wait_until_it_has_ended(shop: Shop, payment_id: str) -> None:
@@ -155,7 +155,7 @@ def test_a_payment_that_only_the_database_heard_of_counts(
         shop.shopper.confirm(payment_id)
     assert shop.server.wait_for_death() == -9
     eventually(
-        lambda: shop.books.rows("SELECT pay_by_ms FROM orders")[0].pay_by_ms / 1000,
+        lambda: shop.tables.rows("SELECT pay_by_ms FROM orders")[0].pay_by_ms / 1000,
         lambda pay_by: pay_by < time.time(),
     )
     shop.server.restart()
@@ -167,7 +167,7 @@ def test_a_payment_that_only_the_database_heard_of_counts(
         assert money_of(shop, payment_id) == []
         shop.shopper.confirm(payment_id)  # as its browser does, which had no answer
         assert money_of(shop, payment_id) == REFUNDED
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 @pytest.mark.sampled(2)
@@ -185,4 +185,4 @@ def test_a_refund_survives_a_kill(open_shop: Callable[..., Shop], moment: str) -
     shop.server.restart()
     shop.shopper.confirm(payment_id)
     assert money_of(shop, payment_id) == REFUNDED
-    assert not shop.books.faults()
+    assert not shop.tables.faults()

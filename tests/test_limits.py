@@ -36,7 +36,7 @@ def buy_from(shop: Shop, address: str, one_key: str | None = None) -> Answer:
 
 def unpaid(shop: Shop) -> int:
     """Orders that hold a unit and await their payment."""
-    return list(shop.books.orders().values()).count("pending")
+    return list(shop.tables.orders().values()).count("pending")
 
 
 # --- units --------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def test_one_client_holds_so_many_units_and_no_more(open_shop: OpenShop) -> None
     assert refuses(shop.shopper.confirm(refused), 404)
     assert refuses(shop.shopper.post(f"/payment_webhook/{refused}/paid"), 404)
     assert shop.shopper.get("/product").json["inventory"] == 97
-    assert set(shop.books.orders()) == set(held)
+    assert set(shop.tables.orders()) == set(held)
 
     shop.shopper.confirm(held[0])
     shop.shopper.cancel(held[1])
@@ -68,7 +68,7 @@ def test_one_client_holds_so_many_units_and_no_more(open_shop: OpenShop) -> None
     shop.shopper.buy(offered)
     assert shop.shopper.post(f"/checkout/{key()}").status == 200
     assert shop.shopper.post(f"/checkout/{key()}").status == 429
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_what_was_paid_before_it_was_reserved_is_not_refused(open_shop: OpenShop) -> None:
@@ -76,13 +76,13 @@ def test_what_was_paid_before_it_was_reserved_is_not_refused(open_shop: OpenShop
     shop = open_shop(STORE_UNPAID_PER_CLIENT=1)
     shop.shopper.buy()
     early = key()
-    shop.books.change(
+    shop.tables.change(
         "INSERT INTO payment_notices (payment_id, outcome, received_at_ms) VALUES (:id, 'paid', 1)", id=early
     )
     assert shop.shopper.post(f"/checkout/{early}").status == 200
     assert shop.shopper.post(f"/payment_webhook/{early}/paid").status == 200
     shop.shopper.wait_for(early, "Dispatched")
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_what_expires_is_held_no_longer(open_shop: OpenShop) -> None:
@@ -92,7 +92,7 @@ def test_what_expires_is_held_no_longer(open_shop: OpenShop) -> None:
     assert shop.shopper.post(f"/checkout/{key()}").status == 429
     shop.shopper.wait_for(forgotten, "The payment window closed")
     assert shop.shopper.post(f"/checkout/{key()}").status == 200
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_many_clicks_at_once_take_no_more(open_shop: OpenShop) -> None:
@@ -103,7 +103,7 @@ def test_many_clicks_at_once_take_no_more(open_shop: OpenShop) -> None:
     assert sorted(statuses) == [200] * 5 + [429] * 27
     assert unpaid(shop) == 5
     assert shop.shopper.get("/product").json["inventory"] == 95
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_a_limit_outlives_a_crash(open_shop: OpenShop) -> None:
@@ -131,7 +131,7 @@ def test_each_address_has_a_limit_of_its_own(open_shop: OpenShop) -> None:
     ]:
         assert buy_from(shop, address).status == status, address
     # What is kept is a digest.
-    assert {len(client) for (client,) in shop.books.rows("SELECT client FROM holds")} == {16}
+    assert {len(client) for (client,) in shop.tables.rows("SELECT client FROM holds")} == {16}
 
 
 def test_forwarded_headers_of_strangers_are_not_believed(open_shop: OpenShop) -> None:
@@ -333,7 +333,7 @@ def test_slow_clients_starve_nobody(shop: Shop) -> None:
             payment_id = shop.shopper.buy(key())
             assert shop.shopper.page(f"/pay/{payment_id}").heading == "Your widget is held"
             assert time.monotonic() - asked_at < 1.0
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 @pytest.mark.parametrize("began", _DRIBBLES.values(), ids=_DRIBBLES)

@@ -14,10 +14,10 @@ import pytest
 
 from store.schema import SCHEMA_VERSION
 from store.settings import REFUSED
-from tests.support.books import Books, checkpoints_of
 from tests.support.postgres import Postgres
 from tests.support.shopper import eventually, key, timed
 from tests.support.standstill import orders_held
+from tests.support.tables import Tables, checkpoints_of
 from tests.test_supervisor import Kept, is_alive
 from tests.test_trouble import is_calm_refusal
 
@@ -121,8 +121,8 @@ def assert_it_is_whole_again(shop: Kept, unpaid: str, moving: str) -> None:
     shop.shopper.wait_for(unpaid, "Dispatched")
     eventually(lambda: shop.shopper.get("/health").status, lambda status: status == 200)
     assert len(shop.deaths) == 1
-    assert shop.books.rows("SELECT count(*) FROM executors") == [(2,)]
-    assert not shop.books.faults()
+    assert shop.tables.rows("SELECT count(*) FROM executors") == [(2,)]
+    assert not shop.tables.faults()
 
 
 def test_killed_while_postgres_is_down(on_postgres: Kept, postgres_of_our_own: Postgres) -> None:
@@ -187,7 +187,7 @@ def test_a_server_that_waits_for_its_database_stops_when_it_is_told_to(
 
 def test_a_launch_that_fails_is_tried_again_by_the_next_server(on_sqlite: Kept) -> None:
     """It cannot be tried twice in one process; visitors are told, and starts do not pile up."""
-    checkpoints = Books(checkpoints_of(on_sqlite.parent.database_url))
+    checkpoints = Tables(checkpoints_of(on_sqlite.parent.database_url))
     checkpoints.change("ALTER TABLE workflow_status RENAME TO put_away")
     kill(on_sqlite)
     eventually(lambda: on_sqlite.parent.output.count("the shop could not be opened"), bool)
@@ -203,11 +203,11 @@ def test_a_launch_that_fails_is_tried_again_by_the_next_server(on_sqlite: Kept) 
 
 def test_what_does_not_pass_still_ends_a_successor(on_sqlite: Kept) -> None:
     """With its one sentence: nobody waits for a database that a newer shop has changed."""
-    on_sqlite.books.change("UPDATE schema_version SET version = 99")
+    on_sqlite.tables.change("UPDATE schema_version SET version = 99")
     os.kill(on_sqlite.server_pid, signal.SIGKILL)
     said = f"died (exit code {REFUSED}) before it answered anybody"
     eventually(lambda: on_sqlite.parent.output.count(said), lambda count: count >= 2)
     assert "widget store: The database is of version 99" in on_sqlite.parent.output
     assert "Traceback" not in on_sqlite.parent.output
-    on_sqlite.books.change("UPDATE schema_version SET version = :ours", ours=SCHEMA_VERSION)
+    on_sqlite.tables.change("UPDATE schema_version SET version = :ours", ours=SCHEMA_VERSION)
     eventually(lambda: on_sqlite.shopper.page("/").status, lambda status: status == 200)

@@ -12,10 +12,10 @@ from store import schema, workflows
 from store.settings import Settings
 from store.terms_of_sale import Terms, terms
 from store.vocabulary import DISPATCH_TICKS, Outcome
-from tests.support.books import FAULTS, Books
 from tests.support.markup import Markup
 from tests.support.refusal import is_one_sentence, secrets_told
 from tests.support.shopper import Answer
+from tests.support.tables import FAULTS, Tables
 from tests.test_run_again import plain
 
 pytestmark = pytest.mark.quick
@@ -45,7 +45,7 @@ _PLANTED = {
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Books:
+def books(tmp_path: Path) -> Tables:
     """Those of a shop with an order that is pending, one that was declined, and one that is dispatched."""
     url = f"sqlite:///{tmp_path}/store.sqlite3"
     settings = Settings.from_env({"DBOS_DATABASE_URL": url})
@@ -64,17 +64,17 @@ def books(tmp_path: Path) -> Books:
             {"all": DISPATCH_TICKS},
         )
     databases.close()
-    return Books(url)
+    return Tables(url)
 
 
-def test_the_books_are_right_before_anything_is_planted(books: Books) -> None:
+def test_the_books_are_right_before_anything_is_planted(books: Tables) -> None:
     """So that what is found below is what was planted; and there is something to plant for each."""
     assert not books.faults()
     assert set(_PLANTED) == set(FAULTS)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found(books: Books, fault: str) -> None:
+def test_a_planted_fault_is_found(books: Tables, fault: str) -> None:
     """Each by the check that is about it."""
     books.change(_PLANTED[fault])
     assert fault in books.faults()

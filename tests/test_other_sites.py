@@ -36,12 +36,12 @@ def send(shop: Shop, path: str, headers: dict[str, str]) -> Answer:
 )
 def test_another_site_changes_nothing(shop: Shop, path: str, headers: dict[str, str]) -> None:
     """403 in one sentence, no order made, no server dead."""
-    before = set(shop.books.orders())
+    before = set(shop.tables.orders())
     answer = send(shop, path, headers)
     assert answer.status == 403
     if path.startswith("/checkout"):
         assert is_one_sentence(answer.json["error"])
-    assert set(shop.books.orders()) == before
+    assert set(shop.tables.orders()) == before
     assert shop.shopper.is_open()
 
 

@@ -185,7 +185,7 @@ def test_every_post_ends_at_an_address_that_can_be_reloaded(shop: Shop, shopper:
         answer = shopper.submit(path, **form)
         assert (answer.status, answer.location) == (303, leads_to)
         assert shopper.page(leads_to).status in {200, 303}
-    assert shop.books.orders()[one_key] in {"paid", "dispatched"}
+    assert shop.tables.orders()[one_key] in {"paid", "dispatched"}
 
 
 @pytest.mark.parametrize("outcome", ["paid", "failed"])
@@ -207,8 +207,8 @@ def test_the_payment_page_of_a_settled_order_leads_to_the_order(shopper: Shopper
 def test_nobody_learns_the_payment_ids_of_others(shop: Shop, shopper: Shopper) -> None:
     """Whoever knows one can pay or cancel: what all can see names orders by number alone."""
     payment_id = shopper.buy()
-    order_id = shop.books.rows("SELECT order_id FROM orders WHERE payment_id = :id", id=payment_id)[0][0]
-    ids = shop.books.orders()
+    order_id = shop.tables.rows("SELECT order_id FROM orders WHERE payment_id = :id", id=payment_id)[0][0]
+    ids = shop.tables.orders()
     assert payment_id in ids
     for path in ("/", "/recent", "/orders", f"/order/{order_id}", "/product", f"/shelf?key={key()}"):
         seen = shopper.get(path).text

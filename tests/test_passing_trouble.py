@@ -35,17 +35,17 @@ def assert_they_end(shop: Shop, **endings: str) -> None:
     """Each order, by its payment id, ends as it must, soon."""
     wanted = {payment_id: ending for ending, payment_id in endings.items()}
     eventually(
-        lambda: {each: ending for each, ending in shop.books.orders().items() if each in wanted},
+        lambda: {each: ending for each, ending in shop.tables.orders().items() if each in wanted},
         lambda ended: ended == wanted,
         patience_seconds=_WITHIN_SECONDS,
     )
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
     assert shop.checkpoints.rows("SELECT workflow_uuid FROM workflow_status WHERE status = 'ERROR'") == []
 
 
 def wait_until_time_is_up(shop: Shop, payment_id: str) -> None:
     """Until the payment window of an order has been over for a second, as its row says."""
-    [(pay_by_ms,)] = shop.books.rows("SELECT pay_by_ms FROM orders WHERE payment_id = :id", id=payment_id)
+    [(pay_by_ms,)] = shop.tables.rows("SELECT pay_by_ms FROM orders WHERE payment_id = :id", id=payment_id)
     eventually(time.time, lambda now: now > pay_by_ms / 1000 + 1)
 
 
@@ -74,7 +74,7 @@ def test_a_window_that_ends_while_the_disk_is_full(tmp_path: Path) -> None:
         unpaid, under_way, later = start_three(shop)
         resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (0, _OPEN))
         wait_until_time_is_up(shop, unpaid)
-        assert shop.books.orders()[unpaid] == "pending"
+        assert shop.tables.orders()[unpaid] == "pending"
         resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (_OPEN, _OPEN))
         assert_they_end(shop, expired=unpaid, dispatched=under_way)
         shop.shopper.buy(later)

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 from store.durable.deadlines import PAGE_SECONDS
-from store.ledger.ledger import Books
+from store.ledger.ledger import LedgerReader
 from store.ledger.witnesses import Witnesses
 from store.reads.greetings import Greetings
 from store.reads.orders import Queries
@@ -104,9 +104,9 @@ def test_who_looks_does_not_wait_behind_those_who_buy(sqlite_shop: SmallShop) ->
         assert not all(each.done() for each in asked), "they were still waiting"
     assert {each.result().status for each in asked} <= {200, 504}
     eventually(
-        lambda: len(sqlite_shop.books.orders()), lambda count: count == 52, patience_seconds=_BACK_SECONDS
+        lambda: len(sqlite_shop.tables.orders()), lambda count: count == 52, patience_seconds=_BACK_SECONDS
     )
-    assert not sqlite_shop.books.faults()
+    assert not sqlite_shop.tables.faults()
 
 
 def test_who_looks_does_not_wait_behind_those_who_click(sqlite_shop: SmallShop) -> None:
@@ -121,9 +121,9 @@ def test_who_looks_does_not_wait_behind_those_who_click(sqlite_shop: SmallShop) 
             assert seconds < _AT_ONCE_SECONDS
         assert {each.result().status for each in clicked} == {303}
     eventually(
-        lambda: len(sqlite_shop.books.orders()), lambda count: count == 50, patience_seconds=_BACK_SECONDS
+        lambda: len(sqlite_shop.tables.orders()), lambda count: count == 50, patience_seconds=_BACK_SECONDS
     )
-    assert not sqlite_shop.books.faults()
+    assert not sqlite_shop.tables.faults()
 
 
 # --- which request is of which kind -------------------------------------------------------------------
@@ -138,7 +138,7 @@ def kind_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[thread_pools.K
     databases = connect(settings)
     app = Flask("app")
     greetings = Greetings(databases.reader, settings.guestbook_url)
-    books = Books(databases.reader, 1.0, Witnesses(databases.system_reader, greetings.theirs))
+    books = LedgerReader(databases.reader, 1.0, Witnesses(databases.system_reader, greetings.theirs))
     health = Health(databases, lambda: 0)
     queries = Queries(databases.reader)
     every_request.prepare(app, web_shop.Shop(settings, queries, greetings, books, health))

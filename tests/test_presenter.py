@@ -64,7 +64,7 @@ def test_on_loopback_the_tools_are_on_every_page_of_a_purchase(shop: Shop) -> No
 
 def test_the_tools_name_the_server_that_answers(shop: Shop) -> None:
     """Its process, since when it is up, and how many crashes there have been."""
-    [(number, pid)] = shop.books.rows("SELECT number, pid FROM executors ORDER BY number DESC LIMIT 1")
+    [(number, pid)] = shop.tables.rows("SELECT number, pid FROM executors ORDER BY number DESC LIMIT 1")
     tools = shop.shopper.page("/presenter/tools").text
     assert pid == shop.server.pid
     assert f"Server {number}, process {pid}, up since" in tools
@@ -132,9 +132,9 @@ def test_a_crash_is_at_once_and_tells_nobody(open_shop: Callable[..., Shop]) -> 
     with pytest.raises((OSError, HTTPException)):
         shop.shopper.post("/crash_application")
     assert shop.server.wait_for_death() == 1
-    assert shop.books.rows("SELECT stopped_at_ms FROM executors") == [(None,)]
+    assert shop.tables.rows("SELECT stopped_at_ms FROM executors") == [(None,)]
     shop.server.restart()
-    assert shop.books.rows("SELECT executor, payment_id FROM recoveries") == [(2, payment_id)]
+    assert shop.tables.rows("SELECT executor, payment_id FROM recoveries") == [(2, payment_id)]
     assert "1 crash survived" in shop.shopper.page("/").text
     assert "It resumed 1 order that" in shop.shopper.page("/").text
     assert "process" in shop.shopper.page(f"/orders/{payment_id}/checkpoints").text
@@ -159,9 +159,9 @@ def test_a_stop_is_not_a_crash(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop()
     shop.shopper.buy(key())
     assert shop.server.stop() == 0
-    assert shop.books.rows("SELECT count(stopped_at_ms) FROM executors") == [(1,)]
+    assert shop.tables.rows("SELECT count(stopped_at_ms) FROM executors") == [(1,)]
     shop.server.restart()
-    assert shop.books.rows("SELECT count(*) FROM recoveries") == [(0,)]
+    assert shop.tables.rows("SELECT count(*) FROM recoveries") == [(0,)]
     assert "0 crashes survived" in shop.shopper.page("/").text
 
 

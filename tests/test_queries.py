@@ -18,9 +18,9 @@ from store.reads.orders import BOARD_SECONDS, LIST_LIMIT, Queries
 from store.schema import connect
 from store.settings import Settings, is_sqlite
 from tests.conftest import NewUrl, Shop
-from tests.support.books import Books
 from tests.support.shopper import key
 from tests.support.standstill import buy_too_late
+from tests.support.tables import Tables
 
 _MANY = 20_000
 Statements = list[tuple[str, Any]]
@@ -31,7 +31,7 @@ def databases(new_url: NewUrl) -> Iterator[Databases]:
     """A database with many orders of old, and a few that still move; no shop is open on it."""
     url = new_url()
     databases = connect(Settings.from_env({"DBOS_DATABASE_URL": url}))
-    books = Books(url)
+    books = Tables(url)
     books.change(
         "INSERT INTO orders (payment_id, order_id, product_id, price_cents, status, reason, progress,"
         " created_at_ms, pay_by_ms, updated_at_ms)"

@@ -25,8 +25,8 @@ def test_the_requests_in_the_readme_buy_a_widget(shop: Shop, shopper: Shopper) -
         method = "POST" if "POST" in words else "GET"
         answers.append(shopper.request(method, f"{address.path}?{address.query}", headers={"Accept": "*/*"}))
     assert [answer.status for answer in answers] == [200, 200, 200]
-    assert shop.books.orders()[answers[0].text] in {"paid", "dispatched"}
-    assert not shop.books.faults()
+    assert shop.tables.orders()[answers[0].text] in {"paid", "dispatched"}
+    assert not shop.tables.faults()
 
 
 def test_the_storm_in_the_readme_is_the_one_that_there_is() -> None:

@@ -20,7 +20,7 @@ from store.step_results import LOST, REFUSED, PaymentRefused, TooManyGreetings
 from store.terms_of_sale import Terms, terms
 from store.vocabulary import DISPATCH_TICKS, GreetingOutcome, Outcome, Reason
 from tests.conftest import NewUrl
-from tests.support.books import FAULTS
+from tests.support.tables import FAULTS
 
 PAYMENT, OTHER, GREETING = "payment", "other", "visitor.greeting"
 Change = Callable[[Session], Any]

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.books import Books
 from tests.support.server import SERVER, SUPERVISED, Server
 from tests.support.shopper import Shopper, eventually, key
 from tests.support.started import ROOT
+from tests.support.tables import Tables
 
 _STOP_SECONDS = 3.0
 _DBOS = Path(sys.executable).with_name("dbos")
@@ -55,7 +55,7 @@ def test_it_serves_and_dispatches(served: Server, database_url: str) -> None:
     payment_id = shopper.buy()
     shopper.confirm(payment_id)
     shopper.wait_for(payment_id, "Dispatched")
-    assert not Books(database_url).faults()
+    assert not Tables(database_url).faults()
 
 
 @pytest.mark.sampled(4)
@@ -74,14 +74,14 @@ def test_it_stops_soon_and_leaves_its_orders(
     served.wait_for_death()
     assert time.monotonic() - asked_at < _STOP_SECONDS
     assert "Traceback" not in served.output, served.output
-    assert Books(database_url).orders() == {unpaid: "pending", moving: "paid"}
+    assert Tables(database_url).orders() == {unpaid: "pending", moving: "paid"}
 
     served.restart(script=SERVER)
     shopper = Shopper(served.url)
     shopper.confirm(unpaid)
     shopper.wait_for(unpaid, "Dispatched")
     shopper.wait_for(moving, "Dispatched")
-    assert not Books(database_url).faults()
+    assert not Tables(database_url).faults()
 
 
 @pytest.mark.parametrize("served", ["flask run --debug"], indirect=True)
@@ -94,7 +94,7 @@ def test_a_reload_goes_on_with_the_orders(served: Server, database_url: str) -> 
     eventually(shopper.is_open, bool)
     shopper.confirm(payment_id)
     shopper.wait_for(payment_id, "Dispatched")
-    assert not Books(database_url).faults()
+    assert not Tables(database_url).faults()
 
 
 @pytest.mark.parametrize("script", [SERVER, SUPERVISED], ids=["server", "supervised"])
@@ -126,5 +126,5 @@ def test_dbos_migrate_prepares_a_new_database(tmp_path: Path, database_url: str)
     migrate = (str(_DBOS), "migrate", "--sys-db-url", f"sqlite:///{checkpoints}")
     server = Server(database_url, script=migrate)
     assert server.start(expect_to_open=False).wait_for_death() == 0, server.output
-    assert Books(database_url).rows("SELECT on_hand FROM products") == [(100,)]
-    assert Books(f"sqlite:///{checkpoints}").rows("SELECT count(*) FROM workflow_status") == [(0,)]
+    assert Tables(database_url).rows("SELECT on_hand FROM products") == [(100,)]
+    assert Tables(f"sqlite:///{checkpoints}").rows("SELECT count(*) FROM workflow_status") == [(0,)]

@@ -19,8 +19,8 @@ from store.storm.notes import Notes, Purchase
 from store.storm.shoppers import Shopper
 from store.vocabulary import Reason, Status
 from tests.conftest import NewUrl, Often, Shop
-from tests.support.books import Books
 from tests.support.shopper import key
+from tests.support.tables import Tables
 
 
 def storm(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,8 +58,8 @@ def test_a_storm_leaves_the_books_balanced(new_url: NewUrl, often: Often) -> Non
     assert verdict["refused"] == 0
     assert verdict["complaints"] == []
     assert verdict["ledger"]["balanced"] is True
-    assert sum(verdict["endings"].values()) == len(Books(url).orders()) > 5
-    assert not Books(url).faults()
+    assert sum(verdict["endings"].values()) == len(Tables(url).orders()) > 5
+    assert not Tables(url).faults()
 
     again = storm("--seconds", "1", "--kills", "0", "--database", url)
     assert again.returncode == REFUSED
@@ -195,7 +195,7 @@ def test_a_shopper_leaves_an_empty_shelf_without_an_order(
     visitor.look(purchase)
     assert notes.complaints == []
     assert not purchase.is_taken
-    assert shop.books.orders() == {}
+    assert shop.tables.orders() == {}
 
 
 # --- and what a restored copy can have lost, it does not hold against the shop ------------------------

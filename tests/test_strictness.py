@@ -86,9 +86,9 @@ def test_the_shop_answers_to_no_other_name(shop: Shop, host: str, path: str) -> 
         answer = shop.shopper.request("GET", path, headers={**accepts, "Host": host})
         assert refuses(answer, 400)
         assert "STORE_TRUSTED_HOSTS" in answer.text
-    before = set(shop.books.orders())
+    before = set(shop.tables.orders())
     assert shop.shopper.request("POST", f"/checkout/{key()}", headers={"Host": host}).status == 400
-    assert set(shop.books.orders()) == before
+    assert set(shop.tables.orders()) == before
 
 
 def test_an_operator_says_what_else_it_goes_by(open_shop: Callable[..., Shop]) -> None:

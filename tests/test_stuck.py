@@ -53,23 +53,23 @@ def paid(shop: Shop) -> str:
 
 def progress_of(shop: Shop, payment_id: str) -> int:
     """Ticks that are done."""
-    [(progress,)] = shop.books.rows("SELECT progress FROM orders WHERE payment_id = :id", id=payment_id)
+    [(progress,)] = shop.tables.rows("SELECT progress FROM orders WHERE payment_id = :id", id=payment_id)
     return int(progress)
 
 
 def dispatched(shop: Shop, *payment_ids: str) -> None:
     """Wait until they are, each once, and the books are right."""
     eventually(
-        lambda: {each: ending for each, ending in shop.books.orders().items() if each in payment_ids},
+        lambda: {each: ending for each, ending in shop.tables.orders().items() if each in payment_ids},
         lambda ended: ended == dict.fromkeys(payment_ids, "dispatched"),
     )
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
     eventually(lambda: shop.shopper.get("/ledger.json").json["balanced"], bool)
 
 
 def mended(shop: Shop) -> list[str]:
     """What was run again, in order."""
-    return [row[0] for row in shop.books.rows("SELECT workflow_id FROM mendings ORDER BY mended_at_ms")]
+    return [row[0] for row in shop.tables.rows("SELECT workflow_id FROM mendings ORDER BY mended_at_ms")]
 
 
 def command(shop: Shop, *words: str) -> tuple[int, str]:
@@ -113,13 +113,13 @@ def test_a_restock_that_ended_in_an_error_fills_the_shelf(shop: Shop) -> None:
     shop.shopper.buy(key())
     assert shop.shopper.request("POST", "/restock").status == 200
     shop.server.kill()
-    shop.books.change("DELETE FROM stock_movements WHERE kind = 'restock' AND cause <> 'opening'")
-    shop.books.change("UPDATE products SET on_hand = 99")
+    shop.tables.change("DELETE FROM stock_movements WHERE kind = 'restock' AND cause <> 'opening'")
+    shop.tables.change("UPDATE products SET on_hand = 99")
     shop.checkpoints.change(
         "UPDATE workflow_status SET status = 'ERROR', error = NULL WHERE workflow_uuid LIKE '%.restock'"
     )
     shop.server.restart()
-    eventually(lambda: shop.books.rows("SELECT on_hand FROM products"), lambda rows: rows == [(100,)])
+    eventually(lambda: shop.tables.rows("SELECT on_hand FROM products"), lambda rows: rows == [(100,)])
     assert [each.partition(".")[2] for each in mended(shop)] == ["restock"]
     eventually(lambda: shop.shopper.get("/ledger.json").json["balanced"], bool)
 
@@ -185,14 +185,14 @@ def test_an_older_copy_comes_to_rest(new_url: NewUrl, of_checkpoints: bool) -> N
         shop.server.restart()
         # An order that the restored store does not have is made again, with another number.
         eventually(
-            shop.books.orders,
+            shop.tables.orders,
             lambda orders: (
                 {orders.get(each) for each in (done, moving, pending, later)} == {"dispatched"}
                 and orders.get(unpaid) == "expired"
             ),
             patience_seconds=60,
         )
-        assert not shop.books.faults()
+        assert not shop.tables.faults()
         assert command(shop, "stuck") == (0, "Nothing is stuck.\n")
         assert shop.shopper.get("/ledger.json").json["balanced"]
     finally:
@@ -216,16 +216,16 @@ def test_older_copies_of_both_one_after_the_other_come_to_rest(new_url: NewUrl) 
         checkpoints = Copy(shop.database_url, of_checkpoints=True)
         opening.put_back()
         shop.server.restart()
-        eventually(lambda: len(shop.books.orders()), lambda orders: orders == 3)
+        eventually(lambda: len(shop.tables.orders()), lambda orders: orders == 3)
         dispatched(shop, ended)
         eventually(lambda: shop.shopper.get("/ledger.json").json["balanced"], bool)
-        numbers = shop.books.rows("SELECT payment_id, order_id FROM orders ORDER BY payment_id")
+        numbers = shop.tables.rows("SELECT payment_id, order_id FROM orders ORDER BY payment_id")
         shop.server.kill()
         checkpoints.put_back()
         shop.server.restart()
         shop.shopper.confirm(waiting)
         dispatched(shop, ended, waiting)
-        assert shop.books.rows("SELECT payment_id, order_id FROM orders ORDER BY payment_id") == numbers
+        assert shop.tables.rows("SELECT payment_id, order_id FROM orders ORDER BY payment_id") == numbers
     finally:
         shop.server.close()
 
@@ -289,11 +289,11 @@ def test_what_a_full_disk_keeps_waiting_is_not_stuck(tmp_path: Path) -> None:
         payment_id = shop.shopper.buy(key())
         unlimited = resource.RLIM_INFINITY
         resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (0, unlimited))
-        [(pay_by_ms,)] = shop.books.rows("SELECT pay_by_ms FROM orders")
+        [(pay_by_ms,)] = shop.tables.rows("SELECT pay_by_ms FROM orders")
         # What was due 20 s ago is stuck in a shop that is well.
         eventually(time.time, lambda now: now > pay_by_ms / 1000 + 24, patience_seconds=40)
         resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
-        eventually(shop.books.orders, lambda orders: orders == {payment_id: "expired"})
+        eventually(shop.tables.orders, lambda orders: orders == {payment_id: "expired"})
         assert mended(shop) == []
     finally:
         shop.server.close()
@@ -307,18 +307,18 @@ def test_late_money_that_nobody_gave_back_is_given_back(shop: Shop) -> None:
     payment_id = shop.shopper.buy(key())
     shop.shopper.cancel(payment_id)
     shop.shopper.wait_for(payment_id, "Payment cancelled")
-    shop.books.change(
+    shop.tables.change(
         "INSERT INTO payment_notices (payment_id, outcome, received_at_ms) VALUES (:id, 'paid', 1)",
         id=payment_id,
     )
     assert command(shop, "mend", payment_id)[0] == 0
     eventually(
-        lambda: shop.books.rows(
+        lambda: shop.tables.rows(
             "SELECT kind FROM payments WHERE payment_id = :id ORDER BY kind", id=payment_id
         ),
         lambda rows: rows == [("charge",), ("refund",)],
     )
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 # --- greetings ---------------------------------------------------------------------------------------
@@ -330,14 +330,16 @@ def test_a_greeting_without_a_workflow_is_greeted(new_url: NewUrl, tmp_path: Pat
         shop = Shop(new_url(), STORE_RECONCILE_SECONDS=0, STORE_GUESTBOOK_URL=guestbook.url)
         shop.server.start()
         try:
-            shop.books.change(
+            shop.tables.change(
                 "INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_at_ms)"
                 " VALUES ('somebody.greeting', 'Ada', 'x', 1, 9999999999999)"
             )
             code, said = command(shop, "stuck")
             assert (code, said.startswith("a greeting, since ")) == (1, True)
             command(shop, "mend")
-            eventually(lambda: shop.books.rows("SELECT name FROM greetings"), lambda rows: rows == [("Ada",)])
+            eventually(
+                lambda: shop.tables.rows("SELECT name FROM greetings"), lambda rows: rows == [("Ada",)]
+            )
             assert command(shop, "stuck")[0] == 0
         finally:
             shop.server.close()
@@ -356,7 +358,7 @@ def greeter(new_url: NewUrl, tmp_path: Path, request: pytest.FixtureRequest) -> 
         shop.server.start()
         yield shop
         assert guestbook.names == ["Ada"], "in both books, once"
-        assert shop.books.rows("SELECT name FROM greetings") == [("Ada",)]
+        assert shop.tables.rows("SELECT name FROM greetings") == [("Ada",)]
         shop.server.close()
 
 
@@ -390,7 +392,7 @@ def test_a_greeting_under_way_outlives_an_older_copy_of_the_store(greeter: Shop)
         lambda: greeter.shopper.page(page).heading,
         lambda shown: shown.startswith("Signed in the online guestbook"),
     )
-    greeter.books.change("DELETE FROM greeting_requests")
+    greeter.tables.change("DELETE FROM greeting_requests")
     eventually(
         lambda: greeter.shopper.page(page),
         lambda shown: shown.status == 200 and shown.heading.startswith("Thank you"),
@@ -401,12 +403,12 @@ def test_an_order_is_made_again_though_its_mending_was_cut_short(shop: Shop) -> 
     """Its old run was forgotten, and the process died before the new one was asked for."""
     payment_id = key()
     shop.server.kill()
-    shop.books.change(
+    shop.tables.change(
         "INSERT INTO mendings (workflow_id, attempt, reason, mended_at_ms) VALUES (:id, 1, 'Lost.', 1)",
         id=payment_id,
     )
     shop.server.restart()
-    eventually(shop.books.orders, lambda orders: orders == {payment_id: "pending"})
+    eventually(shop.tables.orders, lambda orders: orders == {payment_id: "pending"})
     shop.shopper.confirm(payment_id)
     dispatched(shop, payment_id)
 
@@ -426,7 +428,7 @@ def test_an_order_is_made_again_though_its_mending_dies_and_the_store_is_restore
     assert not shop.checkpoints.rows("SELECT 1 FROM workflow_status WHERE workflow_uuid = :id", id=payment_id)
     opening.put_back()
     shop.server.restart()
-    eventually(shop.books.orders, lambda orders: orders.get(payment_id) == "dispatched")
+    eventually(shop.tables.orders, lambda orders: orders.get(payment_id) == "dispatched")
     dispatched(shop, payment_id)
 
 
@@ -445,7 +447,7 @@ def test_an_order_that_the_code_cannot_resume_is_listed_and_finishes_when_it_is_
     rename = "UPDATE operation_outputs SET function_name = '{}' WHERE function_name = '{}'"
     shop.checkpoints.change(rename.format("stamp 1", "tick 1"))
     shop.server.restart()
-    shop.books.change("UPDATE orders SET updated_at_ms = 1 WHERE payment_id = :id", id=payment_id)
+    shop.tables.change("UPDATE orders SET updated_at_ms = 1 WHERE payment_id = :id", id=payment_id)
     code, said = command(shop, "stuck")
     assert code == 1
     assert "has a checkpoint, 'stamp 1', that the current code cannot have written." in said

@@ -20,9 +20,9 @@ import pytest
 from store.serving.supervisor import SERVER, Supervisor
 from store.settings import REFUSED, ROOT, Settings, is_sqlite
 from tests.conftest import NewUrl, Often
-from tests.support.books import Books
 from tests.support.server import SUPERVISED, Server
 from tests.support.shopper import Shopper, eventually, key
+from tests.support.tables import Tables
 
 DEATH = re.compile(r"Server (\d+) died \((.+)\); server (\d+) answered (\d+\.\d\d) s later\.")
 _YOUNG_DEATH = re.compile(
@@ -37,7 +37,7 @@ class Kept:
         settings = {"STORE_DISPATCH_TICK_SECONDS": 0.05, **settings}
         self.parent = Server(database_url, settings, script=SUPERVISED)
         self.parent.start()
-        self.books = Books(database_url)
+        self.tables = Tables(database_url)
         self.shopper = Shopper(self.parent.url)
 
     @property
@@ -93,7 +93,7 @@ def test_a_killed_server_has_a_successor(keep: Callable[..., Kept]) -> None:
     [(died, cause, successor, _)] = shop.deaths
     assert (int(died), cause) == (first, "SIGKILL")
     assert int(successor) != first
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 @pytest.mark.sampled(1)
@@ -150,7 +150,7 @@ def test_many_kills_leave_an_order_that_completes(keep: Callable[..., Kept], oft
         figures = {name: value for line in books["lines"] for name, value in line["figures"].items()}
         assert figures["crashes"] == kills
         assert figures["recovered"] == 2
-        assert not hurried.books.faults()
+        assert not hurried.tables.faults()
     finally:
         hurried.parent.close()
 
@@ -165,7 +165,7 @@ def test_the_parent_stops_its_server(keep: Callable[..., Kept], number: signal.S
     assert not is_alive(server)
     assert "Traceback" not in shop.parent.output
     assert not shop.deaths
-    assert shop.books.rows("SELECT count(*) FROM executors WHERE stopped_at_ms IS NOT NULL") == [(1,)]
+    assert shop.tables.rows("SELECT count(*) FROM executors WHERE stopped_at_ms IS NOT NULL") == [(1,)]
 
 
 def test_a_dead_parent_leaves_no_orphan(keep: Callable[..., Kept]) -> None:

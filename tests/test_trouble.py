@@ -66,7 +66,7 @@ def test_a_full_disk_is_a_pause(sqlite_shop: Shop) -> None:
     shopper.confirm(one_key)
     shopper.wait_for(one_key, "Dispatched")
     shopper.wait_for(dispatching, "Dispatched")
-    assert not sqlite_shop.books.faults()
+    assert not sqlite_shop.tables.faults()
 
 
 def test_a_postgres_that_is_down_is_a_pause(postgres_of_our_own: Postgres) -> None:
@@ -103,6 +103,6 @@ def test_a_postgres_that_is_down_is_a_pause(postgres_of_our_own: Postgres) -> No
         shopper.wait_for(one_key, "Dispatched")
         shopper.wait_for(dispatching, "Dispatched")
         assert shopper.get("/health").status == 200
-        assert not shop.books.faults()
+        assert not shop.tables.faults()
     finally:
         shop.server.close()

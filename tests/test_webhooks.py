@@ -85,7 +85,7 @@ def test_a_signed_webhook_settles_and_may_be_repeated(signed_shop: Shop) -> None
         again = list(pool.map(lambda _: send(signed_shop, payment_id, body, message), range(24)))
     assert {(answer.status, answer.text) for answer in again} == {(200, first.text)}
     assert announce(signed_shop, payment_id).text == first.text
-    assert not signed_shop.books.faults()
+    assert not signed_shop.tables.faults()
 
 
 @pytest.mark.parametrize("by", [_OLD_KEY, _NEW_KEY])
@@ -126,7 +126,7 @@ def test_a_forged_webhook_is_refused(signed_shop: Shop, changed: dict[str, str |
     message: dict[str, str | None] = {**signed(body), **changed} if changed else {}
     headers = {name: text for name, text in message.items() if text is not None}
     assert refuses(send(signed_shop, payment_id, body, headers), 401)
-    assert signed_shop.books.orders()[payment_id] == "pending"
+    assert signed_shop.tables.orders()[payment_id] == "pending"
 
 
 def test_what_was_signed_is_the_body_and_by_whom(signed_shop: Shop) -> None:
@@ -137,7 +137,7 @@ def test_what_was_signed_is_the_body_and_by_whom(signed_shop: Shop) -> None:
     assert refuses(send(signed_shop, payment_id, b"", signed(body)), 401)
     assert refuses(send(signed_shop, payment_id, body, signed(body, by=b"x" * 32)), 401)
     assert refuses(send(signed_shop, payment_id, body, signed(body, by=b"")), 401)
-    assert signed_shop.books.orders()[payment_id] == "pending"
+    assert signed_shop.tables.orders()[payment_id] == "pending"
     assert send(signed_shop, payment_id, body).status == 200
 
 
@@ -149,7 +149,7 @@ def test_a_stale_webhook_is_refused(signed_shop: Shop, age_seconds: int) -> None
     answer = send(signed_shop, payment_id, body, signed(body, age_seconds=age_seconds))
     assert refuses(answer, 401)
     assert "five minutes" in answer.text
-    assert signed_shop.books.orders()[payment_id] == "pending"
+    assert signed_shop.tables.orders()[payment_id] == "pending"
     in_time = signed(body, age_seconds=age_seconds / 306 * 290)
     assert send(signed_shop, payment_id, body, in_time).status == 200
 
@@ -174,12 +174,12 @@ def test_a_message_that_was_overheard_is_good_for_nothing_else(signed_shop: Shop
     assert refuses(send(signed_shop, other, message, headers), 400)
     assert refuses(send(signed_shop, declined, message, headers, status="failed"), 400)
     assert refuses(send(signed_shop, declined, no_message, no_headers), 400)
-    assert {signed_shop.books.orders()[each] for each in (mine, other, declined)} == {"pending"}
+    assert {signed_shop.tables.orders()[each] for each in (mine, other, declined)} == {"pending"}
     assert send(signed_shop, mine, message, headers).status == 200
     assert send(signed_shop, declined, no_message, no_headers, status="failed").status == 200
-    orders = signed_shop.books.orders()
+    orders = signed_shop.tables.orders()
     assert (orders[other], orders[declined]) == ("pending", "declined")
-    assert not signed_shop.books.rows("SELECT * FROM payments WHERE payment_id = :id", id=declined)
+    assert not signed_shop.tables.rows("SELECT * FROM payments WHERE payment_id = :id", id=declined)
 
 
 _NO_BODIES = {
@@ -222,7 +222,7 @@ def test_a_signed_body_must_name_what_the_path_names(signed_shop: Shop, text: st
     """400 in one sentence, and the order still awaits its payment."""
     payment_id = signed_shop.shopper.buy(key())
     assert refuses(send(signed_shop, payment_id, text.replace("ID", payment_id).encode()), 400)
-    assert signed_shop.books.orders()[payment_id] == "pending"
+    assert signed_shop.tables.orders()[payment_id] == "pending"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
@@ -248,7 +248,7 @@ def test_without_a_secret_the_body_says_nothing(shop: Shop, body: bytes) -> None
     """As other front ends call it."""
     payment_id = shop.shopper.buy(key())
     assert send(shop, payment_id, body, {}).status == 200
-    assert shop.books.orders()[payment_id] != "pending"
+    assert shop.tables.orders()[payment_id] != "pending"
 
 
 # --- the pages of a shop with a secret -------------------------------------------------------------
@@ -267,8 +267,8 @@ def test_the_page_takes_no_payment_where_there_is_a_secret(signed_shop: Shop, sh
         assert f'hx-get="/pay/{payment_id}/status" hx-trigger="every 1s"' in page.text
     for known in (payment_id, "no-such-order"):
         assert refuses(signed_shop.shopper.confirm(known), 403)
-    assert signed_shop.books.orders()[payment_id] == "pending"
-    assert not signed_shop.books.rows("SELECT * FROM payment_notices WHERE payment_id = :id", id=payment_id)
+    assert signed_shop.tables.orders()[payment_id] == "pending"
+    assert not signed_shop.tables.rows("SELECT * FROM payment_notices WHERE payment_id = :id", id=payment_id)
     assert announce(signed_shop, payment_id).status == 200
     signed_shop.shopper.wait_for(payment_id, "Dispatched")
     assert 'value="paid">Confirm payment<' in shop.shopper.page(f"/pay/{shop.shopper.buy(key())}").text
@@ -280,9 +280,9 @@ def test_a_shopper_may_cancel_and_late_money_is_given_back(signed_shop: Shop) ->
     assert signed_shop.shopper.cancel(payment_id).status == 303
     signed_shop.shopper.wait_for(payment_id, "Payment cancelled")
     assert announce(signed_shop, payment_id).status == 200
-    payments = signed_shop.books.rows("SELECT kind FROM payments WHERE payment_id = :id", id=payment_id)
+    payments = signed_shop.tables.rows("SELECT kind FROM payments WHERE payment_id = :id", id=payment_id)
     assert sorted(kind for (kind,) in payments) == ["charge", "refund"]
-    assert not signed_shop.books.faults()
+    assert not signed_shop.tables.faults()
 
 
 def test_the_presenter_may_run_both_lanes(signed_shop: Shop) -> None:
@@ -298,10 +298,10 @@ def test_what_earlier_shops_remembered_of_messages_is_dropped(open_shop: Callabl
     """At the next start, with what is in it."""
     shop = open_shop()
     shop.server.stop()
-    shop.books.change("CREATE TABLE IF NOT EXISTS webhook_messages (message_id TEXT PRIMARY KEY)")
+    shop.tables.change("CREATE TABLE IF NOT EXISTS webhook_messages (message_id TEXT PRIMARY KEY)")
     shop.server.restart()
     with pytest.raises(sa.exc.DBAPIError, match="webhook_messages"):
-        shop.books.rows("SELECT * FROM webhook_messages")
+        shop.tables.rows("SELECT * FROM webhook_messages")
 
 
 # --- python app.py sign ---------------------------------------------------------------------------
@@ -334,7 +334,7 @@ def test_the_line_in_the_readme_pays(signed_shop: Shop, options: list[str]) -> N
         check=True,
     )
     assert told.stdout.isdigit(), told
-    assert signed_shop.books.orders()[payment_id] in {"paid", "dispatched"}
+    assert signed_shop.tables.orders()[payment_id] in {"paid", "dispatched"}
 
 
 _NO_SECRET: dict[str, str] = {}

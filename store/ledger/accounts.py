@@ -24,7 +24,7 @@ class Fault:
     """One thing that is not as it must be."""
 
     line: str
-    """Which line of the books is about it, by the names in `books`."""
+    """Which line of the ledger is about it, by the names in `invariants`."""
     key: str
     """Of the account, to look at it again."""
     subject: str

@@ -42,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The books at one moment."""
+    """All lines, at one moment."""
 
     invariants: tuple[Line, ...]
     """What must hold, with the figures that show it."""
@@ -78,7 +78,7 @@ class Ledger:
 
 
 def draw_up(f: dict[str, int], faults: list[Fault], missing: list[int], trouble: str) -> Ledger:
-    """The lines of the books.
+    """The lines of the ledger.
 
     Args:
         f: the figures by name.

@@ -30,7 +30,7 @@ from store.vocabulary import PRODUCT_ID
 Accounts = dict[str, tables.Account]
 
 _SECONDS = 1.0
-"""How old the books on a page may be: every watcher in that time is served by one reading."""
+"""How old the ledger on a page may be: every watcher in that time is served by one reading."""
 _LATE_MS = 5_000
 """What should have moved this long ago is late."""
 _WINDOW = 200
@@ -110,8 +110,8 @@ WHERE next.order_id IS NULL AND o.order_id < :last ORDER BY o.order_id LIMIT 5
 """
 
 
-class Books:
-    """The books of one shop."""
+class LedgerReader:
+    """Reads the ledger of one shop."""
 
     def __init__(self, reader: sa.Engine, tick_seconds: float, witnesses: Witnesses) -> None:
         self._reader, self._witnesses = reader, witnesses
@@ -123,8 +123,8 @@ class Books:
         self._reading = threading.Lock()
         self._faulty: tuple[str, ...] = ()
 
-    def ledger(self) -> Ledger:
-        """The books, at most a second old, however many ask.
+    def latest(self) -> Ledger:
+        """The ledger, at most a second old, however many ask.
 
         Raises:
             DeadlineExceeded: the database does not answer in time.
@@ -132,14 +132,14 @@ class Books:
         return self._ledger.get()
 
     def read(self) -> Ledger:
-        """The books now, however long that takes.
+        """The ledger now, however long that takes.
 
         Raises:
             DeadlineExceeded: somebody else is reading them.
         """
         # One that was given up by whoever waited for it goes on by itself: no second beside it.
         if not self._reading.acquire(blocking=False):
-            raise DeadlineExceeded("the last reading of the books is still under way")
+            raise DeadlineExceeded("the last reading of the ledger is still under way")
         try:
             return self._read_now()
         finally:

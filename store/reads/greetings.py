@@ -1,4 +1,4 @@
-"""Reads of the guestbook: the two books, and how far one greeting has come between them."""
+"""Reads of the guestbook: the two guestbooks, and how far one greeting has come between them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Greeting:
     signature: int | None
     """Its number in the online guestbook, once it has signed there."""
     ticks: int
-    """How many of the `GREETING_TICKS` between the two books it has waited."""
+    """How many of the `GREETING_TICKS` between the two guestbooks it has waited."""
     trouble: str
     """Why the online guestbook has not signed, or never will, one sentence."""
     outcome: GreetingOutcome | None
@@ -79,8 +79,8 @@ class Greeting:
 
 
 @dataclass(frozen=True)
-class Books:
-    """The newest lines of the two books, newest first; two belong together if their numbers are the same."""
+class Guestbooks:
+    """The newest lines of both guestbooks, newest first; two with the same number belong together."""
 
     online: list[Signature]
     ours: list[Signature]
@@ -89,7 +89,7 @@ class Books:
 
 
 class Greetings:
-    """Reads of greetings, and of the books that they are in."""
+    """Reads of greetings, and of the guestbooks that they are in."""
 
     def __init__(self, reader: sa.Engine, guestbook_url: str) -> None:
         self._reader, self._url = reader, guestbook_url
@@ -97,12 +97,12 @@ class Greetings:
         not_yet: tuple[list[Signature], str] = ([], "The guestbook has not answered yet.")
         self._theirs = BackgroundRead(self._read_theirs, _BOOKS_SECONDS, at_first=not_yet)
 
-    def books(self, beside: Greeting | None = None) -> Books:
-        """Both books; beside a greeting that is final, our own as it is since then."""
+    def guestbooks(self, beside: Greeting | None = None) -> Guestbooks:
+        """Both guestbooks; beside a greeting that is final, our own as it is since then."""
         if beside is not None and beside.is_final:
             self._ours.forget()
         lines, trouble = self._theirs.get()
-        return Books(lines[:_LINES], self._ours.get(), trouble)
+        return Guestbooks(lines[:_LINES], self._ours.get(), trouble)
 
     def theirs(self) -> tuple[list[Signature], str]:
         """The newest lines of the online book, newest first; or none, and why it cannot be asked."""

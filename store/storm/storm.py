@@ -175,7 +175,7 @@ class _Storm:
             presenter.post("/restock")
 
     def _come_to_rest(self) -> dict[str, Any]:
-        """Wait until nothing moves any more; the books then."""
+        """Wait until nothing moves any more; the ledger then."""
         observer = self._shopper(-2)
         began_at, rest_seconds = time.monotonic(), _REST_SECONDS
         if self._trouble is not None:
@@ -255,7 +255,7 @@ class _Storm:
 
 
 def figure(ledger: dict[str, Any], name: str) -> int | None:
-    """The last figure of this name in the books, if they could be read."""
+    """The last figure of this name in the ledger, if they could be read."""
     found = [line["figures"][name] for line in ledger["lines"] if name in line["figures"]]
     return int(found[-1]) if found else None
 

@@ -107,11 +107,11 @@ def _print(verdict: Verdict) -> None:
     if verdict.faults:
         _print_faults(console, verdict.faults)
     console.print()
-    books = Table.grid(padding=(0, 2))
+    ledger = Table.grid(padding=(0, 2))
     for line in verdict.ledger["lines"]:
         figures = ", ".join(_figure(name, number) for name, number in line["figures"].items())
-        books.add_row(_word(ok=line["ok"]), line["name"], f"[dim]{figures}[/]")
-    console.print(books)
+        ledger.add_row(_word(ok=line["ok"]), line["name"], f"[dim]{figures}[/]")
+    console.print(ledger)
     for complaint in verdict.complaints:
         console.print(f"[red]wrong[/]  {complaint}")
     console.print(

@@ -36,9 +36,9 @@ def show() -> str:
 
 
 @guestbook.get("/guestbook/books")
-def books() -> Response:
+def both() -> Response:
     """Both books as they stand now."""
-    return fragment("_books.html", greeting=None, books=the_shop().greetings.books())
+    return fragment("_guestbooks.html", greeting=None, guestbooks=the_shop().greetings.guestbooks())
 
 
 @guestbook.post("/guestbook")
@@ -74,7 +74,7 @@ def progress(key: str) -> Response:
 
 
 def _form(form: Form) -> str:
-    return page("guestbook.html", form=form, greeting=None, books=the_shop().greetings.books())
+    return page("guestbook.html", form=form, greeting=None, guestbooks=the_shop().greetings.guestbooks())
 
 
 def _refuse(status: int, form: Form) -> AnyResponse:
@@ -87,7 +87,7 @@ def _refuse(status: int, form: Form) -> AnyResponse:
 
 def _shown(key: str) -> dict[str, Any]:
     found = _find(key)
-    return {"greeting": found, "books": the_shop().greetings.books(beside=found), "key": key}
+    return {"greeting": found, "guestbooks": the_shop().greetings.guestbooks(beside=found), "key": key}
 
 
 def _find(key: str) -> Greeting:

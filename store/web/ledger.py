@@ -14,20 +14,20 @@ ledger = Blueprint("ledger", __name__)
 
 @ledger.get("/ledger")
 def show() -> str:
-    """Show the books, each line green or red."""
-    return page("ledger.html", with_tools=False, ledger=the_shop().books.ledger())
+    """Show the ledger, each line green or red."""
+    return page("ledger.html", with_tools=False, ledger=the_shop().ledger.latest())
 
 
 @ledger.get("/ledger/lines")
 def lines() -> Response:
     """The lines as they stand now."""
-    return fragment("_ledger.html", ledger=the_shop().books.ledger())
+    return fragment("_ledger.html", ledger=the_shop().ledger.latest())
 
 
 @ledger.get("/ledger.json")
 def as_json() -> dict[str, Any]:
-    """The books for a program."""
-    found = the_shop().books.ledger()
+    """The ledger for a program."""
+    found = the_shop().ledger.latest()
     return {
         "balanced": found.balanced,
         "catching_up": found.catching_up,

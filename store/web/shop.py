@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from flask import Flask, current_app
 
-from store.ledger.ledger import Books
+from store.ledger.ledger import LedgerReader
 from store.reads.greetings import Greetings
 from store.reads.orders import Queries
 from store.settings import Settings
@@ -24,7 +24,7 @@ class Shop:
     settings: Settings
     queries: Queries
     greetings: Greetings
-    books: Books
+    ledger: LedgerReader
     health: Health
     presenter_tools: Callable[[], Any] = lambda: None
     """What the presenter's tools show to whoever asks now; None for whom they are not."""

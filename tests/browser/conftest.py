@@ -135,7 +135,7 @@ def open_shop(sqlite_url: Callable[[], str]) -> Iterator[OpenShop]:
     def open_one(*, units: int | None = None, **settings: object) -> Shop:
         shops.append(_open(sqlite_url(), **settings))
         if units is not None:
-            shops[-1].books.stock(units)
+            shops[-1].tables.stock(units)
         return shops[-1]
 
     yield open_one

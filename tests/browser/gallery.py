@@ -76,7 +76,7 @@ class Gallery:
         self._empty = open_still(STORE_GUESTBOOK_URL=guestbook_url)
         # Nobody buys here; a greeting comes to its end.
         self._new = open_still(STORE_GUESTBOOK_URL=guestbook_url, STORE_DISPATCH_TICK_SECONDS=0.01)
-        self._empty.books.stock(1)
+        self._empty.tables.stock(1)
         pending, late = self._shop.shopper.buy(), self._shop.shopper.buy()
         self._change(late, "UPDATE orders SET pay_by_ms = created_at_ms + 1 WHERE payment_id = :id")
         expired = self._cancelled()
@@ -95,12 +95,12 @@ class Gallery:
         on_its_way = "Paid. Your widget is on its way"
         overdue = self._late.shopper.buy()
         paying_elsewhere = self._late.shopper.buy()
-        self._late.books.change(
+        self._late.tables.change(
             "UPDATE orders SET created_at_ms = 1, pay_by_ms = 2 WHERE payment_id = :id", id=overdue
         )
         kept_waiting = self._kept_waiting()
         run_to_its_end = self._broken_run()
-        self._away.books.change("ALTER TABLE products RENAME TO away")
+        self._away.tables.change("ALTER TABLE products RENAME TO away")
         self._views = {
             "store": View(self._shop, "/", "The Widget"),
             "store-without-orders": View(self._new, "/", "The Widget"),
@@ -183,7 +183,7 @@ class Gallery:
     def _greeting(self, name: str, heading: str, *, signature: int = 0, outcome: str | None = None) -> View:
         """One that stands where no workflow will move it."""
         one_key = key()
-        self._empty.books.change(
+        self._empty.tables.change(
             "INSERT INTO greeting_requests"
             " (greeting_id, name, client, asked_at_ms, give_up_at_ms, outcome, reason)"
             " VALUES (:id, :name, '', 1, 2, :outcome, :reason)",
@@ -193,7 +193,7 @@ class Gallery:
             reason="The guestbook cannot be reached." if outcome else None,
         )
         if signature:
-            self._empty.books.change(
+            self._empty.tables.change(
                 "INSERT INTO greetings (greeting_id, name, signature, recorded_at_ms)"
                 " VALUES (:id, :name, :signature, 1)",
                 id=greeting_id(one_key),
@@ -213,13 +213,13 @@ class Gallery:
         shop = self._broken_lanes
         one_key = self._run(shop)
         shop.shopper.wait_for(one_key, "Paid. Your widget is on its way")
-        eventually(lambda: shop.books.rows("SELECT 1 FROM naive_orders"), bool)
-        shop.books.change("INSERT INTO naive_payments SELECT payment_id, 9999 FROM naive_orders")
-        shop.books.change("UPDATE naive_orders SET status = 'paid', progress = 3")
+        eventually(lambda: shop.tables.rows("SELECT 1 FROM naive_orders"), bool)
+        shop.tables.change("INSERT INTO naive_payments SELECT payment_id, 9999 FROM naive_orders")
+        shop.tables.change("UPDATE naive_orders SET status = 'paid', progress = 3")
         move(shop, one_key, 10)
-        eventually(lambda: shop.books.rows("SELECT 1 FROM greeting_requests"), bool)
-        shop.books.change("UPDATE greeting_requests SET outcome = 'greeted'")
-        shop.books.change(
+        eventually(lambda: shop.tables.rows("SELECT 1 FROM greeting_requests"), bool)
+        shop.tables.change("UPDATE greeting_requests SET outcome = 'greeted'")
+        shop.tables.change(
             "INSERT INTO executors (number, executor_id, machine, pid, started_at_ms)"
             " SELECT number + 1, executor_id || '.next', machine, pid, started_at_ms FROM executors"
         )
@@ -240,12 +240,12 @@ class Gallery:
         return payment_id
 
     def _change(self, payment_id: str, statement: str) -> None:
-        self._shop.books.change(statement, id=payment_id)
+        self._shop.tables.change(statement, id=payment_id)
 
 
 def move(shop: Shop, payment_id: str, progress: int) -> None:
     """Write an order's progress into its row, as a tick of its dispatch does."""
-    shop.books.change(
+    shop.tables.change(
         "UPDATE orders SET progress = :progress, status = :status WHERE payment_id = :payment_id",
         progress=progress,
         status="dispatched" if progress == 10 else "paid",
@@ -255,4 +255,4 @@ def move(shop: Shop, payment_id: str, progress: int) -> None:
 
 def row(shop: Shop, payment_id: str) -> Any:
     """An order as its table has it."""
-    return shop.books.rows("SELECT * FROM orders WHERE payment_id = :id", id=payment_id)[0]
+    return shop.tables.rows("SELECT * FROM orders WHERE payment_id = :id", id=payment_id)[0]

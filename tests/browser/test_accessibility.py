@@ -114,7 +114,7 @@ def test_the_end_of_the_countdown_is_announced(still_shop: Shop, visit: Visit) -
     payment_id = shopper.buy()
     announcement = shopper.page.locator(LIVE_REGIONS)
     mark(announcement)
-    still_shop.books.change(
+    still_shop.tables.change(
         "UPDATE orders SET pay_by_ms = created_at_ms WHERE payment_id = :id", id=payment_id
     )
     expect(announcement).to_have_text("Time is up")

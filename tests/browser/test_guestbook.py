@@ -58,7 +58,7 @@ def test_a_greeting_goes_through_the_crash_button(
     expect(visitor.page.locator("#books .mine")).to_have_count(2)
     expect(visitor.page.locator(".checkpoints")).to_contain_text("record the greeting")
     assert guestbook.names == ["Ада"]
-    assert kept_shop.books.rows("SELECT name FROM greetings") == [("Ада",)]
+    assert kept_shop.tables.rows("SELECT name FROM greetings") == [("Ада",)]
     if javascript:
         assert visitor.loads() == 1
 
@@ -90,7 +90,7 @@ def test_a_name_that_is_none_is_refused_where_it_was_written(
     expect(visitor.page.get_by_role("alert")).to_have_text("A name has no markup in it: leave out < and >.")
     expect(name).to_have_value("<b>Ada</b>")
     expect(name).to_have_accessible_description("A name has no markup in it: leave out < and >.")
-    assert not kept_shop.books.rows("SELECT * FROM greeting_requests")
+    assert not kept_shop.tables.rows("SELECT * FROM greeting_requests")
     name.fill("Ada")
     sign.click()
     visitor.sees("Thank you for being awesome, Ada!")
@@ -110,10 +110,10 @@ def test_both_lanes_through_one_crash(kept_shop: KeptShop, guestbook: Guestbook,
     expect(naive).to_contain_text("and never in ours.")
     assert presenter.loads() == 1
     assert sorted(name.split()[0] for name in guestbook.names) == ["Durable", "Naive"]
-    assert kept_shop.books.rows("SELECT name FROM greetings") == [("Durable visitor 1",)]
-    assert [status for (status,) in kept_shop.books.rows("SELECT status FROM naive_orders")] == ["paid"]
+    assert kept_shop.tables.rows("SELECT name FROM greetings") == [("Durable visitor 1",)]
+    assert [status for (status,) in kept_shop.tables.rows("SELECT status FROM naive_orders")] == ["paid"]
     presenter.page.get_by_role("link", name="The books", exact=True).click()
     presenter.sees("The books")
     expect(presenter.page.locator("#verdict")).to_have_text("The books balance.")
     expect(presenter.page.get_by_text("Charged and never shipped")).to_be_visible()
-    assert not kept_shop.books.faults()
+    assert not kept_shop.tables.faults()

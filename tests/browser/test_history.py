@@ -24,11 +24,11 @@ with_javascript_and_without = pytest.mark.parametrize(
 @contextmanager
 def closed_tables(shop: Shop) -> Iterator[None]:
     """A database that answers no page: its table of products is away for a while."""
-    shop.books.change("ALTER TABLE products RENAME TO away")
+    shop.tables.change("ALTER TABLE products RENAME TO away")
     try:
         yield
     finally:
-        shop.books.change("ALTER TABLE away RENAME TO products")
+        shop.tables.change("ALTER TABLE away RENAME TO products")
 
 
 @pytest.mark.timeout(300)  # there are many
@@ -251,15 +251,15 @@ def test_buy_now_while_nothing_can_be_written_is_kept_until_it_can(
 ) -> None:
     """The page stays, says that the click is kept, and goes on by itself: one order, of that key."""
     shopper = visit(still_shop, tolerated=REFUSED)
-    before, key = len(still_shop.books.orders()), shopper.key
+    before, key = len(still_shop.tables.orders()), shopper.key
     with nobody_writes(still_shop, checkpoints=True):
         shopper.buy_now.click()
         expect(shopper.page.locator("#outage")).to_contain_text("Your click is kept")
         shopper.sees("The Widget")
     shopper.sees("Your widget is held")
     assert shopper.payment_id == key
-    assert len(still_shop.books.orders()) == before + 1
-    assert not still_shop.books.faults()
+    assert len(still_shop.tables.orders()) == before + 1
+    assert not still_shop.tables.faults()
 
 
 def test_without_javascript_buy_now_can_be_tried_again(
@@ -267,7 +267,7 @@ def test_without_javascript_buy_now_can_be_tried_again(
 ) -> None:
     """The shop says that trying again makes no second order: so there is a way to, with the same key."""
     shopper = visit(still_shop, tolerated=REFUSED, java_script_enabled=False)
-    before, key = len(still_shop.books.orders()), shopper.key
+    before, key = len(still_shop.tables.orders()), shopper.key
     with nobody_writes(still_shop, checkpoints=True):
         shopper.buy_now.click()
         shopper.sees(BREATHLESS)
@@ -277,5 +277,5 @@ def test_without_javascript_buy_now_can_be_tried_again(
     shopper.page.get_by_role("button", name="Try again").click()
     shopper.sees("Your widget is held")
     assert shopper.payment_id == key
-    assert len(still_shop.books.orders()) == before + 1
-    assert not still_shop.books.faults()
+    assert len(still_shop.tables.orders()) == before + 1
+    assert not still_shop.tables.faults()

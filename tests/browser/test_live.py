@@ -45,8 +45,8 @@ def test_the_last_unit_goes_to_one_and_a_restock_brings_the_other_back(
     clicked = second.key
     assert second.buy() == clicked
     assert (first.loads(), second.loads(), passer_by.loads()) == (1, 1, 1)
-    assert sorted(shop.books.orders().values()) == ["pending", "pending"]
-    assert not shop.books.faults()
+    assert sorted(shop.tables.orders().values()) == ["pending", "pending"]
+    assert not shop.tables.faults()
 
 
 def test_a_sold_out_page_keeps_its_new_key(open_shop: OpenShop, visit: Visit) -> None:
@@ -162,7 +162,7 @@ def test_an_open_page_shows_that_its_payment_window_has_closed(open_shop: OpenSh
     expect(shopper.page).to_have_title("Order No. 1 · The Widget Store")
     assert shopper.loads() == 1
     assert row(shop, payment_id).reason == "expired"
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_the_countdown_counts_while_the_server_is_away(open_shop: OpenShop, visit: Visit) -> None:
@@ -273,7 +273,7 @@ def test_times_are_those_of_whoever_reads_them(still_shop: Shop, paid_order: str
     changed = shopper.page.locator(".receipt time").last
     before = changed.get_attribute("datetime")
     expect(changed).to_have_text(re.compile(r"\d\d:\d\d:\d\d GMT\+5:30"))
-    still_shop.books.change("UPDATE orders SET updated_at_ms = updated_at_ms + 60000")
+    still_shop.tables.change("UPDATE orders SET updated_at_ms = updated_at_ms + 60000")
     move(still_shop, paid_order, 3)
     expect(shopper.bar).to_have_attribute("value", "3")
     expect(changed).to_have_text(re.compile(r"\d\d:\d\d:\d\d GMT\+5:30"))

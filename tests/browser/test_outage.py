@@ -26,7 +26,7 @@ class KeptShop(Shop):
 
     def kill(self) -> None:
         """Kill the server, and not the parent."""
-        [(pid,)] = self.books.rows("SELECT pid FROM executors ORDER BY number DESC LIMIT 1")
+        [(pid,)] = self.tables.rows("SELECT pid FROM executors ORDER BY number DESC LIMIT 1")
         os.kill(pid, signal.SIGKILL)
 
     def has_come_back(self, deaths: int) -> None:
@@ -84,8 +84,8 @@ def test_a_purchase_goes_through_a_kill_between_each_pair_of_clicks(
     shopper.sees("Dispatched")
     expect(banner(shopper)).to_be_hidden()
     assert shopper.loads() == 1
-    assert kept_shop.books.orders() == {payment_id: "dispatched"}
-    assert not kept_shop.books.faults()
+    assert kept_shop.tables.orders() == {payment_id: "dispatched"}
+    assert not kept_shop.tables.faults()
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -114,9 +114,9 @@ def test_a_purchase_goes_through_a_kill_during_each_request(
     assert len(deaths) == 2
     kept_shop.has_come_back(2)
     assert shopper.loads() == 1
-    assert kept_shop.books.orders() == {payment_id: "dispatched"}
+    assert kept_shop.tables.orders() == {payment_id: "dispatched"}
     assert row(kept_shop, payment_id).order_id == 1
-    assert not kept_shop.books.faults()
+    assert not kept_shop.tables.faults()
 
 
 def test_cancelling_goes_through_a_kill(kept_shop: KeptShop, visit: Visit) -> None:
@@ -127,7 +127,7 @@ def test_cancelling_goes_through_a_kill(kept_shop: KeptShop, visit: Visit) -> No
     shopper.cancel.click()
     shopper.sees("Payment cancelled")
     assert died
-    assert kept_shop.books.orders() == {payment_id: "declined"}
+    assert kept_shop.tables.orders() == {payment_id: "declined"}
 
 
 def test_a_long_outage_is_said_and_everything_stays_where_it_is(kept_shop: KeptShop, visit: Visit) -> None:
@@ -146,12 +146,12 @@ def test_a_long_outage_is_said_and_everything_stays_where_it_is(kept_shop: KeptS
     shopper.wait_until(lambda: shopper.asked("/buy", "POST") >= 3)
     assert is_marked(shopper.page.locator("#shelf button"))
     expect(shopper.page.get_by_role("alert")).to_have_count(0)
-    assert not kept_shop.books.orders()
+    assert not kept_shop.tables.orders()
 
     shopper.page.unroute("**")
     shopper.sees("Your widget is held")
     expect(banner(shopper)).to_be_hidden()
-    assert len(kept_shop.books.orders()) == 1
+    assert len(kept_shop.tables.orders()) == 1
     assert shopper.loads() == 1
 
 
@@ -197,10 +197,10 @@ def test_one_press_of_the_crash_button_is_one_crash(kept_shop: KeptShop, visit: 
     presenter.sees("Dispatched")
     assert presenter.path == f"/orders/{payment_id}"
     assert presenter.loads() == 1
-    assert kept_shop.books.rows("SELECT count(*) FROM executors") == [(4,)]
+    assert kept_shop.tables.rows("SELECT count(*) FROM executors") == [(4,)]
     assert kept_shop.server.output.count("died (exit code 1)") == 3
     presenter.page.get_by_text("What the database remembers").click()
-    [(survived,)] = kept_shop.books.rows("SELECT count(*) FROM recoveries")
+    [(survived,)] = kept_shop.tables.rows("SELECT count(*) FROM recoveries")
     assert survived > 0
     expect(presenter.page.locator("#checkpoints .crash")).to_have_count(survived)
 
@@ -215,6 +215,6 @@ def test_without_javascript_the_same_form_reaches_the_same_order(kept_shop: Kept
     shopper.page.wait_for_url("chrome-error://**")
     kept_shop.has_come_back(1)
     shopper.open(f"/pay/{key}").sees("Your widget is held")
-    assert kept_shop.books.orders() == {key: "pending"}
+    assert kept_shop.tables.orders() == {key: "pending"}
     assert kept_shop.shopper.submit("/buy", key=key).location == f"/pay/{key}"
-    assert len(kept_shop.books.orders()) == 1
+    assert len(kept_shop.tables.orders()) == 1

@@ -14,7 +14,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobil
 
 
 def orders_made(shop: Shop) -> int:
-    return len(shop.books.orders())
+    return len(shop.tables.orders())
 
 
 def test_a_whole_purchase_with_javascript(new_url: NewUrl, visit: Visit) -> None:
@@ -43,7 +43,7 @@ def test_a_whole_purchase_with_javascript(new_url: NewUrl, visit: Visit) -> None
 
         assert shopper.loads() == 1
         assert row(shop, payment_id).status == "dispatched"
-        assert not shop.books.faults()
+        assert not shop.tables.faults()
         shopper.page.goto("about:blank")  # out of the shop before it closes
     finally:
         shop.server.close()
@@ -214,7 +214,7 @@ def test_confirm_then_cancel_pays_without_javascript(still_shop: Shop, visit: Vi
     shopper.page.mouse.click(*cancel)
     shopper.sees("Paid. Your widget is on its way")
     assert row(still_shop, payment_id).status == "paid"
-    assert not still_shop.books.faults()
+    assert not still_shop.tables.faults()
 
 
 @pytest.mark.parametrize("button", ["Buy Now", "Confirm payment"])
@@ -257,4 +257,4 @@ def test_a_crash_in_the_middle_is_a_pause(open_shop: OpenShop, visit: Visit, fre
     shopper.sees("Dispatched")
     assert shopper.loads() == 1
     assert is_marked(shopper.bar)
-    assert not shop.books.faults()
+    assert not shop.tables.faults()

@@ -96,8 +96,8 @@ def crash_shop(new_url: NewUrl) -> Iterator[Callable[[str], Shop]]:
     def open_until(point: str) -> Shop:
         shop.server.close()
         shop.server.log.clear()
-        if shop.server.url and not shop.books.rows("SELECT 1 FROM products WHERE on_hand > 10"):
-            shop.books.refill()
+        if shop.server.url and not shop.tables.rows("SELECT 1 FROM products WHERE on_hand > 10"):
+            shop.tables.refill()
         shop.server.restart(script=("-m", "tests.crash.mortal", point))
         return shop
 
@@ -124,8 +124,8 @@ def test_a_sale_survives(crash_shop: Callable[[str], Shop], point: str) -> None:
     shopper.confirm(payment_id)
     shopper.wait_for(payment_id, "Dispatched")
     assert_it_died(shop, shopper, point)
-    assert shop.books.orders()[payment_id] == "dispatched"
-    assert not shop.books.faults()
+    assert shop.tables.orders()[payment_id] == "dispatched"
+    assert not shop.tables.faults()
 
 
 @pytest.mark.sampled(4)
@@ -138,8 +138,8 @@ def test_a_cancellation_survives(crash_shop: Callable[[str], Shop], point: str) 
     shopper.cancel(payment_id)
     shopper.wait_for(payment_id, "Payment cancelled")
     assert_it_died(shop, shopper, point)
-    assert shop.books.orders()[payment_id] == "declined"
-    assert not shop.books.faults()
+    assert shop.tables.orders()[payment_id] == "declined"
+    assert not shop.tables.faults()
 
 
 @pytest.mark.sampled(6)
@@ -154,8 +154,8 @@ def test_a_recovery_survives(crash_shop: Callable[[str], Shop], point: str, agai
     shopper.confirm(payment_id)
     shopper.wait_for(payment_id, "Dispatched")
     assert_it_died(shop, shopper, point, again, third)
-    assert shop.books.orders()[payment_id] == "dispatched"
-    assert not shop.books.faults()
+    assert shop.tables.orders()[payment_id] == "dispatched"
+    assert not shop.tables.faults()
 
 
 def test_an_unpaid_order_expires_though_the_shop_was_closed(open_shop: Callable[..., Shop]) -> None:
@@ -165,8 +165,8 @@ def test_an_unpaid_order_expires_though_the_shop_was_closed(open_shop: Callable[
     shop.server.kill()
     shop.server.restart()
     shop.shopper.wait_for(payment_id, "The payment window closed")
-    assert shop.books.orders()[payment_id] == "expired"
-    assert not shop.books.faults()
+    assert shop.tables.orders()[payment_id] == "expired"
+    assert not shop.tables.faults()
 
 
 def test_a_payment_that_arrives_just_before_a_crash_counts(open_shop: Callable[..., Shop]) -> None:
@@ -180,7 +180,7 @@ def test_a_payment_that_arrives_just_before_a_crash_counts(open_shop: Callable[.
     assert shop.server.wait_for_death() == -9
     shop.server.restart()
     shop.shopper.wait_for(payment_id, "Dispatched")
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_a_stopped_shop_leaves_its_orders_to_the_next(open_shop: Callable[..., Shop]) -> None:
@@ -193,7 +193,7 @@ def test_a_stopped_shop_leaves_its_orders_to_the_next(open_shop: Callable[..., S
         shop.shopper.confirm(payment_id)
     for payment_id in payment_ids:
         shop.shopper.wait_for(payment_id, "Dispatched")
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 def test_a_payment_between_an_expiry_and_its_checkpoint_dispatches_nothing(
@@ -205,14 +205,14 @@ def test_a_payment_between_an_expiry_and_its_checkpoint_dispatches_nothing(
     shop.server.restart(script=("-m", "tests.crash.mortal", "after commit of cancel"))
     payment_id = shop.shopper.buy(key())
     assert shop.server.wait_for_death() == -9
-    assert shop.books.orders()[payment_id] == "expired"
+    assert shop.tables.orders()[payment_id] == "expired"
     # What another server writes that hears of the payment meanwhile.
     for statement in (
         "INSERT INTO payment_notices (payment_id, outcome, received_at_ms) VALUES (:id, 'paid', 1)",
         "INSERT INTO payments VALUES ('charge', :id, 9999, 1)",
         "INSERT INTO payments VALUES ('refund', :id, 9999, 1)",
     ):
-        shop.books.change(statement, id=payment_id)
+        shop.tables.change(statement, id=payment_id)
     shop.server.restart()
     eventually(
         lambda: shop.checkpoints.rows(
@@ -221,9 +221,9 @@ def test_a_payment_between_an_expiry_and_its_checkpoint_dispatches_nothing(
         lambda ended: ended == [("SUCCESS",)],
     )
     assert shop.checkpoints.rows("SELECT 1 FROM workflow_status WHERE name = 'dispatch'") == []
-    assert shop.books.orders()[payment_id] == "expired"
+    assert shop.tables.orders()[payment_id] == "expired"
     assert "tick" not in shop.shopper.page(f"/orders/{payment_id}/checkpoints").text
-    assert not shop.books.faults()
+    assert not shop.tables.faults()
 
 
 @pytest.mark.parametrize(("first", "later"), [("paid", "failed"), ("failed", "paid")])
@@ -241,4 +241,4 @@ def test_the_first_outcome_counts_though_the_shop_died_over_it(
     shop.server.restart()
     shop.shopper.post(f"/payment_webhook/{payment_id}/{later}")
     shop.shopper.wait_for(payment_id, "Dispatched" if first == "paid" else "Payment cancelled")
-    assert not shop.books.faults()
+    assert not shop.tables.faults()

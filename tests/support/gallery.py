@@ -73,7 +73,7 @@ def catch_orders(shop: Shop) -> dict[str, Exhibit]:
 def catch_sold_out(shop: Shop) -> dict[str, Exhibit]:
     """Two clicks on the last unit at the same moment, and one on the empty shelf."""
     shop.server.start()
-    shop.books.stock(1)
+    shop.tables.stock(1)
     late = buy_too_late(shop)
     return {
         "store, sold out": show(shop, "/"),

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from store import schema
 from store.clients import guestbook
 from store.ledger.invariants import Ledger
-from store.ledger.ledger import Books
+from store.ledger.ledger import LedgerReader
 from store.ledger.witnesses import TheirBook, Witnesses
 from store.settings import Settings, is_sqlite
 from tests.conftest import Shop
@@ -99,7 +99,7 @@ class Specimen:
         buyer = Shopper(shop.server.url, "127.0.0.8")  # another, who may hold one as well
         paid = buyer.buy(key())
         buyer.confirm(paid)
-        eventually(shop.books.orders, lambda orders: orders.get(paid) == "paid")
+        eventually(shop.tables.orders, lambda orders: orders.get(paid) == "paid")
         shop.server.kill()
         shop.server.restart()  # which finds what was under way
         shop.server.stop()
@@ -109,7 +109,7 @@ def ledger_of(url: str, their_book: TheirBook = lambda: ([], "")) -> Ledger:
     """The books of a shop that may be closed, read by the very code that serves them."""
     databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": url}))
     try:
-        return Books(databases.reader, 1.0, Witnesses(databases.system_reader, their_book)).read()
+        return LedgerReader(databases.reader, 1.0, Witnesses(databases.system_reader, their_book)).read()
     finally:
         databases.close()
 

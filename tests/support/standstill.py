@@ -39,7 +39,7 @@ def buy_too_late(shop: Shop) -> str:
     """Two clicks on the last unit at the same moment; the payment id of the one that finds it gone."""
     with orders_held(shop.database_url):
         both = [shop.shopper.buy(key()) for _ in range(2)]
-    ended = eventually(shop.books.orders, lambda orders: set(both) <= set(orders))
+    ended = eventually(shop.tables.orders, lambda orders: set(both) <= set(orders))
     [late] = [each for each in both if ended[each] == "sold_out"]
     return late
 

@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from store import schema
 from store.ledger.invariants import Ledger
-from store.ledger.ledger import Books as Ledgers
+from store.ledger.ledger import LedgerReader
 from store.ledger.witnesses import Witnesses
 from store.settings import Settings
 from tests.conftest import Shop
@@ -121,7 +121,7 @@ _DAMAGE = {
 @pytest.mark.parametrize("line", _DAMAGE)
 def test_a_line_turns_red_when_it_does_not_hold(busy_shop: Shop, line: str) -> None:
     """Damage done behind the shop's back shows in the line that is about it."""
-    busy_shop.books.change(_DAMAGE[line])
+    busy_shop.tables.change(_DAMAGE[line])
     assert lines_of(busy_shop)[line][1] is False
     busy_shop.server.restart()
     books = busy_shop.shopper.get("/ledger.json").json
@@ -157,7 +157,7 @@ def test_a_clock_an_hour_ahead_is_no_fault(busy_shop: Shop, monkeypatch: pytest.
 
 def test_a_page_of_books_that_are_off_says_by_how_much_and_who(busy_shop: Shop) -> None:
     """The line, what is wrong with which order, and by how much the totals are off; for a program too."""
-    busy_shop.books.change("UPDATE payments SET amount_cents = 1")
+    busy_shop.tables.change("UPDATE payments SET amount_cents = 1")
     busy_shop.server.restart()
     books = busy_shop.shopper.get("/ledger.json").json
     assert books["faults"] == [
@@ -224,16 +224,16 @@ def test_an_order_out_of_step_turns_its_line_red(busy_shop: Shop) -> None:
     damage = "UPDATE orders SET progress = 4 WHERE status = 'dispatched'"
     line = "Progress is 10 exactly when dispatched, and 0 before paid"
     with pytest.raises(sa.exc.IntegrityError):
-        busy_shop.books.change(damage)
-    busy_shop.books.change_unchecked(damage)
+        busy_shop.tables.change(damage)
+    busy_shop.tables.change_unchecked(damage)
     assert lines_of(busy_shop)[line] == ({"dispatched": 1, "out_of_step": 1}, False)
 
 
 def test_two_charges_of_one_order_turn_a_line_red(busy_shop: Shop) -> None:
     """As above: the key forbids it, and the ledger does not take its word."""
-    busy_shop.books.change("ALTER TABLE payments RENAME TO old_payments")
-    busy_shop.books.change("CREATE TABLE payments AS SELECT * FROM old_payments")
-    busy_shop.books.change("INSERT INTO payments SELECT * FROM old_payments")
+    busy_shop.tables.change("ALTER TABLE payments RENAME TO old_payments")
+    busy_shop.tables.change("CREATE TABLE payments AS SELECT * FROM old_payments")
+    busy_shop.tables.change("INSERT INTO payments SELECT * FROM old_payments")
     assert lines_of(busy_shop)["Orders charged twice"] == ({"charged_twice": 1}, False)
 
 
@@ -243,8 +243,8 @@ def test_the_books_are_one_reading_for_all_who_watch(busy_shop: Shop) -> None:
     statements: list[str] = []
     for reader in (databases.reader, databases.system_reader):
         event.listen(reader, "before_cursor_execute", lambda *call: statements.append(call[2]))
-    books = Ledgers(databases.reader, 1.0, Witnesses(databases.system_reader, lambda: ([], "")))
-    assert books.ledger() is books.ledger()
+    books = LedgerReader(databases.reader, 1.0, Witnesses(databases.system_reader, lambda: ([], "")))
+    assert books.latest() is books.latest()
     databases.close()
     selects = [each for each in statements if "SELECT" in each]
     # The figures. The newest workflows, and their accounts: nine tables. The next window and its end, what is

@@ -48,7 +48,7 @@ def checkpoints_of(database_url: str) -> str:
     return Settings.from_env({"DBOS_DATABASE_URL": database_url}).system_database_url
 
 
-class Books:
+class Tables:
     """A reader of one shop's tables, beside the shop."""
 
     def __init__(self, database_url: str, schema: str = "public") -> None:
