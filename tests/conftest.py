@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.postgres import Postgres
-from tests.support.server import Server
+from tests.support.shop import Shop
 from tests.support.shopper import Shopper
-from tests.support.tables import Tables, checkpoints_of
 
-TICK_SECONDS = 0.02
 NewUrl = Callable[[], str]
 Often = Callable[[int, int], int]
 
@@ -89,21 +87,6 @@ def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     numbers = itertools.count(1)
     folder = tmp_path_factory.mktemp("sqlite")
     return lambda: f"sqlite:///{folder}/shop-{next(numbers)}/store.sqlite3"
-
-
-class Shop:
-    """A running shop, its visitors and its books."""
-
-    def __init__(self, database_url: str, **settings: object) -> None:
-        self.database_url = database_url
-        self.server = Server(database_url, {"STORE_DISPATCH_TICK_SECONDS": TICK_SECONDS, **settings})
-        self.tables = Tables(database_url)
-        self.checkpoints = Tables(checkpoints_of(database_url), schema="dbos")
-
-    @property
-    def shopper(self) -> Shopper:
-        """Somebody at the door, wherever the shop is now open."""
-        return Shopper(self.server.url)
 
 
 @pytest.fixture(scope="module")

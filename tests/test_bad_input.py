@@ -15,8 +15,8 @@ import pytest
 from store.durable.runtime import MENDINGS, client_of
 from store.settings import Settings
 from store.vocabulary import RESTOCK
-from tests.conftest import Shop
 from tests.support.refusal import PROGRAM, refuses, refuses_both, secrets_told
+from tests.support.shop import Shop
 from tests.support.shopper import HTML, Answer, Shopper, eventually, key
 
 _FORM = {**HTML, "Content-Type": "application/x-www-form-urlencoded"}

@@ -14,24 +14,26 @@ from pathlib import Path
 import pytest
 
 from store.settings import ROOT
-from tests.conftest import NewUrl, Shop
+from tests.conftest import NewUrl
+from tests.support.shop import Shop, SupervisedShop
 from tests.support.shopper import HTML, Answer, Shopper, eventually, key
-from tests.test_supervisor import Kept
 
 _NAME = "widgets.example"
 _FORM = {**HTML, "Content-Type": "application/x-www-form-urlencoded", "Host": _NAME}
 
 
 @pytest.fixture(scope="module")
-def kept(new_url: NewUrl) -> Iterator[Kept]:
+def kept(new_url: NewUrl) -> Iterator[SupervisedShop]:
     """The shop, told of its proxy."""
-    shop = Kept(new_url(), STORE_TRUSTED_PROXIES=1, STORE_TRUSTED_HOSTS=_NAME, STORE_UNPAID_PER_CLIENT=3)
+    shop = SupervisedShop(
+        new_url(), STORE_TRUSTED_PROXIES=1, STORE_TRUSTED_HOSTS=_NAME, STORE_UNPAID_PER_CLIENT=3
+    )
     yield shop
     shop.parent.close()
 
 
 @pytest.fixture(scope="module")
-def proxy(kept: Kept, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shopper]:
+def proxy(kept: SupervisedShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shopper]:
     """Somebody who comes through nginx, set up as the README says."""
     block = re.search(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert block
@@ -86,7 +88,7 @@ def buy(visitor: Shopper, **headers: str) -> Answer:
     return visitor.request("POST", "/buy", f"key={key()}", {**_FORM, **headers})
 
 
-def test_a_purchase_goes_through_the_proxy(kept: Kept, proxy: Shopper) -> None:
+def test_a_purchase_goes_through_the_proxy(kept: SupervisedShop, proxy: Shopper) -> None:
     """Under the public name, from a form of that origin and from no other."""
     origin = {"Origin": f"http://{_NAME}"}
     bought = buy(proxy, **origin)
@@ -100,7 +102,7 @@ def test_a_purchase_goes_through_the_proxy(kept: Kept, proxy: Shopper) -> None:
     assert not kept.tables.faults()
 
 
-def test_what_a_visitor_says_of_themselves_is_not_believed(kept: Kept, proxy: Shopper) -> None:
+def test_what_a_visitor_says_of_themselves_is_not_believed(kept: SupervisedShop, proxy: Shopper) -> None:
     """Nobody gets the presenter's tools, or more units, by headers of their own."""
     for header in ("X-Forwarded-For", "X-Real-IP", "Forwarded"):
         page = proxy.request("GET", "/", headers={**HTML, "Host": _NAME, header: "127.0.0.1"})
@@ -118,7 +120,7 @@ def test_what_a_visitor_says_of_themselves_is_not_believed(kept: Kept, proxy: Sh
         kept.shopper.post(f"/payment_webhook/{answer.text}/failed")
 
 
-def test_a_crash_behind_the_proxy_is_a_pause(kept: Kept, proxy: Shopper) -> None:
+def test_a_crash_behind_the_proxy_is_a_pause(kept: SupervisedShop, proxy: Shopper) -> None:
     """Nginx waits in the socket's backlog as everybody does, but for a 502 to whoever was being answered."""
     os.kill(kept.server_pid, signal.SIGKILL)
     page = eventually(

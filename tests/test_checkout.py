@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.conftest import Shop
+from tests.support.shop import Shop
 from tests.support.shopper import Shopper, eventually, key
 from tests.support.standstill import buy_too_late
 

@@ -16,9 +16,10 @@ from store.database import Databases, make_engines
 from store.database_errors import DatabaseAway
 from store.schema import SCHEMA_VERSION, connect, prepare
 from store.settings import Settings, is_sqlite
-from tests.conftest import NewUrl, Shop
+from tests.conftest import NewUrl
 from tests.support.postgres import Postgres
 from tests.support.refusal import refusal
+from tests.support.shop import Shop
 from tests.support.started import ROOT
 from tests.support.tables import Tables
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Shop
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import refusal
 from tests.support.server import SUPERVISED, Server
+from tests.support.shop import Shop
 from tests.support.shopper import Shopper, eventually
 
 

@@ -19,10 +19,10 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from store.settings import is_sqlite
-from tests.conftest import Often, Shop
+from tests.conftest import Often
 from tests.support.refusal import secrets_told
+from tests.support.shop import PASSWORD, Shop
 from tests.support.shopper import Answer, key
-from tests.test_presenter import PASSWORD
 
 _log = logging.getLogger(__name__)
 

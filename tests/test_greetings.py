@@ -19,11 +19,11 @@ from urllib.parse import quote
 import pytest
 
 from store.vocabulary import GREETING_TICKS, greeting_id
-from tests.conftest import NewUrl, Often, Shop
+from tests.conftest import NewUrl, Often
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import refuses, refuses_both
+from tests.support.shop import Shop, SupervisedShop
 from tests.support.shopper import Answer, Shopper, eventually, key
-from tests.test_supervisor import Kept
 
 NAMES = (
     "Ada",
@@ -69,7 +69,7 @@ def quick(new_url: NewUrl, guestbook: Guestbook) -> Iterator[Shop]:
     shop.server.close()
 
 
-def greetings(shop: Shop | Kept) -> list[tuple[int, str]]:
+def greetings(shop: Shop | SupervisedShop) -> list[tuple[int, str]]:
     """Our own book: the number of each signature, and who it is."""
     return [
         tuple(row) for row in shop.tables.rows("SELECT signature, name FROM greetings ORDER BY signature")
@@ -442,7 +442,7 @@ def test_many_at_once_with_kills_are_as_many_pairs(new_url: NewUrl, tmp_path: Pa
     chance = random.Random(50)
     count_of_visitors, kills = often(15, 50), often(3, 10)
     with Guestbook(tmp_path / "guestbook.sqlite3") as guestbook:
-        shop = Kept(new_url(), STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.6)
+        shop = SupervisedShop(new_url(), STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.6)
         try:
             visitors = {key(): f"Visitor {number}" for number in range(count_of_visitors)}
 
@@ -479,7 +479,7 @@ def test_many_at_once_with_kills_are_as_many_pairs(new_url: NewUrl, tmp_path: Pa
 
 def test_the_parent_keeps_a_guestbook_beside_the_store(tmp_path: Path) -> None:
     """Without an address of another; it survives the crashes of the store, and is started again itself."""
-    shop = Kept(f"sqlite:///{tmp_path}/store.sqlite3", STORE_GUESTBOOK_URL="")
+    shop = SupervisedShop(f"sqlite:///{tmp_path}/store.sqlite3", STORE_GUESTBOOK_URL="")
     try:
         told = eventually(lambda: _ITS_OPENING.search(shop.parent.output), bool)
         assert told

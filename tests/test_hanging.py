@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from store.durable.deadlines import PAGE_SECONDS
-from tests.conftest import Shop
 from tests.support.postgres import Postgres
+from tests.support.refusal import is_calm_refusal
+from tests.support.shop import Shop
 from tests.support.shopper import Answer, eventually, key, timed
-from tests.test_trouble import is_calm_refusal
 
 _SLACK_SECONDS = 1.5
 """What a busy machine adds to any answer."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from store.settings import is_sqlite
-from tests.conftest import Shop
+from tests.support.shop import Shop
 from tests.support.shopper import Answer, eventually, key
 from tests.support.standstill import orders_held, workflows_held
 

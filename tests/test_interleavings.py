@@ -24,8 +24,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule, run_state_m
 from store.settings import is_sqlite
 from store.vocabulary import Outcome
 from tests.conftest import NewUrl, Often
+from tests.support.shop import SupervisedShop
 from tests.support.shopper import Answer, eventually, key
-from tests.test_supervisor import Kept
 
 _log = logging.getLogger(__name__)
 _WINDOW_SECONDS = 0.4
@@ -62,7 +62,7 @@ class Told:
 class Interleavings(RuleBasedStateMachine):
     """One sequence. Every request is repeated until it is answered, as a page and a bank do."""
 
-    shop: Kept
+    shop: SupervisedShop
     everything: dict[str, Told]
     """Of all sequences."""
     sequences: list[int]
@@ -189,16 +189,18 @@ class Interleavings(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def stormy(new_url: NewUrl) -> Iterator[Kept]:
+def stormy(new_url: NewUrl) -> Iterator[SupervisedShop]:
     """A shop with a parent, a short payment window, and few units."""
-    shop = Kept(new_url(), STORE_PAYMENT_WINDOW_SECONDS=_WINDOW_SECONDS, STORE_DISPATCH_TICK_SECONDS=0)
+    shop = SupervisedShop(
+        new_url(), STORE_PAYMENT_WINDOW_SECONDS=_WINDOW_SECONDS, STORE_DISPATCH_TICK_SECONDS=0
+    )
     shop.tables.stock(_UNITS)
     yield shop
     shop.parent.close()
 
 
 @pytest.mark.timeout(1200)  # there are many
-def test_any_sequence_leaves_the_books_right(stormy: Kept, often: Often) -> None:
+def test_any_sequence_leaves_the_books_right(stormy: SupervisedShop, often: Often) -> None:
     """Each order ends in one of the ways that are honest, with its money, and every invariant holds."""
     count = often(*_SEQUENCES["sqlite" if is_sqlite(stormy.parent.database_url) else "postgres"])
 

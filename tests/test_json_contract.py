@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Shop
 from tests.support.refusal import refuses
+from tests.support.shop import Shop
 from tests.support.shopper import Answer, Shopper, eventually, key
 from tests.support.standstill import buy_too_late, orders_held
 

@@ -12,11 +12,10 @@ import sqlalchemy as sa
 
 from store.stage import naive
 from store.stage.lanes import code
-from tests.conftest import Shop
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import refuses
+from tests.support.shop import PASSWORD, Shop
 from tests.support.shopper import HTML, Answer, eventually, key
-from tests.test_presenter import PASSWORD
 
 OpenShop = Callable[..., Shop]
 

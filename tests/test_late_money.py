@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conftest import NewUrl, Shop
+from tests.conftest import NewUrl
+from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
 from tests.support.standstill import buy_too_late
 

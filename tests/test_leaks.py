@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from store.settings import is_sqlite
-from tests.conftest import Shop
+from tests.support.shop import Shop
 from tests.support.shopper import key
 
 _FOR_EVERYBODY = (

@@ -15,9 +15,9 @@ from store.ledger.invariants import Ledger
 from store.ledger.ledger import LedgerReader
 from store.ledger.witnesses import Witnesses
 from store.settings import Settings
-from tests.conftest import Shop
 from tests.support.copies import Copy
 from tests.support.markup import Markup
+from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
 from tests.support.specimen import ledger_of
 

@@ -20,8 +20,8 @@ from store.serving import supervisor
 from store.serving.server import serve
 from store.settings import Settings
 from store.web import origin
-from tests.conftest import Shop
 from tests.support.refusal import refuses
+from tests.support.shop import Shop
 from tests.support.shopper import Answer, Shopper, eventually, key
 
 OpenShop = Callable[..., Shop]

@@ -15,11 +15,12 @@ import pytest
 from store.schema import SCHEMA_VERSION
 from store.settings import REFUSED
 from tests.support.postgres import Postgres
+from tests.support.refusal import is_calm_refusal
+from tests.support.shop import SupervisedShop
 from tests.support.shopper import eventually, key, timed
 from tests.support.standstill import orders_held
+from tests.support.started import is_alive
 from tests.support.tables import Tables, checkpoints_of
-from tests.test_supervisor import Kept, is_alive
-from tests.test_trouble import is_calm_refusal
 
 _AT_ONCE_SECONDS = 1.5
 """Less than any wait for a database, and more than a busy machine takes for a page."""
@@ -40,12 +41,12 @@ def postgres_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Po
 
 
 @pytest.fixture
-def keep() -> Iterator[Callable[[str], Kept]]:
+def keep() -> Iterator[Callable[[str], SupervisedShop]]:
     """Opens a shop with a parent."""
-    opened: list[Kept] = []
+    opened: list[SupervisedShop] = []
 
-    def open_one(database_url: str) -> Kept:
-        opened.append(Kept(database_url, STORE_DISPATCH_TICK_SECONDS=0.3))
+    def open_one(database_url: str) -> SupervisedShop:
+        opened.append(SupervisedShop(database_url, STORE_DISPATCH_TICK_SECONDS=0.3))
         return opened[-1]
 
     yield open_one
@@ -54,25 +55,25 @@ def keep() -> Iterator[Callable[[str], Kept]]:
 
 
 @pytest.fixture
-def on_postgres(keep: Callable[[str], Kept], postgres_of_our_own: Postgres) -> Kept:
+def on_postgres(keep: Callable[[str], SupervisedShop], postgres_of_our_own: Postgres) -> SupervisedShop:
     """A shop with a parent, on that server."""
     return keep(postgres_of_our_own.new_url())
 
 
 @pytest.fixture
-def on_sqlite(keep: Callable[[str], Kept], tmp_path: Path) -> Kept:
+def on_sqlite(keep: Callable[[str], SupervisedShop], tmp_path: Path) -> SupervisedShop:
     """A shop with a parent, on files of its own."""
     return keep(f"sqlite:///{tmp_path}/store.sqlite3")
 
 
-def kill(shop: Kept) -> None:
+def kill(shop: SupervisedShop) -> None:
     """Kill its server, and wait until the next one has answered the parent."""
     count = len(shop.deaths) + 1
     os.kill(shop.server_pid, signal.SIGKILL)
     eventually(lambda: len(shop.deaths), lambda told: told >= count, patience_seconds=_SAYS_SO_SECONDS)
 
 
-def start_two(shop: Kept) -> tuple[str, str]:
+def start_two(shop: SupervisedShop) -> tuple[str, str]:
     """One order that waits for its payment, and one that is being dispatched."""
     unpaid, moving = shop.shopper.buy(key()), shop.shopper.buy(key())
     shop.shopper.confirm(moving)
@@ -80,7 +81,7 @@ def start_two(shop: Kept) -> tuple[str, str]:
     return unpaid, moving
 
 
-def assert_it_says_so(shop: Kept, payment_id: str) -> None:
+def assert_it_says_so(shop: SupervisedShop, payment_id: str) -> None:
     """Everybody is answered at once: people with the calm page, programs with a sentence, files as ever."""
     shopper = shop.shopper
     for ask in (
@@ -109,7 +110,7 @@ def assert_it_says_so(shop: Kept, payment_id: str) -> None:
     assert shopper.get("/health").status == 503
 
 
-def assert_it_is_whole_again(shop: Kept, unpaid: str, moving: str) -> None:
+def assert_it_is_whole_again(shop: SupervisedShop, unpaid: str, moving: str) -> None:
     """The same server takes up every order; it is one start and one death, however long it waited."""
     eventually(
         lambda: shop.shopper.page("/").status,
@@ -125,7 +126,7 @@ def assert_it_is_whole_again(shop: Kept, unpaid: str, moving: str) -> None:
     assert not shop.tables.faults()
 
 
-def test_killed_while_postgres_is_down(on_postgres: Kept, postgres_of_our_own: Postgres) -> None:
+def test_killed_while_postgres_is_down(on_postgres: SupervisedShop, postgres_of_our_own: Postgres) -> None:
     """The next server starts, says so to everybody, and is whole by itself once Postgres is back."""
     unpaid, moving = start_two(on_postgres)
     postgres_of_our_own.stop()
@@ -138,7 +139,7 @@ def test_killed_while_postgres_is_down(on_postgres: Kept, postgres_of_our_own: P
     assert_it_is_whole_again(on_postgres, unpaid, moving)
 
 
-def test_killed_while_postgres_hangs(on_postgres: Kept, postgres_of_our_own: Postgres) -> None:
+def test_killed_while_postgres_hangs(on_postgres: SupervisedShop, postgres_of_our_own: Postgres) -> None:
     """The same, where connecting gets no answer at all."""
     unpaid, moving = start_two(on_postgres)
     with postgres_of_our_own.suspended():
@@ -147,7 +148,7 @@ def test_killed_while_postgres_hangs(on_postgres: Kept, postgres_of_our_own: Pos
     assert_it_is_whole_again(on_postgres, unpaid, moving)
 
 
-def test_killed_while_the_disk_is_full(on_sqlite: Kept) -> None:
+def test_killed_while_the_disk_is_full(on_sqlite: SupervisedShop) -> None:
     """The same, where SQLite opens and cannot record that a server has begun."""
     unpaid, moving = start_two(on_sqlite)
     for pid in (on_sqlite.parent.pid, on_sqlite.server_pid):
@@ -159,7 +160,7 @@ def test_killed_while_the_disk_is_full(on_sqlite: Kept) -> None:
     assert_it_is_whole_again(on_sqlite, unpaid, moving)
 
 
-def test_killed_while_another_process_has_the_file(on_sqlite: Kept) -> None:
+def test_killed_while_another_process_has_the_file(on_sqlite: SupervisedShop) -> None:
     """The same, where SQLite waits for its turn."""
     unpaid, moving = start_two(on_sqlite)
     with orders_held(on_sqlite.parent.database_url):
@@ -170,7 +171,7 @@ def test_killed_while_another_process_has_the_file(on_sqlite: Kept) -> None:
 
 @pytest.mark.parametrize("whom", ["the parent", "the server"])
 def test_a_server_that_waits_for_its_database_stops_when_it_is_told_to(
-    on_postgres: Kept, postgres_of_our_own: Postgres, whom: str
+    on_postgres: SupervisedShop, postgres_of_our_own: Postgres, whom: str
 ) -> None:
     """SIGTERM ends it within three seconds, in good order, whichever of the two processes is told."""
     postgres_of_our_own.stop()
@@ -185,7 +186,7 @@ def test_a_server_that_waits_for_its_database_stops_when_it_is_told_to(
     assert len(on_postgres.deaths) == 1
 
 
-def test_a_launch_that_fails_is_tried_again_by_the_next_server(on_sqlite: Kept) -> None:
+def test_a_launch_that_fails_is_tried_again_by_the_next_server(on_sqlite: SupervisedShop) -> None:
     """It cannot be tried twice in one process; visitors are told, and starts do not pile up."""
     checkpoints = Tables(checkpoints_of(on_sqlite.parent.database_url))
     checkpoints.change("ALTER TABLE workflow_status RENAME TO put_away")
@@ -201,7 +202,7 @@ def test_a_launch_that_fails_is_tried_again_by_the_next_server(on_sqlite: Kept) 
     assert len(on_sqlite.deaths) <= 3
 
 
-def test_what_does_not_pass_still_ends_a_successor(on_sqlite: Kept) -> None:
+def test_what_does_not_pass_still_ends_a_successor(on_sqlite: SupervisedShop) -> None:
     """With its one sentence: nobody waits for a database that a newer shop has changed."""
     on_sqlite.tables.change("UPDATE schema_version SET version = 99")
     os.kill(on_sqlite.server_pid, signal.SIGKILL)

@@ -16,7 +16,7 @@ from tests.support.markup import Markup
 from tests.support.refusal import is_one_sentence, secrets_told
 from tests.support.shopper import Answer
 from tests.support.tables import FAULTS, Tables
-from tests.test_run_again import plain
+from tests.support.transactions import plain
 
 pytestmark = pytest.mark.quick
 

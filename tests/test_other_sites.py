@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import Shop
 from tests.support.refusal import is_one_sentence
+from tests.support.shop import Shop
 from tests.support.shopper import HTML, Answer, key
 
 _FORM = {**HTML, "Content-Type": "application/x-www-form-urlencoded"}

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from store.settings import ROOT
-from tests.conftest import NewUrl, Shop
+from tests.conftest import NewUrl
 from tests.support.gallery import PAYMENT_WINDOW_SECONDS, TICK_SECONDS, Exhibit, catch_orders, catch_sold_out
 from tests.support.markup import Markup
+from tests.support.shop import Shop
 from tests.support.shopper import HTML, Answer, Shopper, eventually, key
 from tests.support.standstill import workflows_held
 

@@ -22,8 +22,8 @@ from sqlalchemy.orm import Session
 from store import database_errors, schema
 from store.durable import private_names, step_decorators
 from store.settings import Settings
-from tests.conftest import Shop
 from tests.support.postgres import Postgres
+from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
 
 _OPEN = resource.RLIM_INFINITY

@@ -23,7 +23,7 @@ from dbos._serialization import (
 
 from store.durable import private_names
 from store.settings import Settings, is_sqlite
-from tests.conftest import Shop
+from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
 
 

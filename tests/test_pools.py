@@ -24,7 +24,7 @@ from store.stage import tools
 from store.web import every_request, guestbook, json_api, ledger, storefront
 from store.web import shop as web_shop
 from store.web.health import Health
-from tests.conftest import Shop
+from tests.support.shop import Shop
 from tests.support.shopper import Answer, eventually, key, timed
 from tests.support.standstill import orders_held
 

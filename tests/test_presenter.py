@@ -19,12 +19,11 @@ from werkzeug.test import create_environ
 from store.settings import Settings
 from store.stage.access import Access
 from store.stage.access import Decision as Said
-from tests.conftest import Shop
 from tests.support.refusal import is_one_sentence
 from tests.support.server import SERVER
+from tests.support.shop import PASSWORD, Shop
 from tests.support.shopper import HTML, Answer, eventually, key
 
-PASSWORD = "correct horse: battery"  # noqa: S105 - of shops that close with the test
 _TOOLS = ("/presenter", "/presenter/tools")
 _ACTIONS = ("/restock", "/crash_application")
 

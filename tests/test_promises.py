@@ -333,3 +333,12 @@ def test_a_template_begins_by_saying_what_it_is(path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("{# ")
     sources = "".join(source.read_text(encoding="utf-8") for source in (*_SOURCES, *_TEMPLATES))
     assert f'"{path.name}"' in sources, "nobody renders or includes it"
+
+
+def test_what_tests_share_is_in_support() -> None:
+    """No test imports another one: whoever changes it would change both."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        found = re.findall(
+            r"^from tests\.(?:\w+\.)?test_\w+ import", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        assert not found, path

@@ -17,7 +17,8 @@ from store.database import Databases
 from store.reads.orders import BOARD_SECONDS, LIST_LIMIT, Queries
 from store.schema import connect
 from store.settings import Settings, is_sqlite
-from tests.conftest import NewUrl, Shop
+from tests.conftest import NewUrl
+from tests.support.shop import Shop
 from tests.support.shopper import key
 from tests.support.standstill import buy_too_late
 from tests.support.tables import Tables

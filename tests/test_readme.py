@@ -8,10 +8,9 @@ import subprocess
 import sys
 from urllib.parse import urlsplit
 
-from tests.conftest import Shop
+from tests.support.shop import DEATH, Shop
 from tests.support.shopper import Shopper
 from tests.support.started import ROOT
-from tests.test_supervisor import DEATH
 
 
 def test_the_requests_in_the_readme_buy_a_widget(shop: Shop, shopper: Shopper) -> None:

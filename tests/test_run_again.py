@@ -21,15 +21,10 @@ from store.terms_of_sale import Terms, terms
 from store.vocabulary import DISPATCH_TICKS, GreetingOutcome, Outcome, Reason
 from tests.conftest import NewUrl
 from tests.support.tables import FAULTS
+from tests.support.transactions import plain
 
 PAYMENT, OTHER, GREETING = "payment", "other", "visitor.greeting"
 Change = Callable[[Session], Any]
-
-
-def plain(step: Any) -> Callable[..., Any]:
-    """The transaction that a step runs."""
-    change: Callable[..., Any] = step.__wrapped__
-    return change
 
 
 def refused(call: Callable[[], Any]) -> Any:

@@ -18,7 +18,8 @@ from store.storm.faults import Kind, schedule
 from store.storm.notes import Notes, Purchase
 from store.storm.shoppers import Shopper
 from store.vocabulary import Reason, Status
-from tests.conftest import NewUrl, Often, Shop
+from tests.conftest import NewUrl, Often
+from tests.support.shop import Shop
 from tests.support.shopper import key
 from tests.support.tables import Tables
 

@@ -12,8 +12,8 @@ from flask import Flask
 
 from store.settings import ROOT, Settings
 from store.web import origin
-from tests.conftest import Shop
 from tests.support.refusal import PROGRAM, refuses
+from tests.support.shop import Shop
 from tests.support.shopper import HTML, key
 
 _PATHS = (

@@ -15,9 +15,10 @@ from store.durable import runtime
 from store.durable.runtime import client_of
 from store.settings import Settings
 from store.vocabulary import PAYMENT_TOPIC
-from tests.conftest import NewUrl, Shop
+from tests.conftest import NewUrl
 from tests.support.copies import Copy
 from tests.support.guestbook import Guestbook
+from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
 from tests.support.started import run
 

@@ -21,49 +21,22 @@ from store.serving.supervisor import SERVER, Supervisor
 from store.settings import REFUSED, ROOT, Settings, is_sqlite
 from tests.conftest import NewUrl, Often
 from tests.support.server import SUPERVISED, Server
-from tests.support.shopper import Shopper, eventually, key
-from tests.support.tables import Tables
+from tests.support.shop import DEATH, SupervisedShop
+from tests.support.shopper import eventually, key
+from tests.support.started import is_alive
 
-DEATH = re.compile(r"Server (\d+) died \((.+)\); server (\d+) answered (\d+\.\d\d) s later\.")
 _YOUNG_DEATH = re.compile(
     r"Server \d+ died \((.+)\) before it answered anybody; the next one starts in (\S+) s\."
 )
 
 
-class Kept:
-    """A shop with a parent."""
-
-    def __init__(self, database_url: str, **settings: object) -> None:
-        settings = {"STORE_DISPATCH_TICK_SECONDS": 0.05, **settings}
-        self.parent = Server(database_url, settings, script=SUPERVISED)
-        self.parent.start()
-        self.tables = Tables(database_url)
-        self.shopper = Shopper(self.parent.url)
-
-    @property
-    def server_pid(self) -> int:
-        """The process that the parent last spoke of."""
-        opened = re.search(r"\(process (\d+),", self.parent.output)
-        assert opened
-        return int(self.deaths[-1][2]) if self.deaths else int(opened[1])
-
-    @property
-    def deaths(self) -> list[tuple[str, ...]]:
-        """What the parent said of each: who died, of what, who came after, how long it took."""
-        return DEATH.findall(self.parent.output)
-
-    def wait_for_deaths(self, count: int) -> None:
-        """Until the parent has told of so many."""
-        eventually(lambda: len(self.deaths), lambda told: told >= count)
-
-
 @pytest.fixture
-def keep(new_url: NewUrl) -> Iterator[Callable[..., Kept]]:
+def keep(new_url: NewUrl) -> Iterator[Callable[..., SupervisedShop]]:
     """Opens a shop with a parent, on each kind of database."""
-    opened: list[Kept] = []
+    opened: list[SupervisedShop] = []
 
-    def open_one(**settings: object) -> Kept:
-        opened.append(Kept(new_url(), **settings))
+    def open_one(**settings: object) -> SupervisedShop:
+        opened.append(SupervisedShop(new_url(), **settings))
         return opened[-1]
 
     yield open_one
@@ -71,15 +44,7 @@ def keep(new_url: NewUrl) -> Iterator[Callable[..., Kept]]:
         kept.parent.close()
 
 
-def is_alive(pid: int) -> bool:
-    """Whether there is such a process, and it is no zombie."""
-    try:
-        return ") Z" not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def test_a_killed_server_has_a_successor(keep: Callable[..., Kept]) -> None:
+def test_a_killed_server_has_a_successor(keep: Callable[..., SupervisedShop]) -> None:
     """At once, on the same address; the order that was under way goes on, and the parent says so once."""
     shop = keep()
     unpaid, moving = shop.shopper.buy(key()), shop.shopper.buy(key())
@@ -97,7 +62,7 @@ def test_a_killed_server_has_a_successor(keep: Callable[..., Kept]) -> None:
 
 
 @pytest.mark.sampled(1)
-def test_no_connection_is_refused_while_the_server_is_dead(keep: Callable[..., Kept]) -> None:
+def test_no_connection_is_refused_while_the_server_is_dead(keep: Callable[..., SupervisedShop]) -> None:
     """They wait in the backlog of the socket, which is the parent's, and are answered by the next server."""
     shop = keep()
     refused, answered, is_over = [], [], threading.Event()
@@ -125,7 +90,7 @@ def test_no_connection_is_refused_while_the_server_is_dead(keep: Callable[..., K
 
 
 @pytest.mark.timeout(900)  # two hundred starts of a server take their time
-def test_many_kills_leave_an_order_that_completes(keep: Callable[..., Kept], often: Often) -> None:
+def test_many_kills_leave_an_order_that_completes(keep: Callable[..., SupervisedShop], often: Often) -> None:
     """One after the other, each as soon as the next server answers: still one order, one charge.
 
     Fewer on Postgres, where each start costs the same and nothing else is different.
@@ -140,7 +105,7 @@ def test_many_kills_leave_an_order_that_completes(keep: Callable[..., Kept], oft
         shop.wait_for_deaths(count)
     shop.parent.stop()
     shop.parent.close()
-    hurried = Kept(shop.parent.database_url)
+    hurried = SupervisedShop(shop.parent.database_url)
     try:
         hurried.shopper.confirm(unpaid)
         hurried.shopper.wait_for(unpaid, "Dispatched")
@@ -156,7 +121,7 @@ def test_many_kills_leave_an_order_that_completes(keep: Callable[..., Kept], oft
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_parent_stops_its_server(keep: Callable[..., Kept], number: signal.Signals) -> None:
+def test_the_parent_stops_its_server(keep: Callable[..., SupervisedShop], number: signal.Signals) -> None:
     """Told to stop, both end in good order, and that is not counted as a crash."""
     shop = keep()
     server = shop.server_pid
@@ -168,7 +133,7 @@ def test_the_parent_stops_its_server(keep: Callable[..., Kept], number: signal.S
     assert shop.tables.rows("SELECT count(*) FROM executors WHERE stopped_at_ms IS NOT NULL") == [(1,)]
 
 
-def test_a_dead_parent_leaves_no_orphan(keep: Callable[..., Kept]) -> None:
+def test_a_dead_parent_leaves_no_orphan(keep: Callable[..., SupervisedShop]) -> None:
     """Killed like a server, with no time to say goodbye: its server ends too, and the port is free."""
     shop = keep()
     server = shop.server_pid
@@ -179,7 +144,7 @@ def test_a_dead_parent_leaves_no_orphan(keep: Callable[..., Kept]) -> None:
         pass
 
 
-def test_a_server_that_was_stopped_is_not_started_again(keep: Callable[..., Kept]) -> None:
+def test_a_server_that_was_stopped_is_not_started_again(keep: Callable[..., SupervisedShop]) -> None:
     """A clean stop is what somebody wanted, whichever of the two processes they told."""
     shop = keep()
     os.kill(shop.server_pid, signal.SIGTERM)
@@ -307,7 +272,7 @@ _HANG_SECONDS = 4
 
 
 @pytest.mark.sampled(1)
-def test_a_server_that_stops_answering_is_replaced(keep: Callable[..., Kept]) -> None:
+def test_a_server_that_stops_answering_is_replaced(keep: Callable[..., SupervisedShop]) -> None:
     """It is killed, its orders go on, and the parent says why."""
     shop = keep(STORE_HANG_SECONDS=_HANG_SECONDS)
     payment_id, hung = shop.shopper.buy(key()), shop.server_pid
@@ -321,7 +286,7 @@ def test_a_server_that_stops_answering_is_replaced(keep: Callable[..., Kept]) ->
 
 
 @pytest.mark.sampled(1)
-def test_a_parent_that_was_suspended_kills_nobody(keep: Callable[..., Kept]) -> None:
+def test_a_parent_that_was_suspended_kills_nobody(keep: Callable[..., SupervisedShop]) -> None:
     """It has not looked meanwhile, however long that was; afterwards it looks as before."""
     shop = keep(STORE_HANG_SECONDS=_HANG_SECONDS)
     server = shop.server_pid
@@ -338,7 +303,7 @@ def test_a_parent_that_was_suspended_kills_nobody(keep: Callable[..., Kept]) -> 
 
 
 @pytest.mark.sampled(1)
-def test_nobody_is_killed_for_a_hang_where_that_is_off(keep: Callable[..., Kept]) -> None:
+def test_nobody_is_killed_for_a_hang_where_that_is_off(keep: Callable[..., SupervisedShop]) -> None:
     """0, for whoever stops a server in a debugger."""
     shop = keep(STORE_HANG_SECONDS=0)
     server, stopped_at = shop.server_pid, time.monotonic()

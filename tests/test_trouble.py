@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Shop
 from tests.support.postgres import Postgres
-from tests.support.shopper import Answer, eventually, key
+from tests.support.refusal import is_calm_refusal
+from tests.support.shop import Shop
+from tests.support.shopper import eventually, key
 
 _OPEN = resource.RLIM_INFINITY
 
@@ -29,16 +30,6 @@ def postgres_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Po
     """A Postgres server that may be stopped without stopping that of other tests."""
     with Postgres(tmp_path_factory.mktemp("postgres")) as server:
         yield server
-
-
-def is_calm_refusal(answer: Answer) -> bool:
-    """A page for people that says what is going on and when to come back, and nothing more."""
-    return (
-        answer.status == 503
-        and "catching its breath" in answer.text
-        and answer.headers["Retry-After"] == "2"
-        and not any(word in answer.text for word in ("Traceback", "sqlite", "psycopg", "SELECT", "INSERT"))
-    )
 
 
 def fill_the_disk(shop: Shop, limit: int) -> None:

@@ -19,8 +19,9 @@ from werkzeug.datastructures import Headers
 
 from store.settings import ROOT
 from store.web import webhook_signatures
-from tests.conftest import NewUrl, Shop
+from tests.conftest import NewUrl
 from tests.support.refusal import refusal, refuses
+from tests.support.shop import Shop
 from tests.support.shopper import Answer, key
 
 _OLD_KEY, _NEW_KEY = b"the key of last year, 32 bytes..", b"the key of this year, 32 bytes.."

@@ -22,8 +22,8 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.gallery import Gallery
 from tests.browser.visitor import PATIENCE_MS, Visitor
-from tests.conftest import Shop
 from tests.support.guestbook import Guestbook
+from tests.support.shop import Shop
 
 Visit = Callable[..., Visitor]
 OpenShop = Callable[..., Shop]

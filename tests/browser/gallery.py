@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from store.vocabulary import greeting_id
-from tests.conftest import Shop
+from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
 from tests.support.standstill import buy_too_late
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 from tests.browser.conftest import OpenShop, Visit
 from tests.browser.gallery import NOT_FOUND_OR_AWAY, VIEWS, Gallery, move
 from tests.browser.visitor import Visitor, is_marked, mark
-from tests.conftest import Shop
+from tests.support.shop import Shop
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}

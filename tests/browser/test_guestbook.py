@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
-from tests.browser.test_outage import KeptShop
 from tests.browser.visitor import NO_ANSWER
 from tests.support.guestbook import Guestbook
+from tests.support.shop import SupervisedShop
 
 
 @pytest.fixture
@@ -23,14 +23,15 @@ def guestbook(tmp_path: Path) -> Iterator[Guestbook]:
 
 
 @pytest.fixture
-def kept_shop(tmp_path: Path, guestbook: Guestbook, request: pytest.FixtureRequest) -> Iterator[KeptShop]:
+def kept_shop(
+    tmp_path: Path, guestbook: Guestbook, request: pytest.FixtureRequest
+) -> Iterator[SupervisedShop]:
     """A shop with a parent beside it, where a tick takes half a second, or as long as the test says."""
-    shop = KeptShop(
+    shop = SupervisedShop(
         f"sqlite:///{tmp_path}/store.sqlite3",
         STORE_GUESTBOOK_URL=guestbook.url,
         STORE_DISPATCH_TICK_SECONDS=getattr(request, "param", 0.5),
     )
-    shop.open()
     yield shop
     shop.server.close()
 
@@ -38,7 +39,7 @@ def kept_shop(tmp_path: Path, guestbook: Guestbook, request: pytest.FixtureReque
 @pytest.mark.parametrize("kept_shop", [2.0], indirect=True)  # long enough to press the button in between
 @pytest.mark.parametrize("javascript", [True, False])
 def test_a_greeting_goes_through_the_crash_button(
-    kept_shop: KeptShop, guestbook: Guestbook, visit: Visit, javascript: bool
+    kept_shop: SupervisedShop, guestbook: Guestbook, visit: Visit, javascript: bool
 ) -> None:
     """Sign, crash in between, and be in both books once; with JavaScript and without."""
     visitor = visit(kept_shop, "/guestbook", java_script_enabled=javascript, tolerated=NO_ANSWER)
@@ -50,7 +51,7 @@ def test_a_greeting_goes_through_the_crash_button(
         visitor.page.get_by_role("button", name="Crash the server").click()
     else:
         kept_shop.kill()
-    kept_shop.has_come_back(1)
+    kept_shop.wait_for_deaths(1)
     if not javascript:  # the browser may be on an error page of its own by now
         visitor.page.goto("about:blank")
         visitor.open(address)
@@ -64,7 +65,7 @@ def test_a_greeting_goes_through_the_crash_button(
 
 
 def test_a_guestbook_that_is_down_is_said_and_waited_for(
-    kept_shop: KeptShop, guestbook: Guestbook, visit: Visit
+    kept_shop: SupervisedShop, guestbook: Guestbook, visit: Visit
 ) -> None:
     """On the page of the books and on that of the greeting, until it is back."""
     visitor = visit(kept_shop, "/guestbook")
@@ -80,7 +81,7 @@ def test_a_guestbook_that_is_down_is_said_and_waited_for(
 
 @pytest.mark.parametrize("javascript", [True, False], ids=["with_javascript", "without_javascript"])
 def test_a_name_that_is_none_is_refused_where_it_was_written(
-    kept_shop: KeptShop, visit: Visit, *, javascript: bool
+    kept_shop: SupervisedShop, visit: Visit, *, javascript: bool
 ) -> None:
     """The form comes back as it was filled in, with one sentence beside its field, and goes on from there."""
     visitor = visit(kept_shop, "/guestbook", tolerated="400", java_script_enabled=javascript)
@@ -96,7 +97,7 @@ def test_a_name_that_is_none_is_refused_where_it_was_written(
     visitor.sees("Thank you for being awesome, Ada!")
 
 
-def test_both_lanes_through_one_crash(kept_shop: KeptShop, guestbook: Guestbook, visit: Visit) -> None:
+def test_both_lanes_through_one_crash(kept_shop: SupervisedShop, guestbook: Guestbook, visit: Visit) -> None:
     """One click runs both, one crashes both: one lane is whole, and the page says how the other is not."""
     presenter = visit(kept_shop, "/lanes", tolerated=NO_ANSWER)
     durable, naive = (presenter.page.locator("#lanes .card").nth(number) for number in (0, 1))

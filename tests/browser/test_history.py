@@ -10,7 +10,7 @@ from playwright.sync_api import Error, expect
 
 from tests.browser.conftest import HoldWrites, Visit
 from tests.browser.gallery import NOT_FOUND_OR_AWAY, VIEWS, Gallery, row
-from tests.conftest import Shop
+from tests.support.shop import Shop
 from tests.support.shopper import eventually
 
 # What a browser says by itself of an answer that is an error.

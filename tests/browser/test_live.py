@@ -12,7 +12,7 @@ from store.durable.step_decorators import now_ms
 from tests.browser.conftest import HoldWrites, OpenShop, Visit
 from tests.browser.gallery import move, row
 from tests.browser.visitor import NO_ANSWER, has_focus, is_marked, mark
-from tests.conftest import Shop
+from tests.support.shop import Shop
 from tests.support.shopper import eventually
 from tests.support.standstill import buy_too_late
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,33 +10,13 @@ from playwright.sync_api import Locator, Route, expect
 from tests.browser.conftest import Visit
 from tests.browser.gallery import row
 from tests.browser.visitor import NO_ANSWER, Visitor, is_marked, mark
-from tests.conftest import Shop
-from tests.support.server import SUPERVISED
-from tests.support.shopper import eventually
-
-
-class KeptShop(Shop):
-    """A shop with a parent, whose server can be killed."""
-
-    def open(self) -> None:
-        """Open it, with its parent."""
-        self.server.restart(script=SUPERVISED)
-
-    def kill(self) -> None:
-        """Kill the server, and not the parent."""
-        [(pid,)] = self.tables.rows("SELECT pid FROM executors ORDER BY number DESC LIMIT 1")
-        os.kill(pid, signal.SIGKILL)
-
-    def has_come_back(self, deaths: int) -> None:
-        """Wait until the parent has told of so many deaths."""
-        eventually(lambda: self.server.output.count(" s later."), lambda told: told >= deaths)
+from tests.support.shop import SupervisedShop
 
 
 @pytest.fixture
-def kept_shop(sqlite_url: Callable[[], str]) -> Iterator[KeptShop]:
+def kept_shop(sqlite_url: Callable[[], str]) -> Iterator[SupervisedShop]:
     """A shop with a parent, where a dispatch takes some seconds."""
-    shop = KeptShop(sqlite_url(), STORE_PAYMENT_WINDOW_SECONDS=600, STORE_DISPATCH_TICK_SECONDS=0.25)
-    shop.open()
+    shop = SupervisedShop(sqlite_url(), STORE_PAYMENT_WINDOW_SECONDS=600, STORE_DISPATCH_TICK_SECONDS=0.25)
     yield shop
     shop.server.close()
 
@@ -48,7 +26,7 @@ def banner(shopper: Visitor) -> Locator:
     return shopper.page.locator("#outage")
 
 
-def die_at_the_first_form(shopper: Visitor, shop: KeptShop, *, after_its_work: bool) -> list[Route]:
+def die_at_the_first_form(shopper: Visitor, shop: SupervisedShop, *, after_its_work: bool) -> list[Route]:
     """Kill the server at the first form that is sent, which nobody answers: before or after its work.
 
     Returns the requests that this befell: none yet, and then one.
@@ -70,7 +48,7 @@ def die_at_the_first_form(shopper: Visitor, shop: KeptShop, *, after_its_work: b
 
 
 def test_a_purchase_goes_through_a_kill_between_each_pair_of_clicks(
-    kept_shop: KeptShop, visit: Visit
+    kept_shop: SupervisedShop, visit: Visit
 ) -> None:
     """One order, one charge, one page load."""
     shopper = visit(kept_shop, tolerated=NO_ANSWER)
@@ -90,7 +68,7 @@ def test_a_purchase_goes_through_a_kill_between_each_pair_of_clicks(
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_purchase_goes_through_a_kill_during_each_request(
-    kept_shop: KeptShop, visit: Visit, moment: str
+    kept_shop: SupervisedShop, visit: Visit, moment: str
 ) -> None:
     """Before the server has it, or after, with the answer lost: each click is sent again by itself."""
     shopper = visit(kept_shop, tolerated=NO_ANSWER)
@@ -112,14 +90,14 @@ def test_a_purchase_goes_through_a_kill_during_each_request(
     shopper.pay()
     shopper.sees("Dispatched")
     assert len(deaths) == 2
-    kept_shop.has_come_back(2)
+    kept_shop.wait_for_deaths(2)
     assert shopper.loads() == 1
     assert kept_shop.tables.orders() == {payment_id: "dispatched"}
     assert row(kept_shop, payment_id).order_id == 1
     assert not kept_shop.tables.faults()
 
 
-def test_cancelling_goes_through_a_kill(kept_shop: KeptShop, visit: Visit) -> None:
+def test_cancelling_goes_through_a_kill(kept_shop: SupervisedShop, visit: Visit) -> None:
     """The button that was pressed is the one that is sent again."""
     shopper = visit(kept_shop, tolerated=NO_ANSWER)
     payment_id = shopper.buy()
@@ -130,7 +108,9 @@ def test_cancelling_goes_through_a_kill(kept_shop: KeptShop, visit: Visit) -> No
     assert kept_shop.tables.orders() == {payment_id: "declined"}
 
 
-def test_a_long_outage_is_said_and_everything_stays_where_it_is(kept_shop: KeptShop, visit: Visit) -> None:
+def test_a_long_outage_is_said_and_everything_stays_where_it_is(
+    kept_shop: SupervisedShop, visit: Visit
+) -> None:
     """Within two seconds, as a status; the click is kept; and it goes away by itself."""
     shopper = visit(kept_shop, patient=True, tolerated=NO_ANSWER)
     expect(banner(shopper)).to_be_hidden()
@@ -157,7 +137,7 @@ def test_a_long_outage_is_said_and_everything_stays_where_it_is(kept_shop: KeptS
 
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_what_a_proxy_says_of_a_dead_server_is_an_outage_too(
-    kept_shop: KeptShop, visit: Visit, status: int
+    kept_shop: SupervisedShop, visit: Visit, status: int
 ) -> None:
     """A link that is followed meanwhile arrives as soon as there is somebody to answer."""
     shopper = visit(kept_shop, tolerated=NO_ANSWER)
@@ -172,7 +152,7 @@ def test_what_a_proxy_says_of_a_dead_server_is_an_outage_too(
     assert shopper.loads() == 1
 
 
-def test_a_late_answer_is_said_before_it_comes(kept_shop: KeptShop, visit: Visit) -> None:
+def test_a_late_answer_is_said_before_it_comes(kept_shop: SupervisedShop, visit: Visit) -> None:
     """A server that takes its time is as worrying as one that is dead, and gets the same word."""
     shopper = visit(kept_shop, tolerated=NO_ANSWER)
     held = shopper.hold_forms_back()
@@ -183,7 +163,7 @@ def test_a_late_answer_is_said_before_it_comes(kept_shop: KeptShop, visit: Visit
     expect(banner(shopper)).to_be_hidden()
 
 
-def test_one_press_of_the_crash_button_is_one_crash(kept_shop: KeptShop, visit: Visit) -> None:
+def test_one_press_of_the_crash_button_is_one_crash(kept_shop: SupervisedShop, visit: Visit) -> None:
     """A browser sends a form that was not answered again; the next server knows that it was not meant."""
     presenter = visit(kept_shop, tolerated=NO_ANSWER)
     payment_id = presenter.buy()
@@ -205,7 +185,9 @@ def test_one_press_of_the_crash_button_is_one_crash(kept_shop: KeptShop, visit: 
     expect(presenter.page.locator("#checkpoints .crash")).to_have_count(survived)
 
 
-def test_without_javascript_the_same_form_reaches_the_same_order(kept_shop: KeptShop, visit: Visit) -> None:
+def test_without_javascript_the_same_form_reaches_the_same_order(
+    kept_shop: SupervisedShop, visit: Visit
+) -> None:
     """The browser shows its own error page; going back and pressing again is the same order."""
     shopper = visit(kept_shop, java_script_enabled=False, tolerated=NO_ANSWER)
     key = shopper.key
@@ -213,7 +195,7 @@ def test_without_javascript_the_same_form_reaches_the_same_order(kept_shop: Kept
     shopper.buy_now.click()
     shopper.wait_until(lambda: bool(died))
     shopper.page.wait_for_url("chrome-error://**")
-    kept_shop.has_come_back(1)
+    kept_shop.wait_for_deaths(1)
     shopper.open(f"/pay/{key}").sees("Your widget is held")
     assert kept_shop.tables.orders() == {key: "pending"}
     assert kept_shop.shopper.submit("/buy", key=key).location == f"/pay/{key}"

@@ -8,7 +8,8 @@ from playwright.sync_api import expect
 from tests.browser.conftest import OpenShop, Visit
 from tests.browser.gallery import Gallery, move, row
 from tests.browser.visitor import Visitor, is_marked, mark
-from tests.conftest import NewUrl, Shop
+from tests.conftest import NewUrl
+from tests.support.shop import Shop
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 

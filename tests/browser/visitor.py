@@ -9,7 +9,7 @@ from collections.abc import Callable
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Response, Route, expect
 
 from tests.browser.gallery import View
-from tests.conftest import Shop
+from tests.support.shop import Shop
 
 PATIENCE_MS = 30_000
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from tests.conftest import NewUrl, Shop
+from tests.conftest import NewUrl
+from tests.support.shop import Shop
 from tests.support.shopper import Answer, Shopper, eventually, key
 
 _STEPS_OF_A_SALE = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tests.conftest import Shop
 from tests.support.markup import Markup
+from tests.support.shop import Shop
 from tests.support.shopper import Answer, eventually, key
 from tests.support.standstill import buy_too_late, orders_held
 

@@ -38,6 +38,16 @@ def refuses(answer: Answer, status: int) -> bool:
     return True
 
 
+def is_calm_refusal(answer: Answer) -> bool:
+    """A page for people that says what is going on and when to come back, and nothing more."""
+    return (
+        answer.status == 503
+        and "catching its breath" in answer.text
+        and answer.headers["Retry-After"] == "2"
+        and not any(word in answer.text for word in ("Traceback", "sqlite", "psycopg", "SELECT", "INSERT"))
+    )
+
+
 def refuses_both(shopper: Shopper, method: str, path: str, status: int) -> bool:
     """Whether a browser is refused with a page and a program with JSON."""
     page, program = (shopper.request(method, path, headers=headers) for headers in (HTML, PROGRAM))

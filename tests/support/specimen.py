@@ -15,9 +15,9 @@ from store.ledger.invariants import Ledger
 from store.ledger.ledger import LedgerReader
 from store.ledger.witnesses import TheirBook, Witnesses
 from store.settings import Settings, is_sqlite
-from tests.conftest import Shop
 from tests.support.guestbook import Guestbook
 from tests.support.postgres import Postgres
+from tests.support.shop import Shop
 from tests.support.shopper import Shopper, eventually, key
 from tests.support.standstill import buy_too_late
 

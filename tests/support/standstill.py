@@ -12,7 +12,7 @@ from store.settings import Settings, is_sqlite
 from tests.support.shopper import eventually, key
 
 if TYPE_CHECKING:
-    from tests.conftest import Shop
+    from tests.support.shop import Shop
 
 # SQLite has one writer for each file; Postgres locks rows.
 _ORDERS = ("UPDATE counters SET value = value", "UPDATE orders SET progress = progress")
