@@ -57,7 +57,7 @@ def test_on_loopback_the_tools_are_on_every_page_of_a_purchase(shop: Shop) -> No
     for page in pages:
         assert "Crash the server" in page
         assert "Fill the shelf to 100" in page
-        assert "every order goes on from its last checkpoint." in page
+        assert "every order continues from its last checkpoint." in page
     assert "this machine only" in shop.server.output
 
 
