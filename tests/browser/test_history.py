@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from playwright.sync_api import Error, expect
+from playwright.sync_api import Error, Route, expect
 
 from tests.browser.conftest import HoldWrites, Visit
 from tests.browser.gallery import NOT_FOUND_OR_AWAY, VIEWS, Gallery, row
+from tests.browser.visitor import Visitor
 from tests.support.shop import Shop
 from tests.support.shopper import eventually
 
@@ -147,16 +148,22 @@ def test_a_look_that_overtakes_the_answer_to_confirm_leaves_no_step(still_shop: 
     shopper.sees("The Widget")
 
 
-def test_back_while_the_order_is_on_its_way_stays_at_the_store(still_shop: Shop, visit: Visit) -> None:
-    """A slow shop: several looks come and go before the order does, which then is not wanted any more."""
-    shopper = visit(still_shop, None, patient=True)
+def waits_for_its_order(shop: Shop, visit: Visit) -> tuple[Visitor, list[Route]]:
+    """A payment page whose order was cancelled elsewhere, and its requests for that: held back."""
+    shopper = visit(shop, None, patient=True)
     shopper.page.clock.install()
     payment_id = shopper.open().buy()
     held = shopper.hold_back(f"**/orders/{payment_id}")
-    still_shop.shopper.cancel(payment_id)
+    shop.shopper.cancel(payment_id)
     for _ in range(4):
         shopper.let_pass(seconds=1)
     shopper.wait_until(lambda: len(held) == 1)
+    return shopper, held
+
+
+def test_back_while_the_order_is_on_its_way_stays_at_the_store(still_shop: Shop, visit: Visit) -> None:
+    """A slow shop: several looks come and go before the order does, which then is not wanted any more."""
+    shopper, held = waits_for_its_order(still_shop, visit)
     shopper.page.go_back()
     shopper.sees("The Widget")
     with suppress(Error):  # it was taken back
@@ -170,14 +177,7 @@ def test_back_while_the_order_is_on_its_way_stays_at_the_store(still_shop: Shop,
 
 def test_a_slow_order_is_asked_for_once(still_shop: Shop, visit: Visit) -> None:
     """However often the payment page looks meanwhile."""
-    shopper = visit(still_shop, None, patient=True)
-    shopper.page.clock.install()
-    payment_id = shopper.open().buy()
-    held = shopper.hold_back(f"**/orders/{payment_id}")
-    still_shop.shopper.cancel(payment_id)
-    for _ in range(4):
-        shopper.let_pass(seconds=1)
-    shopper.wait_until(lambda: len(held) == 1)
+    shopper, held = waits_for_its_order(still_shop, visit)
     held[0].continue_()
     shopper.sees("Payment cancelled")
     for _ in range(3):
