@@ -78,15 +78,22 @@ def test_back_forward_and_reload_before_paying(still_shop: Shop, visit: Visit, j
 
 
 @with_javascript_and_without
-def test_back_after_a_purchase_leads_to_a_new_one(still_shop: Shop, visit: Visit, javascript: bool) -> None:
+def test_back_after_a_purchase_leads_to_a_new_one(
+    still_shop: Shop, lively_shop: Shop, visit: Visit, javascript: bool
+) -> None:
     """The store that comes back has a Buy Now with a new key, and it makes a second order."""
-    shopper = visit(still_shop, java_script_enabled=javascript)
+    shop = still_shop if javascript else lively_shop
+    shopper = visit(shop, java_script_enabled=javascript)
     first = shopper.buy()
     shopper.pay()
+    if not javascript:
+        # Until an order is final, such a browser loads its page again every second; a Back that meets that
+        # moment is lost.
+        shopper.sees("Dispatched")
     shopper.page.go_back()
     if not javascript:
         # The browser itself keeps the payment page's place, whose address leads to the order by now.
-        shopper.sees("Paid. Your widget is on its way")
+        shopper.sees("Dispatched")
         shopper.page.go_back()
     shopper.sees("The Widget")
     assert shopper.path == "/"
@@ -94,8 +101,8 @@ def test_back_after_a_purchase_leads_to_a_new_one(still_shop: Shop, visit: Visit
     second = shopper.buy()
     shopper.pay()
     assert second != first
-    assert row(still_shop, second).order_id > row(still_shop, first).order_id
-    assert row(still_shop, first).status == row(still_shop, second).status == "paid"
+    assert row(shop, second).order_id > row(shop, first).order_id
+    assert {row(shop, first).status, row(shop, second).status} <= {"paid", "dispatched"}
 
 
 def test_back_after_a_cancelled_purchase_leads_to_the_store(still_shop: Shop, visit: Visit) -> None:
