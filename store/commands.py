@@ -7,6 +7,7 @@ DeadlineExceeded. The workflow goes on either way.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from dbos import DBOS, SetWorkflowID, error
 
@@ -45,6 +46,14 @@ class TooManyUnpaid(Exception):
 
 class TooManyGreetings(Exception):
     """The client has as many greetings under way as one may, so this one was not begun."""
+
+
+@dataclass(frozen=True)
+class EndOfGreeting:
+    """How a greeting has ended."""
+
+    trouble: str
+    """Why it is in neither book, one sentence; nothing if it is in both."""
 
 
 def buy(key: str, client: str) -> Status | None:
@@ -106,11 +115,10 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
         raise UnknownPayment(payment_id) from unknown
 
 
-def greet(key: str, name: str, client: str, *, wait: bool) -> str | None:
+def greet(key: str, name: str, client: str, *, wait: bool) -> EndOfGreeting | None:
     """Start the greeting that this key names, or find it started.
 
-    Returns nothing once both books are signed, the reason once it cannot succeed, or None if either
-    takes longer, or nobody is to wait for it.
+    Returns how it has ended, or None if that takes longer, or nobody is to wait for it.
 
     Raises:
         BadName: it is none.
@@ -122,19 +130,19 @@ def greet(key: str, name: str, client: str, *, wait: bool) -> str | None:
         raise BadName(fault)
     greeting = greeting_id(key)
 
-    def start_and_wait() -> str | None:
+    def start_and_wait() -> EndOfGreeting | None:
         found = workflows.request_greeting(greeting, name, _digest(client))
         if found["name"] != name:
             raise KeyTaken(key)
         if found["outcome"] is not None:
-            return found["reason"] or ""
+            return EndOfGreeting(found["reason"] or "")
         with SetWorkflowID(greeting):
             if found["under_way"] <= runtime.GREETINGS_AT_ONCE:
                 DBOS.start_workflow(workflows.greet, greeting, name)
             else:
                 DBOS.enqueue_workflow(runtime.GREETINGS, workflows.greet, greeting, name)
-        ended: str | None = DBOS.get_event(greeting, GREETED_EVENT, timeout_seconds=seconds)
-        return ended
+        trouble: str | None = DBOS.get_event(greeting, GREETED_EVENT, timeout_seconds=seconds)
+        return None if trouble is None else EndOfGreeting(trouble)
 
     seconds = seconds_for_an_event() if wait else 0
     try:

@@ -33,7 +33,10 @@ def passes(error: BaseException | None) -> bool:
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING_SQLITE_CODES
     if isinstance(error, psycopg.Error):
-        return (error.sqlstate or "").startswith(PASSING_SQLSTATES)
+        if error.sqlstate is None:
+            # Not the server's word but the driver's: there is no server to be had, or no more.
+            return isinstance(error, psycopg.OperationalError)
+        return error.sqlstate.startswith(PASSING_SQLSTATES)
     return False
 
 
@@ -47,4 +50,5 @@ def may_come_back(error: BaseException | None) -> bool:
 
 def first_line(error: BaseException | None) -> str:
     """What an error says, without its details."""
-    return str(error).strip().splitlines()[0].removeprefix("connection failed: ").rstrip(".")
+    line = str(error).strip().splitlines()[0]
+    return line.removeprefix("connection failed: ").removeprefix("connection is bad: ").rstrip(".")

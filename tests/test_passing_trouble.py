@@ -19,7 +19,7 @@ from dbos._sys_db import db_retry
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from store import database_errors, schema
+from store import database, database_errors, schema
 from store.durable import private_names, step_decorators
 from store.settings import Settings
 from tests.support.postgres import Postgres
@@ -243,6 +243,30 @@ def test_what_does_not_pass_is_not(code: str) -> None:
     with pytest.raises(DBAPIError):
         step_decorators.commit(change)
     assert len(tries) == 1
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:1", "?host=/nowhere", "shop.invalid"],
+    ids=["nobody listens", "no socket", "no such name"],
+)
+def test_a_server_that_is_not_there_is_waited_for(address: str) -> None:
+    """However it is not there: DBOS by itself knows but the first of these, by its text."""
+    where = f"/store{address}" if address.startswith("?") else f"{address}/store"
+    settings = Settings.from_env({"DBOS_DATABASE_URL": f"postgresql://shop@{where}"})
+    databases = database.make_engines(settings)
+    tries: list[int] = []
+
+    @db_retry(initial_backoff=0.01)
+    def connect() -> str:
+        tries.append(1)
+        if len(tries) > 1:
+            return "tried again"
+        with databases.system.connect():
+            return "connected"
+
+    assert connect() == "tried again"
+    databases.close()
 
 
 def test_every_class_of_the_list_is_tried_here() -> None:

@@ -163,16 +163,16 @@ def greeting(name: str) -> Response:
     key = request.headers.get("Idempotency-Key", new_key())
     if not is_key(key):
         abort(400, "The Idempotency-Key must be 1 to 64 letters, digits, _ or -.")
-    trouble = _greet(key, name)
-    if trouble is None:
+    end = _greet(key, name)
+    if end is None:
         abort(504, f"The greeting is on its way: repeat this request with the Idempotency-Key {key}.")
-    if trouble:
-        abort(502, trouble)
+    if end.trouble:
+        abort(502, end.trouble)
     return _plain_text(f"Thank you for being awesome, {name}!")
 
 
-def _greet(key: str, name: str) -> str | None:
-    """See `actions.greet`; waits for it, unless enough others do."""
+def _greet(key: str, name: str) -> commands.EndOfGreeting | None:
+    """See `commands.greet`; waits for it, unless enough others do."""
     queries().require_database()
     may_wait = _greeting_waiters.acquire(blocking=False)
     try:
