@@ -66,15 +66,10 @@ def browser() -> Iterator[Browser]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give all tests of the gallery to one process, first of all.
-
-    It takes longer to build than to walk through; and begun last, it would keep one process busy for minutes
-    in which the others have nothing left to do.
-    """
-    walks = [item for item in items if "gallery" in getattr(item, "fixturenames", ())]
-    for item in walks:
-        item.add_marker(pytest.mark.xdist_group("gallery"))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """Give all tests of the gallery to one process: it takes longer to build than to walk through."""
+    for item in items:
+        if "gallery" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("gallery"))
 
 
 @pytest.fixture
