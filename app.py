@@ -15,15 +15,22 @@ from store import cli
 from store.settings import BadSetting, Process, Settings, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flask import Flask
 
+    from store.durable.executors import Death
 
-def create_app(settings: Settings | None = None, *, wait_for_database: bool = False) -> Flask:
+
+def create_app(
+    settings: Settings | None = None, *, wait_for_database: bool = False, deaths: Sequence[Death] = ()
+) -> Flask:
     """Build the shop and, in a process that serves, launch its workflows.
 
     Settings come from the environment unless given. A setting or a database that cannot be
     used ends the process with one sentence and exit code 2; or else, of a database that is
-    away, the shop says so to its visitors, and opens once it is back.
+    away, the shop says so to its visitors, and opens once it is back. `deaths` are those of
+    earlier servers that its parent has seen.
     """
     from flask import Flask
 
@@ -73,6 +80,7 @@ def create_app(settings: Settings | None = None, *, wait_for_database: bool = Fa
         runtime.launch,
         settings,
         databases,
+        deaths=deaths,
         before=partial(lost_checkpoints.note, databases, witnesses),
         after=reconciler.start,
     )

@@ -186,19 +186,33 @@ CREATE TABLE IF NOT EXISTS executors (
     -- Which executor takes up the workflows that it left, and when that had taken up all of them.
     adopted_by     INTEGER          REFERENCES executors (number),
     adopted_at_ms  BIGINT,
+    -- When its parent saw it die. Null where nobody did: of a server without a parent, or whose parent died too.
+    died_at_ms     BIGINT,
     CHECK (adopted_at_ms IS NULL OR adopted_by IS NOT NULL)
 );
 
 CREATE INDEX IF NOT EXISTS executors_to_adopt ON executors (number) WHERE adopted_at_ms IS NULL;
 
--- The orders that a crash found under way, each with the executor that took it up.
+-- The orders that a crash found under way, each with the executor that took it up, and how far it was.
 CREATE TABLE IF NOT EXISTS recoveries (
     executor    INTEGER NOT NULL REFERENCES executors (number),
     payment_id  TEXT    NOT NULL REFERENCES orders (payment_id),
+    -- Null in rows of before version 4.
+    status      TEXT,
+    progress    INTEGER,
     PRIMARY KEY (executor, payment_id)
 );
 
 CREATE INDEX IF NOT EXISTS recoveries_by_order ON recoveries (payment_id);
+
+-- The same of greetings.
+CREATE TABLE IF NOT EXISTS greeting_recoveries (
+    executor     INTEGER NOT NULL REFERENCES executors (number),
+    greeting_id  TEXT    NOT NULL,
+    PRIMARY KEY (executor, greeting_id)
+);
+
+CREATE INDEX IF NOT EXISTS greeting_recoveries_by_greeting ON greeting_recoveries (greeting_id);
 
 -- The naive lane: the same sale and the same greeting without durable execution, run beside the
 -- shop's own to see what a crash leaves behind. Tables of its own, so that its damage stays there.
@@ -231,13 +245,13 @@ CREATE TABLE IF NOT EXISTS naive_greetings (
 );
 
 -- What a new shop opens with.
-INSERT INTO schema_version (only_row, version) VALUES (1, 3) ON CONFLICT DO NOTHING;
+INSERT INTO schema_version (only_row, version) VALUES (1, 4) ON CONFLICT DO NOTHING;
 -- Greetings of version 1 had no requests: all that were written down were greeted.
 INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_at_ms, outcome)
     SELECT greeting_id, name, '', recorded_at_ms, recorded_at_ms, 'greeted' FROM greetings
     WHERE (SELECT version FROM schema_version) < 2
     ON CONFLICT DO NOTHING;
-UPDATE schema_version SET version = 3 WHERE version < 3;
+UPDATE schema_version SET version = 4 WHERE version < 4;
 -- The third counts nothing: its row is what greetings of one client take turns on.
 INSERT INTO counters (counter, value) VALUES ('orders', 0), ('executors', 0), ('greetings', 0)
     ON CONFLICT DO NOTHING;

@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from store.serving import supervisor
+from store.serving.listener import address_of, listen
 from store.settings import BadSetting, Settings, is_sqlite, refuse
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def main(create_app: Callable[..., Flask]) -> None:
     commands.add_parser("migrate", help="create the database, or bring it up to date")
     # For servers that come after one that has been open: see `opening`.
     server.add_argument("--wait-for-database", action="store_true", help=argparse.SUPPRESS)
+    server.add_argument("--died", action="append", default=[], help=argparse.SUPPRESS)
     signer = commands.add_parser("sign", help="sign a webhook, for curl: see the README")
     signer.add_argument("payment_id", type=_id, help="what is paid")
     signer.add_argument("status", choices=["paid", "failed"], help="what became of it")
@@ -77,7 +79,10 @@ def main(create_app: Callable[..., Flask]) -> None:
         elif said.command in {"stuck", "mend"}:
             raise SystemExit(look_after_stuck(settings, said))
         elif said.command == "server":
-            create = partial(create_app, wait_for_database=said.wait_for_database)
+            from store.durable.executors import Death
+
+            deaths = [Death(*map(int, died.split("@"))) for died in said.died]
+            create = partial(create_app, wait_for_database=said.wait_for_database, deaths=deaths)
             serve(create, settings, inherited=said.socket, port=said.port)
         else:
             raise SystemExit(supervise(settings))
@@ -138,7 +143,7 @@ def serve(
         supervisor.die_with_parent()
     # Before the shop is made: if another one has the port, this one must not touch its orders.
     listener = (
-        supervisor.listen(settings.host, settings.port if port is None else port)
+        listen(settings.host, settings.port if port is None else port)
         if inherited is None
         else socket.socket(fileno=inherited)
     )
@@ -148,7 +153,7 @@ def serve(
     server.stop_on_signals(runtime.say_goodbye)
     app = create_app(settings)
     if not has_parent:
-        _say(_opening(settings, supervisor.address_of(settings.host, listener), os.getpid()))
+        _say(_opening(settings, address_of(settings.host, listener), os.getpid()))
     server.serve(app, settings, listener, kind_of=thread_pools.kinds_of(app))
 
 

@@ -75,10 +75,12 @@ def test_shops_that_open_together_make_one_schema(new_url: NewUrl) -> None:
     assert len(rows["products"]) == len(rows["stock_movements"]) == 1
 
 
-_AS_IT_WAS = """
+_ORDER = """
 INSERT INTO orders (payment_id, order_id, product_id, price_cents, status, reason, progress, created_at_ms,
     pay_by_ms, updated_at_ms) VALUES ('one', 1, 1, 9999, 'cancelled', 'sold_out', 0, 1, 2, 1);
 UPDATE counters SET value = 1 WHERE counter = 'orders';
+"""
+_WITH_GENERATIONS = """
 INSERT INTO generations (generation, executor_id, pid, started_at_ms, stopped_at_ms)
     VALUES (1, 'local', 11, 5, NULL), (2, 'local', 12, 6, 7);
 UPDATE counters SET value = 2 WHERE counter = 'generations';
@@ -87,16 +89,27 @@ INSERT INTO naive_runs (run, key, visitor, generation, started_at_ms) VALUES (1,
 INSERT INTO naive_orders (payment_id, status, progress) VALUES ('n', 'paid', 3);
 INSERT INTO naive_payments (payment_id, amount_cents) VALUES ('n', 9999)
 """
+_WITH_EXECUTORS = """
+INSERT INTO executors (number, executor_id, machine, pid, started_at_ms, stopped_at_ms)
+    VALUES (1, 'local-1', 'local', 11, 5, NULL), (2, 'local-2', 'local', 12, 6, 7);
+UPDATE counters SET value = 2 WHERE counter = 'executors';
+INSERT INTO recoveries (executor, payment_id) VALUES (2, 'one');
+INSERT INTO naive_runs (run, key, visitor, executor, started_at_ms) VALUES (1, 'n', 'N', 2, 6);
+INSERT INTO naive_orders (payment_id, status, progress) VALUES ('n', 'paid', 3);
+INSERT INTO naive_payments (payment_id, amount_cents) VALUES ('n', 9999)
+"""
+_AS_IT_WAS = {1: _WITH_GENERATIONS, 2: _WITH_GENERATIONS, 3: _WITH_EXECUTORS}
+"""What a shop of each earlier version had, besides its one order."""
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", sorted(_AS_IT_WAS))
 def test_a_database_of_an_earlier_version_becomes_as_a_new_one(new_url: NewUrl, version: int) -> None:
     """Table by table and column by column; what it had is still there."""
     url, fresh = new_url(), new_url()
     connect(settings(fresh)).close()
     make_as_of_version(url, version)
     books = Tables(url)
-    for statement in _AS_IT_WAS.split(";"):
+    for statement in (_ORDER.strip().rstrip(";") + ";" + _AS_IT_WAS[version]).split(";"):
         books.change(statement)
     for _ in range(2):  # the second time, nothing is left to do
         connect(settings(url)).close()

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from flask import Flask, request
 
-from store.serving import supervisor
+from store.serving.listener import address_of, listen
 from store.serving.server import serve
 from store.settings import Settings
 from store.web import origin
@@ -344,8 +344,8 @@ def test_a_request_that_never_ends_is_hung_up_on(began: bytes) -> None:
         start_response("200 OK", [])
         return [b"here"]
 
-    listener = supervisor.listen("127.0.0.1", 0)
-    url = supervisor.address_of("127.0.0.1", listener)
+    listener = listen("127.0.0.1", 0)
+    url = address_of("127.0.0.1", listener)
     threading.Thread(target=serve, args=[app, Settings(), listener, 1], daemon=True).start()
     with connect(url) as slow:
         slow.sendall(began)

@@ -75,7 +75,14 @@ _WRITERS = {
         "products", "refusals", "stock_movements",
     },
     "stage/naive.py": {"naive_greetings", "naive_orders", "naive_payments", "naive_runs"},
-    "durable/executors.py": {"counters", "executors", "lost_checkpoints", "mendings", "recoveries"},
+    "durable/executors.py": {
+        "counters",
+        "executors",
+        "greeting_recoveries",
+        "lost_checkpoints",
+        "mendings",
+        "recoveries",
+    },
     "web/health.py": {"pulses"},
 }  # fmt: skip
 """Which module writes which tables. Of `counters`, each has rows of its own: see below."""

@@ -25,16 +25,26 @@ class Executor:
     """What DBOS calls it."""
 
 
-def record_start(machine: str, pid: int) -> Executor:
-    """Record that a server process begins, before it takes up any workflow.
+@dataclass(frozen=True)
+class Death:
+    """A server process of this machine that its parent has seen die."""
 
-    If the one before it was not stopped in good order, the orders that it left under way are recorded as
-    recovered by this one.
+    pid: int
+    at_ms: int
+
+
+def record_start(machine: str, pid: int, deaths: Sequence[Death] = ()) -> Executor:
+    """Record that a server process begins, before it takes up any workflow, and the `deaths` before it.
+
+    If the one before it was not stopped in good order, the orders and greetings that it left under way are
+    recorded as recovered by this one.
     """
-    return commit(_record_start, machine, pid, now_ms())
+    return commit(_record_start, machine, pid, now_ms(), deaths)
 
 
-def _record_start(session: Session, machine: str, pid: int, at_ms: int) -> Executor:
+def _record_start(
+    session: Session, machine: str, pid: int, at_ms: int, deaths: Sequence[Death] = ()
+) -> Executor:
     # Row lock. What comes again after a commit whose answer was lost finds what that has written.
     change_one(session, "UPDATE counters SET value = value WHERE counter = 'executors'")
     found = fetch_one(
@@ -62,14 +72,36 @@ def _record_start(session: Session, machine: str, pid: int, at_ms: int) -> Execu
         pid=pid,
         at_ms=at_ms,
     )
-    if before is not None and before.stopped_at_ms is None:
+    for death in deaths:
+        # No row where it died before it was recorded.
         execute(
             session,
-            "INSERT INTO recoveries (payment_id, executor)"
-            " SELECT payment_id, :number FROM orders WHERE status IN ('pending', 'paid')",
-            number=executor.number,
+            "UPDATE executors SET died_at_ms = :at_ms WHERE stopped_at_ms IS NULL AND died_at_ms IS NULL"
+            " AND started_at_ms <= :at_ms AND number ="
+            " (SELECT max(number) FROM executors WHERE machine = :machine AND pid = :pid)",
+            machine=machine,
+            pid=death.pid,
+            at_ms=death.at_ms,
         )
+    if before is not None and before.stopped_at_ms is None:
+        _record_recoveries(session, executor.number)
     return executor
+
+
+def _record_recoveries(session: Session, number: int) -> None:
+    """What a crash has left under way, as it stands: nothing moves before this one takes it up."""
+    execute(
+        session,
+        "INSERT INTO recoveries (payment_id, executor, status, progress)"
+        " SELECT payment_id, :number, status, progress FROM orders WHERE status IN ('pending', 'paid')",
+        number=number,
+    )
+    execute(
+        session,
+        "INSERT INTO greeting_recoveries (greeting_id, executor)"
+        " SELECT greeting_id, :number FROM greeting_requests WHERE outcome IS NULL",
+        number=number,
+    )
 
 
 def record_stop(session: Session, number: int) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,12 +86,14 @@ def launch(
     settings: Settings,
     databases: Databases,
     *,
+    deaths: Sequence[executors.Death] = (),
     before: Callable[[], None] = lambda: None,
     after: Callable[[], None] = lambda: None,
 ) -> None:
     """Start DBOS in this process; it takes up every workflow that others have left.
 
-    `before` is called when changes can be written and nothing runs yet; `after`, once workflows run.
+    `deaths` are those of the processes before this one that its parent has seen. `before` is called when
+    changes can be written and nothing runs yet; `after`, once workflows run.
 
     Raises:
         DatabaseRefused: another server has the SQLite file.
@@ -104,7 +106,7 @@ def launch(
         )
     )
     before()
-    executor = executors.record_start(socket.gethostname(), os.getpid())
+    executor = executors.record_start(socket.gethostname(), os.getpid(), deaths)
     _launched.set(_Launched(settings, executor))
     executors.claim_predecessors(executor.number)
     adoption.hurry(client_of(settings, databases.system), databases.system)

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
+from store.serving.listener import address_of, listen
 from store.serving.probe import FirstAnswer, Question
-from store.settings import REFUSED, ROOT, BadSetting, Settings
+from store.settings import REFUSED, ROOT, Settings
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,19 @@ class Program:
     """A path that it answers without its database: one whose database is away is up."""
     successor: Sequence[str] = ()
     """Added to the command once one has answered."""
+    is_told_of_deaths: bool = False
+    """Whether `--died <pid>@<ms since 1970>` is added for each that has died since one last answered."""
 
 
 _APP = (sys.executable, str(ROOT / "app.py"), "server")
 # Without its database the first one refuses to start; from then on, visitors are told that it is away.
-SERVER = Program("Server", _APP, "/static/favicon.svg", successor=("--wait-for-database",))
+SERVER = Program(
+    "Server", _APP, "/static/favicon.svg", successor=("--wait-for-database",), is_told_of_deaths=True
+)
 GUESTBOOK = Program("Guestbook", (sys.executable, str(ROOT / "guestbook_service.py")), "/health")
 
 _CAN_INHERIT_SOCKETS = os.name == "posix"
 """Elsewhere each server binds the address anew, and connections are refused in between."""
-_BACKLOG = 1024
 _STOP_SECONDS = 2.5
 """A server that was told to stop and has not by then is killed; its orders go on at the next start."""
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -56,36 +60,6 @@ _LOOK_SECONDS = 1.0
 """Between two looks at whether the server still answers, and the longest that one look waits."""
 
 OnEvent = Callable[[str], None]
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
-
-    Raises:
-        BadSetting: nobody can.
-    """
-    try:
-        family, *_, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        is_every_address = family == socket.AF_INET6 and address[0] == "::"
-        return socket.create_server(
-            address[:2],
-            family=family,
-            backlog=_BACKLOG,
-            dualstack_ipv6=is_every_address and socket.has_dualstack_ipv6(),  # IPv4 too
-        )
-    except OSError as error:
-        raise BadSetting(
-            f"STORE_HOST {host} and STORE_PORT {port} cannot be listened on ({error.strerror}): "
-            "stop what is using them, or choose others."
-        ) from error
-
-
-def address_of(host: str, listener: socket.socket) -> str:
-    """The URL at which `listener`, bound to `host`, is reached."""
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listener.getsockname()[1]}"
 
 
 class Supervisor:
@@ -121,6 +95,8 @@ class Supervisor:
         self._awake, self._alarm = socket.socketpair()
         self._is_stopping = False
         self._server: subprocess.Popen[bytes] | None = None
+        self._deaths: list[str] = []
+        """As the next server is told of them."""
 
     def run(self, opening: Callable[[int], str]) -> int:
         """Keep a server up until told to stop; the exit code.
@@ -150,6 +126,7 @@ class Supervisor:
             has_opened = has_opened or first_answer.came
             if code == REFUSED and not has_opened:
                 return REFUSED
+            self._note_death(server.pid, has_answered=first_answer.came)
             if first_answer.came:
                 said = self._announce_successor(server.pid, code)
                 pause_seconds = 0.0
@@ -183,6 +160,14 @@ class Supervisor:
         """Let the address go."""
         for end in (self._listener, self._awake, self._alarm):
             end.close()
+
+    def _note_death(self, pid: int, *, has_answered: bool) -> None:
+        """Have the next server told of it. Who has answered has written down those before it."""
+        if not self._program.is_told_of_deaths:
+            return
+        if has_answered:
+            self._deaths.clear()
+        self._deaths += ["--died", f"{pid}@{time.time_ns() // 1_000_000}"]
 
     def _announce_successor(self, pid: int, code: int) -> Callable[[int], str]:
         died_at = time.monotonic()
@@ -241,7 +226,7 @@ class Supervisor:
         inherited = (self._listener.fileno(),) if _CAN_INHERIT_SOCKETS else ()
         where = ["--socket", str(*inherited)] if inherited else ["--port", str(self._port)]
         self._server = subprocess.Popen(  # noqa: S603 - our own program
-            [*self._program.command, *where, *more],
+            [*self._program.command, *where, *more, *self._deaths],
             cwd=ROOT,
             env=self._environment,
             stdout=self._log,
