@@ -128,6 +128,11 @@ RESTOCK = "restock"
 MENDING = "mending"
 """Name of the workflow that runs a stuck one again."""
 
+RESERVE_STEP = "reserve"
+SETTLE_STEP = "settle"
+TICK_STEP = "tick"
+"""Names of the steps of an order; that of a tick has a number behind it."""
+
 HELD_EVENT = "held"
 """Event of a checkout: what `reserve` has made of it. The value is the status."""
 SETTLED_EVENT = "settled"

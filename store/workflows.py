@@ -50,10 +50,13 @@ from store.vocabulary import (
     PAYMENT_TOPIC,
     PRODUCT_ID,
     RECORD_STEP,
+    RESERVE_STEP,
     RESTOCK,
+    SETTLE_STEP,
     SETTLED_EVENT,
     SHELF_SIZE,
     SIGN_STEP,
+    TICK_STEP,
     WAIT_STEP,
     GreetingOutcome,
     Movement,
@@ -136,7 +139,7 @@ def run_again(forgotten: list[str], wanted: EnqueueOptions, arguments: list[str]
 # --- orders -----------------------------------------------------------------------------
 
 
-@transaction("reserve")
+@transaction(RESERVE_STEP)
 def reserve(session: Session, payment_id: str, client: str | None, outcome: str | None = None) -> OrderNow:
     """Take a unit off the shelf and create the order that holds it, or one that is sold out.
 
@@ -204,7 +207,7 @@ def wait_for_notice(order: OrderNow) -> str | None:
     return outcome
 
 
-@transaction("settle")
+@transaction(SETTLE_STEP)
 def settle(session: Session, payment_id: str, outcome: str | None) -> OrderNow:
     """Decide a pending order by its first notice, or by its deadline; the order then.
 
@@ -267,7 +270,7 @@ def advance(payment_id: str, tick: int, previous_at_ms: int) -> OrderNow:
         _wait_for_a_tick_since(previous_at_ms)
         return commit(_record_tick, payment_id, tick)
 
-    return step(f"tick {tick}", wait_and_record)
+    return step(f"{TICK_STEP} {tick}", wait_and_record)
 
 
 def _record_tick(session: Session, payment_id: str, tick: int) -> OrderNow:

@@ -36,7 +36,7 @@ _BAD_KEYS = {
     "newline": "some-order\n",
     "NUL": "some\0order",
 }
-_OF_AN_ORDER = ("/pay/{}", "/pay/{}/status", "/orders/{}", "/orders/{}/progress", "/orders/{}/checkpoints")
+_OF_AN_ORDER = ("/pay/{}", "/pay/{}/status", "/orders/{}", "/orders/{}/progress", "/orders/{}/timeline")
 _GETS = ("/", "/shelf", "/recent", "/product", "/orders", "/order/1", "/orders/{}", "/health")
 _POSTS = ("/buy", "/pay/{}", "/checkout/{}", "/payment_webhook/{}/paid", "/restock")
 

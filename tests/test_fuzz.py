@@ -40,7 +40,7 @@ _NASTY = (
 )  # fmt: skip
 _PATHS = (
     "/", "/shelf?key={}", "/recent", "/buy", "/pay/{}", "/pay/{}/status", "/pay/{}?outcome={}",
-    "/orders/{}", "/orders/{}/progress", "/?key={}", "/orders/{}/checkpoints", "/product", "/orders",
+    "/orders/{}", "/orders/{}/progress", "/?key={}", "/orders/{}/timeline", "/product", "/orders",
     "/orders?limit={}", "/orders?before={}&limit={}", "/order/{}", "/checkout/{}", "/checkout/{}/{}",
     "/payment_webhook/{}/{}", "/payment_webhook/{}", "/restock", "/crash_application", "/presenter",
     "/presenter/tools", "/ledger", "/ledger/lines", "/ledger.json?{}={}", "/health", "/static/{}",

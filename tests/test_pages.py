@@ -245,9 +245,9 @@ def test_the_page_shows_what_the_database_remembers(shopper: Shopper) -> None:
     shopper.confirm(payment_id)
 
     def steps(path: str) -> list[str]:
-        return re.findall(r"<li><span>(.*?)</span>", shopper.page(path).text)
+        return re.findall(r'<span class="what">.*? <code>(.*?)</code></span>', shopper.page(path).text)
 
-    told = eventually(lambda: steps(f"/orders/{payment_id}/checkpoints"), lambda steps: "tick 10" in steps)
+    told = eventually(lambda: steps(f"/orders/{payment_id}/timeline"), lambda steps: "tick 10" in steps)
     assert steps(f"/orders/{payment_id}") == told
     ticks = [f"tick {tick}" for tick in range(1, 11)]
     assert [step for step in told if not step.startswith("DBOS.")] == [

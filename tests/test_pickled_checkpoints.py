@@ -77,7 +77,7 @@ def test_a_pickle_is_refused_and_the_shop_goes_on(
     rewrite(shop, part, pickled(mark), payment_id)
     shop.server.restart()
     eventually(lambda: mark.exists() or payment_id[:4] in shop.server.output, bool)
-    assert shop.shopper.page(f"/orders/{payment_id}/checkpoints").status == 200
+    assert shop.shopper.page(f"/orders/{payment_id}/timeline").status == 200
     assert not mark.exists(), "the pickle was run"
     assert re.search(rf"{payment_id[:4]}….*labelled py_pickle", shop.server.output)
     assert shop.shopper.get("/health").status == 200

@@ -136,7 +136,11 @@ def test_a_crash_is_at_once_and_tells_nobody(open_shop: Callable[..., Shop]) -> 
     assert shop.tables.rows("SELECT executor, payment_id FROM recoveries") == [(2, payment_id)]
     assert "1 crash survived" in shop.shopper.page("/").text
     assert "It resumed 1 order that" in shop.shopper.page("/").text
-    assert "process" in shop.shopper.page(f"/orders/{payment_id}/checkpoints").text
+    page = eventually(
+        lambda: shop.shopper.page(f"/orders/{payment_id}/timeline").text, lambda text: "took over" in text
+    )
+    assert "Server 1 died" in page
+    assert f"Server 2 (process {shop.server.pid}) took over" in page
 
 
 def test_a_crash_that_was_meant_for_an_earlier_server_is_none(shop: Shop) -> None:

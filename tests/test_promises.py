@@ -42,7 +42,7 @@ _ROUTES = {
     "GET /pay/<payment_id>/status",
     "GET /orders/<payment_id>",
     "GET /orders/<payment_id>/progress",
-    "GET /orders/<payment_id>/checkpoints",
+    "GET /orders/<payment_id>/timeline",
     "GET /product",
     "GET /orders",
     "GET /order/<order_id>",

@@ -226,7 +226,7 @@ def test_a_poll_writes_nothing(open_shop: Callable[..., Shop]) -> None:
             "/ledger/lines",
             "/ledger.json",
         ),
-        *(f"/orders/{each}{part}" for each in (done, pending) for part in ("", "/progress", "/checkpoints")),
+        *(f"/orders/{each}{part}" for each in (done, pending) for part in ("", "/progress", "/timeline")),
         *(f"/pay/{each}{part}" for each in (pending, late) for part in ("", "/status")),
     ]
     for _ in range(10):

@@ -105,8 +105,8 @@ def test_an_order_without_a_workflow_that_runs_is_run_again(shop: Shop, harm: st
     dispatched(shop, moving)
     shop.shopper.confirm(pending)
     dispatched(shop, pending, moving)
-    page = shop.shopper.page(f"/orders/{moving}/checkpoints").text
-    assert "found stuck and run again" in page
+    page = shop.shopper.page(f"/orders/{moving}/timeline").text
+    assert "Found stuck, and run again" in page
 
 
 def test_a_restock_that_ended_in_an_error_fills_the_shelf(shop: Shop) -> None:
@@ -133,7 +133,7 @@ def test_a_dispatch_that_began_goes_on_from_its_row(shop: Shop) -> None:
     shop.checkpoints.change("DELETE FROM workflow_status")
     shop.server.restart()
     dispatched(shop, payment_id)
-    ticks = shop.shopper.page(f"/orders/{payment_id}/checkpoints").text.count("<span>tick ")
+    ticks = shop.shopper.page(f"/orders/{payment_id}/timeline").text.count("<code>tick ")
     assert ticks <= 1 + 10 - before, "the first finds where the order is"
 
 

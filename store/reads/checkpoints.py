@@ -6,7 +6,6 @@ Each may wait for the checkpoints' database, and gives up with DeadlineExceeded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -14,18 +13,9 @@ from typing import Any
 from dbos import DBOS, DBOSClient
 
 from store.durable.deadlines import call_with_deadline
-from store.vocabulary import CHECKOUT, dispatch_id
+from store.vocabulary import CHECKOUT
 
 _BATCH = 500
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One thing that DBOS remembers of an order, and will not do again."""
-
-    name: str
-    at: datetime
-    """When it was done."""
 
 
 def is_known_checkout(payment_id: str) -> bool:
@@ -55,27 +45,17 @@ def _is_started(payment_id: str) -> bool:
     return True
 
 
-def list_checkpoints(payment_id: str) -> list[Checkpoint]:
-    """What DBOS has recorded of an order's checkout, and then of its dispatch."""
+def list_steps(*workflow_ids: str) -> list[Mapping[str, Any]]:
+    """What DBOS has recorded of these workflows, one after the other, as its `list_workflow_steps` has it.
 
-    def read() -> list[Checkpoint]:
-        steps = [
-            step
-            for workflow_id in (payment_id, dispatch_id(payment_id))
-            for step in DBOS.list_workflow_steps(workflow_id, load_output=False)
-        ]
-        return checkpoints_of(steps)
+    Raises:
+        DeadlineExceeded: the checkpoints cannot be read.
+    """
+
+    def read() -> list[Mapping[str, Any]]:
+        return [step for workflow_id in workflow_ids for step in DBOS.list_workflow_steps(workflow_id)]
 
     return call_with_deadline(read)
-
-
-def checkpoints_of(steps: Iterable[Mapping[str, Any]]) -> list[Checkpoint]:
-    """The steps that DBOS has recorded, as a page shows them."""
-    return [
-        Checkpoint(step["function_name"], as_time(step["completed_at_epoch_ms"]))
-        for step in steps
-        if step["completed_at_epoch_ms"] is not None
-    ]
 
 
 def as_time(milliseconds: int) -> datetime:

@@ -7,14 +7,13 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOS
 
 from store.clients import guestbook
 from store.clients.guestbook import Signature
-from store.durable.deadlines import call_with_deadline
-from store.reads import time_limit
+from store.reads import crashes, time_limit, timeline
 from store.reads.cached import BackgroundRead, CachedRead
-from store.reads.checkpoints import Checkpoint, checkpoints_of
+from store.reads.checkpoints import as_time, list_steps
+from store.reads.timeline import Timeline
 from store.vocabulary import END_STEP, RECORD_STEP, SIGN_STEP, WAIT_STEP, GreetingOutcome, greeting_id
 
 _LINES = 6
@@ -24,6 +23,10 @@ _SIGNATURES = 100
 _STEPS = 20
 """Of a greeting on its page, the newest: a guestbook that is away for long makes many."""
 _LAST_STEPS = {RECORD_STEP, END_STEP}
+_GREETING = """
+SELECT q.name, q.outcome, q.reason, g.signature, g.recorded_at_ms FROM greeting_requests q
+LEFT JOIN greetings g ON g.greeting_id = q.greeting_id WHERE q.greeting_id = :id
+"""
 _BOOKS_SECONDS = 0.5
 """How old what a poll is shown may be: every watcher in that time is served by one look at each book."""
 
@@ -54,7 +57,7 @@ class Greeting:
     """Why the online guestbook has not signed, or never will, one sentence."""
     outcome: GreetingOutcome | None
     """How it ended; None while it is under way."""
-    history: list[Checkpoint]
+    timeline: Timeline
     is_remembered: bool
     """Whether its last step, which made the outcome, is among what DBOS remembers, or is known to be lost."""
 
@@ -116,23 +119,28 @@ class Greetings:
     def find(self, key: str) -> Greeting | None:
         """How far the greeting has come that this key has started; None if it has started none."""
         workflow_id = greeting_id(key)
-        rows: list[Any] = self._rows(
-            "SELECT q.name, q.outcome, q.reason, g.signature FROM greeting_requests q"
-            " LEFT JOIN greetings g ON g.greeting_id = q.greeting_id WHERE q.greeting_id = :id",
-            id=workflow_id,
-        )
+
+        rows: list[Any] = time_limit.read(lambda: self._select(_GREETING, id=workflow_id))
         if not rows:
             return None
-        steps = call_with_deadline(lambda: DBOS.list_workflow_steps(workflow_id))
+        row = rows[0]
+        steps = list_steps(workflow_id)
         asked = [each["output"] for each in steps if each["function_name"] == SIGN_STEP and each["output"]]
         last: Any = asked[-1] if asked else {"signature": 0, "trouble": ""}
+        made_at = {} if row.recorded_at_ms is None else {RECORD_STEP: as_time(row.recorded_at_ms)}
+
+        def read_story() -> Timeline:
+            with self._reader.connect() as connection:
+                met = crashes.of_greetings(connection, [workflow_id]).get(workflow_id, ())
+                return timeline.read(connection, steps[-_STEPS:], met, [workflow_id], made_at)
+
         return Greeting(
-            name=rows[0].name,
-            signature=rows[0].signature or last["signature"] or None,
+            name=row.name,
+            signature=row.signature or last["signature"] or None,
             ticks=sum(each["function_name"].startswith(WAIT_STEP) for each in steps),
-            trouble=rows[0].reason or last["trouble"],
-            outcome=GreetingOutcome(rows[0].outcome) if rows[0].outcome else None,
-            history=checkpoints_of(steps)[-_STEPS:],
+            trouble=row.reason or last["trouble"],
+            outcome=GreetingOutcome(row.outcome) if row.outcome else None,
+            timeline=time_limit.read(read_story),
             is_remembered=not steps or any(each["function_name"] in _LAST_STEPS for each in steps),
         )
 
@@ -151,9 +159,6 @@ class Greetings:
             return guestbook.newest(self._url, _SIGNATURES), ""
         except guestbook.Unavailable as trouble:
             return [], str(trouble)
-
-    def _rows(self, statement: str, **values: object) -> list[sa.Row[tuple[object, ...]]]:
-        return time_limit.read(lambda: self._select(statement, **values))
 
     def _select(self, statement: str, **values: object) -> list[sa.Row[tuple[object, ...]]]:
         with self._reader.connect() as connection:

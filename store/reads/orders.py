@@ -5,14 +5,17 @@ Nothing here is a workflow step, so a page that polls writes nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from store.reads import time_limit
+from store.reads import crashes, time_limit, timeline
 from store.reads.cached import CachedRead
-from store.reads.checkpoints import Checkpoint, as_time, list_checkpoints
+from store.reads.checkpoints import as_time, list_steps
+from store.reads.crashes import Crash
 from store.reads.records import ORDER_COLUMNS, Board, Executor, Order, PaymentView, Product, Refund
+from store.reads.timeline import Timeline
 from store.vocabulary import PRODUCT_ID, PaymentState, dispatch_id
 
 BOARD_SECONDS = 0.2
@@ -78,21 +81,31 @@ class Queries:
         rows = self._select(_BOARD)  # `CachedRead` has set the limit
         orders = [Order.of(row) for row in rows if row.order_id is not None]
         shelf = rows[0]
+        with self._reader.connect() as connection:
+            met = crashes.of_orders(connection, (order.payment_id for order in orders))
         return Board(
             product=Product(
                 shelf.shelf_product_id, shelf.name, shelf.description, shelf.price_cents, shelf.on_hand
             ),
             newest=tuple(orders[:LIST_LIMIT]),
             orders={order.payment_id: order for order in orders},
+            crashes=met,
         )
 
     def watch(self, payment_id: str) -> PaymentView:
         """A payment for a poll: from the board while it moves, by itself once it has left the board."""
-        order = self.board().orders.get(payment_id)
-        return PaymentView(order.state, order) if order is not None else self.payment(payment_id)
+        board = self.board()
+        order = board.orders.get(payment_id)
+        if order is None:
+            view = self.payment(payment_id)
+            return view if view.order is None else replace(view, crashes=self.crashes_of(payment_id))
+        return PaymentView(order.state, order, board.crashes.get(payment_id, ()))
 
     def payment(self, payment_id: str) -> PaymentView:
-        """What there is of a payment now, by one SELECT. RESERVING says only that there is nothing yet."""
+        """What there is of a payment now, by one SELECT, but not its crashes.
+
+        RESERVING says only that there is nothing yet.
+        """
         [found] = self.rows(
             f"SELECT {ORDER_COLUMNS}, r.refused_at_ms"  # noqa: S608 - ours
             " FROM (SELECT CAST(:payment_id AS TEXT) AS payment_id) k"
@@ -152,32 +165,31 @@ class Queries:
         """The newest server processes, newest first."""
         return self._executors("TRUE", limit=limit)
 
-    def crashes_of(self, payment_id: str) -> list[Executor]:
-        """The server processes that found the order under way after a crash, oldest first."""
-        found = self._executors(
-            "e.number IN (SELECT executor FROM recoveries WHERE payment_id = :payment_id)",
-            payment_id=payment_id,
-            limit=LIST_LIMIT,
-        )
-        return found[::-1]
+    def crashes_of(self, payment_id: str) -> tuple[Crash, ...]:
+        """The crashes that an order met, oldest first."""
 
-    def history(self, payment_id: str) -> list[Checkpoint | Executor]:
-        """What DBOS remembers of an order, with the crashes and mendings that came between, oldest first."""
-        return sorted(
-            [*list_checkpoints(payment_id), *self.crashes_of(payment_id), *self.mendings_of(payment_id)],
-            key=lambda entry: entry.at,
-        )
+        def read() -> tuple[Crash, ...]:
+            with self._reader.connect() as connection:
+                return crashes.of_orders(connection, [payment_id]).get(payment_id, ())
 
-    def mendings_of(self, payment_id: str) -> list[Checkpoint]:
-        """When the order was found stuck, and run again."""
-        return [
-            Checkpoint(f"found stuck and run again: {row.reason}", as_time(row.mended_at_ms))
-            for row in self.rows(
-                "SELECT reason, mended_at_ms FROM mendings WHERE workflow_id IN (:checkout, :dispatch)",
-                checkout=payment_id,
-                dispatch=dispatch_id(payment_id),
-            )
-        ]
+        return time_limit.read(read)
+
+    def timeline(self, payment_id: str) -> Timeline:
+        """Every step of an order, with the crashes and mendings that came between.
+
+        Raises:
+            DeadlineExceeded: a database does not answer.
+        """
+        workflow_ids = (payment_id, dispatch_id(payment_id))
+
+        recorded = list_steps(*workflow_ids)
+
+        def read() -> Timeline:
+            with self._reader.connect() as connection:
+                met = crashes.of_orders(connection, [payment_id]).get(payment_id, ())
+                return timeline.read(connection, recorded, met, workflow_ids, {})
+
+        return time_limit.read(read)
 
     def _executors(self, condition: str, **values: Any) -> list[Executor]:
         return [
@@ -186,17 +198,20 @@ class Queries:
                 pid=row.pid,
                 at=as_time(row.started_at_ms),
                 recovered=row.recovered,
+                recovered_greetings=row.recovered_greetings,
             )
             for row in self.rows(
                 "SELECT e.number, e.pid, e.started_at_ms,"  # noqa: S608 - ours
-                " (SELECT count(*) FROM recoveries r WHERE r.executor = e.number) AS recovered"
+                " (SELECT count(*) FROM recoveries r WHERE r.executor = e.number) AS recovered,"
+                " (SELECT count(*) FROM greeting_recoveries g WHERE g.executor = e.number)"
+                " AS recovered_greetings"
                 f" FROM executors e WHERE {condition}"
                 " ORDER BY number DESC LIMIT :limit",
                 **values,
             )
         ]
 
-    def crashes(self) -> int:
+    def count_crashes(self) -> int:
         """How many server processes ended without being stopped, and had a successor."""
         [found] = self.rows(CRASHES)
         return int(found.crashes)

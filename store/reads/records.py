@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from store.reads.checkpoints import as_time
+from store.reads.crashes import Crash
 from store.vocabulary import DISPATCH_TICKS, Outcome, PaymentState, Reason, Status
 
 ORDER_COLUMNS = (
@@ -97,6 +98,8 @@ class PaymentView:
 
     state: PaymentState
     order: Order | None
+    crashes: tuple[Crash, ...] = ()
+    """That met its order, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class Board:
     product: Product
     newest: tuple[Order, ...]
     orders: dict[str, Order]
+    crashes: dict[str, tuple[Crash, ...]]
+    """That met these orders, by payment id; of those that met some."""
 
 
 @dataclass(frozen=True)
@@ -127,3 +132,4 @@ class Executor:
     """When it started."""
     recovered: int
     """Orders that a crash of the one before it had left under way."""
+    recovered_greetings: int

@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from store import commands, workflows
 from store.database import Databases
 from store.durable import runtime
+from store.reads.crashes import Crash
 from store.reads.greetings import Greeting
 from store.reads.records import Order
 from store.settings import Settings
@@ -27,6 +28,7 @@ from store.vocabulary import Outcome, Status, is_key, new_key
 from store.web.every_request import fragment, page
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
+from store.web.track import Track
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class NaiveRun:
         return "charged_for_nothing" if self.is_charged else "held_for_ever" if self.status else "nothing"
 
     @property
+    def track(self) -> Track:
+        """Its sale as a picture: at its first crash it stops, for ever."""
+        is_stopped = self.is_dead and self.status != Status.DISPATCHED
+        return Track.of("the naive order", self.progress, is_stopped=is_stopped)
+
+    @property
     def greeting(self) -> str:
         """The same of the greeting: `in_both_books`, `signing`, `signed`, or what is left of it, for ever."""
         if self.is_recorded:
@@ -75,6 +83,13 @@ class Run:
     order: Order | None
     greeting: Greeting | None
     naive: NaiveRun
+    crashes: tuple[Crash, ...]
+    """That met the durable order, oldest first."""
+
+    @property
+    def track(self) -> Track:
+        """The durable sale as a picture."""
+        return Track.of("the durable order", self.order.progress if self.order else 0, self.crashes)
 
     @property
     def is_final(self) -> bool:
@@ -142,7 +157,8 @@ def find(key: str) -> Run | None:
         is_recorded=row.recorded is not None,
         is_dead=bool(row.is_dead),
     )
-    return Run(queries().find(key), the_shop().greetings.find(_greeting_key(key)), run)
+    greeting = the_shop().greetings.find(_greeting_key(key))
+    return Run(queries().find(key), greeting, run, queries().crashes_of(key))
 
 
 def _one(statement: str, **values: object) -> Any:

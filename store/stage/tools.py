@@ -59,7 +59,7 @@ class Running:
 def running() -> Running:
     """The server that answers this request."""
     [newest, *_] = queries().executors(limit=1)
-    return Running(newest, queries().crashes(), the_shop().settings.can_pay_here)
+    return Running(newest, queries().count_crashes(), the_shop().settings.can_pay_here)
 
 
 def _hide(first_parts: Set[str]) -> None:

@@ -15,6 +15,7 @@ from store.vocabulary import is_key, new_key
 from store.web.every_request import fragment, page, wants_page
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
+from store.web.waterfall import Waterfall
 
 guestbook = Blueprint("guestbook", __name__)
 
@@ -87,7 +88,12 @@ def _refuse(status: int, form: Form) -> AnyResponse:
 
 def _shown(key: str) -> dict[str, Any]:
     found = _find(key)
-    return {"greeting": found, "guestbooks": the_shop().greetings.guestbooks(beside=found), "key": key}
+    return {
+        "greeting": found,
+        "timeline": Waterfall.of(found.timeline),
+        "guestbooks": the_shop().greetings.guestbooks(beside=found),
+        "key": key,
+    }
 
 
 def _find(key: str) -> Greeting:

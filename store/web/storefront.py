@@ -21,14 +21,13 @@ from store.web.every_request import fragment, page
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
 from store.web.views import (
-    HistoryLine,
     OrderView,
     PaymentPage,
     Shelf,
     ends_on_payment_page,
-    history_lines,
     state_of,
 )
+from store.web.waterfall import Waterfall
 
 storefront = Blueprint("storefront", __name__)
 
@@ -128,14 +127,14 @@ def settle(payment_id: str) -> AnyResponse:
 
 @storefront.get("/orders/<key:payment_id>")
 def order(payment_id: str) -> str | AnyResponse:
-    """Show an order: where it stands, its bar, and what the database remembers of it."""
+    """Show an order: where it stands, its track, and every step that the database remembers."""
     found = _known(queries().payment(payment_id), payment_id).order
     if found is None:
         return redirect(url_for(".pay", payment_id=payment_id), 303)
     return page(
         "order.html",
-        shown=OrderView.of(found, _refund(found)),
-        history=_history(payment_id),
+        shown=OrderView.of(found, queries().crashes_of(payment_id), _refund(found)),
+        timeline=_timeline(payment_id),
         payment_id=payment_id,
     )
 
@@ -143,15 +142,16 @@ def order(payment_id: str) -> str | AnyResponse:
 @storefront.get("/orders/<key:payment_id>/progress")
 def order_progress(payment_id: str) -> Response:
     """Where the order stands now."""
-    found = queries().watch(payment_id).order or _no_such_order()
-    return fragment("_order.html", shown=OrderView.of(found, _refund(found)))
+    view = queries().watch(payment_id)
+    found = view.order or _no_such_order()
+    return fragment("_order.html", shown=OrderView.of(found, view.crashes, _refund(found)))
 
 
-@storefront.get("/orders/<key:payment_id>/checkpoints")
-def order_checkpoints(payment_id: str) -> Response:
-    """What DBOS has recorded of the order so far."""
+@storefront.get("/orders/<key:payment_id>/timeline")
+def order_timeline(payment_id: str) -> Response:
+    """Every step of the order so far, and what became of it over the crashes."""
     _known(queries().payment(payment_id), payment_id)
-    return fragment("_checkpoints.html", history=_history(payment_id), payment_id=payment_id)
+    return fragment("_order_timeline.html", timeline=_timeline(payment_id), payment_id=payment_id)
 
 
 def _key(values: Mapping[str, str]) -> str:
@@ -194,11 +194,11 @@ def _payment_page(payment_id: str, view: PaymentView) -> PaymentPage:
 
 
 def _newest(board: Board) -> list[OrderView]:
-    return [OrderView.of(order) for order in board.newest[:_RECENT]]
+    return [OrderView.of(order, board.crashes.get(order.payment_id, ())) for order in board.newest[:_RECENT]]
 
 
-def _history(payment_id: str) -> list[HistoryLine]:
-    return history_lines(queries().history(payment_id))
+def _timeline(payment_id: str) -> Waterfall:
+    return Waterfall.of(queries().timeline(payment_id))
 
 
 def _no_such_order() -> NoReturn:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 
-from store.reads.checkpoints import Checkpoint
-from store.reads.records import Board, Executor, Order, PaymentView, Refund
+from store.reads.crashes import Crash
+from store.reads.records import Board, Order, PaymentView, Refund
 from store.vocabulary import PaymentState, Status
+from store.web.track import Track
 
 
 class State(StrEnum):
@@ -53,12 +53,14 @@ class OrderView:
 
     state: State
     order: Order
+    track: Track
     refund: Refund | None = None
 
     @classmethod
-    def of(cls, order: Order, refund: Refund | None = None) -> OrderView:
-        """The order as it stands now."""
-        return cls(_state_of_order(order), order, refund)
+    def of(cls, order: Order, crashes: Iterable[Crash], refund: Refund | None = None) -> OrderView:
+        """The order as it stands now, with the crashes that met it, oldest first."""
+        track = Track.of(f"order {order.order_id}", order.progress, crashes)
+        return cls(_state_of_order(order), order, track, refund)
 
     @property
     def is_final(self) -> bool:
@@ -130,22 +132,3 @@ def _state_of_order(order: Order) -> State:
     if order.status is Status.PENDING and order.state is PaymentState.SETTLING and not order.has_notice:
         return State.TIME_IS_UP
     return State(order.state)
-
-
-@dataclass(frozen=True)
-class HistoryLine:
-    """One line of what the database remembers of an order."""
-
-    text: str
-    at: datetime
-    is_crash: bool
-
-
-def history_lines(history: Iterable[Checkpoint | Executor]) -> list[HistoryLine]:
-    """A checkpoint by its name; a crash by the process that came after it."""
-    return [
-        HistoryLine(each.name, each.at, is_crash=False)
-        if isinstance(each, Checkpoint)
-        else HistoryLine(f"The server crashed; process {each.pid} went on", each.at, is_crash=True)
-        for each in history
-    ]

@@ -57,7 +57,7 @@ def test_a_greeting_goes_through_the_crash_button(
         visitor.open(address)
     visitor.sees("Thank you for being awesome, Ада!")
     expect(visitor.page.locator("#books .mine")).to_have_count(2)
-    expect(visitor.page.locator(".checkpoints")).to_contain_text("record the greeting")
+    expect(visitor.page.locator(".timeline")).to_contain_text("record the greeting")
     assert guestbook.names == ["Ада"]
     assert kept_shop.tables.rows("SELECT name FROM greetings") == [("Ада",)]
     if javascript:

@@ -145,10 +145,10 @@ def test_the_checkpoints_stay_open_while_the_order_moves(
     """What the database remembers is read when it is opened, and is not shut by the next look."""
     shopper = visit(still_shop, f"/orders/{paid_order}")
     shopper.page.get_by_text("What the database remembers").click()
-    expect(shopper.page.locator("#checkpoints li").first).to_contain_text("reserve")
+    expect(shopper.page.locator("#timeline li").first).to_contain_text("reserve")
     move(still_shop, paid_order, 5)
     expect(shopper.bar).to_have_attribute("value", "5")
-    expect(shopper.page.locator("#checkpoints li").first).to_be_visible()
+    expect(shopper.page.locator("#timeline li").first).to_be_visible()
 
 
 def test_an_open_page_shows_that_its_payment_window_has_closed(open_shop: OpenShop, visit: Visit) -> None:

@@ -182,7 +182,7 @@ def test_one_press_of_the_crash_button_is_one_crash(kept_shop: SupervisedShop, v
     presenter.page.get_by_text("What the database remembers").click()
     [(survived,)] = kept_shop.tables.rows("SELECT count(*) FROM recoveries")
     assert survived > 0
-    expect(presenter.page.locator("#checkpoints .crash")).to_have_count(survived)
+    expect(presenter.page.locator("#timeline li.crash")).to_have_count(survived)
 
 
 def test_without_javascript_the_same_form_reaches_the_same_order(

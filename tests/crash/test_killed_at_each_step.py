@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
@@ -129,6 +130,41 @@ def test_a_sale_survives(crash_shop: Callable[[str], Shop], point: str) -> None:
     assert not shop.tables.faults()
 
 
+@pytest.mark.parametrize(
+    ("point", "step"),
+    [
+        ("after commit of reserve", "reserve"),
+        ("after commit of charge", "settle"),
+        ("after commit of tick 1", "tick 1"),
+        ("after commit of tick 10", "tick 10"),
+    ],
+)
+def test_the_timeline_says_what_was_run_again(
+    crash_shop: Callable[[str], Shop], point: str, step: str
+) -> None:
+    """That step alone had committed before the crash. What was recorded by then is remembered."""
+    shop = crash_shop(point)
+    shopper = StubbornShopper(shop)
+    payment_id = shopper.buy(key())
+    shopper.confirm(payment_id)
+    shopper.wait_for(payment_id, "Dispatched")
+    assert_it_died(shop, shopper, point)
+    # The last tick is recorded a moment after it shows.
+    rows = eventually(
+        lambda: re.findall(
+            r'<li class="step ([a-z-]+)">.*?<code>(.*?)</code>',
+            shop.shopper.page(f"/orders/{payment_id}/timeline").text,
+            re.DOTALL,
+        ),
+        lambda rows: "tick 10" in {name for _, name in rows},
+    )
+    names = [name for _, name in rows]
+    assert [name for fate, name in rows if fate == "run-again"] == [step]
+    before, after = rows[: names.index(step)], rows[names.index(step) + 1 :]
+    assert {fate for fate, _ in before} <= {"remembered"}
+    assert {fate for fate, _ in after} <= {"ran"}
+
+
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("point", points(_STEPS_OF_A_CANCELLATION))
 def test_a_cancellation_survives(crash_shop: Callable[[str], Shop], point: str) -> None:
@@ -223,7 +259,7 @@ def test_a_payment_between_an_expiry_and_its_checkpoint_dispatches_nothing(
     )
     assert shop.checkpoints.rows("SELECT 1 FROM workflow_status WHERE name = 'dispatch'") == []
     assert shop.tables.orders()[payment_id] == "expired"
-    assert "tick" not in shop.shopper.page(f"/orders/{payment_id}/checkpoints").text
+    assert "tick" not in shop.shopper.page(f"/orders/{payment_id}/timeline").text
     assert not shop.tables.faults()
 
 

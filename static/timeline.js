@@ -1,0 +1,6 @@
+// A timeline that is open looks every second whether there is more of it. One that nobody sees asks nothing.
+"use strict";
+setInterval(() => {
+  const timeline = document.querySelector("details[open] #timeline");
+  if (timeline && !document.hidden) timeline.dispatchEvent(new Event("look"));
+}, 1000);

@@ -1,0 +1,107 @@
+"""Reads of crashes: which server died over an order or a greeting, and which went on with it, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import zip_longest
+from typing import Any
+
+import sqlalchemy as sa
+
+from store.reads.checkpoints import as_time
+
+_OF_ORDERS = """
+SELECT r.payment_id AS met, r.progress, r.executor, e.pid, e.started_at_ms, d.pid AS dead_pid, d.died_at_ms,
+    d.adopted_at_ms
+FROM recoveries r
+JOIN executors e ON e.number = r.executor
+JOIN executors d ON d.number = r.executor - 1
+WHERE r.payment_id IN :met ORDER BY r.executor
+"""
+_OF_GREETINGS = """
+SELECT r.greeting_id AS met, NULL AS progress, r.executor, e.pid, e.started_at_ms, d.pid AS dead_pid,
+    d.died_at_ms, d.adopted_at_ms
+FROM greeting_recoveries r
+JOIN executors e ON e.number = r.executor
+JOIN executors d ON d.number = r.executor - 1
+WHERE r.greeting_id IN :met ORDER BY r.executor
+"""
+_BETWEEN = """
+SELECT '' AS met, NULL AS progress, e.number AS executor, e.pid, e.started_at_ms, d.pid AS dead_pid,
+    d.died_at_ms, d.adopted_at_ms
+FROM executors e JOIN executors d ON d.number = e.number - 1
+WHERE d.stopped_at_ms IS NULL AND e.started_at_ms BETWEEN :first_ms AND :last_ms ORDER BY e.number
+"""
+
+
+@dataclass(frozen=True)
+class Crash:
+    """One crash that met an order or a greeting. Times are aware, in UTC."""
+
+    dead: int
+    """The number of the server that died."""
+    dead_pid: int
+    successor: int
+    """The number of the one that took its work up."""
+    successor_pid: int
+    successor_started_at: datetime
+    died_at: datetime | None
+    """None where nobody saw it."""
+    back_at: datetime | None
+    """When the work was taken up; None while it is not."""
+    progress: int
+    """Ticks of the dispatch that were done; 0 where it had not begun, or is not known."""
+
+    @property
+    def dark_ms(self) -> int | None:
+        """How long no server was there, or none had taken the work up; None where that is not known."""
+        if self.died_at is None or self.back_at is None:
+            return None
+        return max(0, (self.back_at - self.died_at) // timedelta(milliseconds=1))
+
+
+def of_orders(connection: sa.Connection, payment_ids: Iterable[str]) -> dict[str, tuple[Crash, ...]]:
+    """The crashes that each of these orders met, oldest first; of those that met some."""
+    return _read(connection, _OF_ORDERS, payment_ids)
+
+
+def of_greetings(connection: sa.Connection, greeting_ids: Iterable[str]) -> dict[str, tuple[Crash, ...]]:
+    """The same of greetings."""
+    return _read(connection, _OF_GREETINGS, greeting_ids)
+
+
+def between(connection: sa.Connection, first_ms: int, last_ms: int) -> tuple[Crash, ...]:
+    """Every crash whose successor started in this time, oldest first, whatever it met."""
+    rows = connection.execute(sa.text(_BETWEEN), {"first_ms": first_ms, "last_ms": last_ms})
+    return tuple(_crashes(list(rows)))
+
+
+def _read(connection: sa.Connection, statement: str, met: Iterable[str]) -> dict[str, tuple[Crash, ...]]:
+    wanted = list(met)
+    if not wanted:
+        return {}
+    select = sa.text(statement).bindparams(sa.bindparam("met", expanding=True))
+    rows: dict[str, list[Any]] = {}
+    for row in connection.execute(select, {"met": wanted}):
+        rows.setdefault(row.met, []).append(row)
+    return {each: tuple(_crashes(found)) for each, found in rows.items()}
+
+
+def _crashes(rows: list[Any]) -> Iterable[Crash]:
+    for row, after in zip_longest(rows, rows[1:]):
+        back_ms = row.adopted_at_ms
+        if after is not None and after.died_at_ms is not None:
+            # Its successor died too, perhaps before it had taken anything up: that is another crash.
+            back_ms = min(back_ms or after.died_at_ms, after.died_at_ms)
+        yield Crash(
+            dead=row.executor - 1,
+            dead_pid=row.dead_pid,
+            successor=row.executor,
+            successor_pid=row.pid,
+            successor_started_at=as_time(row.started_at_ms),
+            died_at=None if row.died_at_ms is None else as_time(row.died_at_ms),
+            back_at=None if back_ms is None else as_time(back_ms),
+            progress=row.progress or 0,
+        )
