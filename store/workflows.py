@@ -1,8 +1,7 @@
 """Every change of the shop: its workflows, and the transactions that they are made of.
 
-Read `checkout` first: it is the business of the shop on one screen. Each line of it that touches the
-world is a step, whose result DBOS checkpoints; after a crash DBOS runs the function again, hands it the
-results that it has, and so goes on where it was.
+Read `checkout` first: it is the business of the shop on one screen. Each line of it that touches the world
+is a step, whose result DBOS checkpoints. After a crash DBOS runs it again, and hands it what it has of them.
 
 One rule holds for everything here: **every workflow may be run again from its first line, at any time,
 by anybody, under any id, and changes nothing that is done.** A step that commits and dies before its
@@ -10,8 +9,7 @@ checkpoint does run again, after anything else may have happened. So each transa
 payment or the greeting, not by the run; it expects a state (`WHERE status = 'pending'`); and it returns
 what is true *now*, on which its caller branches. Mending a stuck workflow is therefore running it again.
 
-Contents: the business (four workflows, and one that mends them); orders; refusals and holds; stock;
-payments; greetings.
+Contents: the business (the workflows); orders; refusals and holds; stock; payments; greetings.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def test_the_page_shows_how_far_it_has_come(open_shop: Callable[..., Shop], gues
     assert "Ada &amp; Grace" in waiting.text
     done = wait_for(shop.shopper, one_key, "Thank you for being awesome, ")
     for step in ("sign the online guestbook", "wait 1", f"wait {GREETING_TICKS}", "record the greeting"):
-        assert f"<span>{step}</span>" in done.text
+        assert f"<code>{step}</code>" in done.text
     assert done.text.count('class="mine"') == 2
     assert "hx-trigger" not in done.text.partition('id="presenter"')[0].partition('id="greeting"')[2]
     assert shop.shopper.page(f"/greetings/{one_key}/progress").heading.startswith("Thank you")

@@ -253,6 +253,7 @@ def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
         "cli",
         "process_value",
         "serving",
+        "serving.listener",
         "serving.probe",
         "serving.supervisor",
         "setting_parsers",

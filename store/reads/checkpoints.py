@@ -48,6 +48,8 @@ def _is_started(payment_id: str) -> bool:
 def list_steps(*workflow_ids: str) -> list[Mapping[str, Any]]:
     """What DBOS has recorded of these workflows, one after the other, as its `list_workflow_steps` has it.
 
+    An output that cannot be read, because it is no JSON, is the text of it.
+
     Raises:
         DeadlineExceeded: the checkpoints cannot be read.
     """

@@ -125,7 +125,11 @@ class Greetings:
             return None
         row = rows[0]
         steps = list_steps(workflow_id)
-        asked = [each["output"] for each in steps if each["function_name"] == SIGN_STEP and each["output"]]
+        asked = [
+            each["output"]
+            for each in steps
+            if each["function_name"] == SIGN_STEP and isinstance(each["output"], dict)
+        ]
         last: Any = asked[-1] if asked else {"signature": 0, "trouble": ""}
         made_at = {} if row.recorded_at_ms is None else {RECORD_STEP: as_time(row.recorded_at_ms)}
 

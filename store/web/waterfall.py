@@ -220,8 +220,12 @@ def _words(step: Step) -> str:
         return f"Tick {number} of {DISPATCH_TICKS}"
     if kind == WAIT_STEP:
         return f"Waited, {number} of {GREETING_TICKS}"
+    if step.name == "DBOS.recv":
+        return _words_of_message(step.output)
     say = _SAYS.get(step.name, step.name)
-    return say if isinstance(say, str) else say(step.output)
+    if isinstance(say, str):
+        return say
+    return say(step.output) if isinstance(step.output, dict) else step.name
 
 
 def _words_of_reserve(output: Any) -> str:
@@ -262,7 +266,6 @@ _SAYS: dict[str, str | Callable[[Any], str]] = {
     RECORD_STEP: "Wrote it into our own book",
     END_STEP: "Gave the greeting up",
     "DBOS.setEvent": "Told the page",
-    "DBOS.recv": _words_of_message,
     "DBOS.sleep": "Set the time by which it must be over",
 }
 """By the name of the step; what is not here has its name."""
