@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
-from playwright.sync_api import Page, ViewportSize, expect
+from playwright.sync_api import Locator, Page, ViewportSize, expect
 
 from tests.browser.conftest import OpenShop, Visit
 from tests.browser.gallery import NOT_FOUND_OR_AWAY, VIEWS, Gallery, move
@@ -33,7 +33,7 @@ def walk(
     for name in names:
         reader.look_at(gallery[name])
         if name.startswith("order-"):
-            reader.page.get_by_text("What the database remembers").click()
+            reader.page.get_by_text("What the database remembers, step by step").click()
         yield name, reader.page
 
 
@@ -184,7 +184,7 @@ def test_a_purchase_by_keyboard_alone(still_shop: Shop, visit: Visit) -> None:
     tab_to(shopper, "Confirm payment")
     shopper.page.keyboard.press("Enter")
     shopper.sees("Paid. Your widget is on its way")
-    tab_to(shopper, "What the database remembers")
+    tab_to(shopper, "What the database remembers, step by step")
     shopper.page.keyboard.press("Enter")
     expect(shopper.page.get_by_text("settle", exact=True)).to_be_visible()
     move(still_shop, shopper.payment_id, 10)
@@ -258,16 +258,33 @@ def test_less_motion_is_not_a_flicker(gallery: Gallery, visit: Visit) -> None:
 def test_a_bar_glides_for_everybody_else(gallery: Gallery, visit: Visit) -> None:
     """Which also shows that the test above looks in the right places."""
     for _, page in walk(visit, gallery, ["order-under-way"]):
-        assert {"img", "progress::-webkit-progress-value"} <= moving_elements(page)
+        assert {"g", "rect"} <= moving_elements(page), "the widget, and the rail behind it"
 
 
 def test_a_bar_can_be_read_where_the_system_chooses_all_colours(gallery: Gallery, visit: Visit) -> None:
     """With forced colours, what is filled still differs from what is not, and both have an outline."""
-    for name, page in walk(visit, gallery, ["pay", "order-under-way"], forced_colors="active"):
+    for name, page in walk(visit, gallery, ["greeting-signed", "order-under-way"], forced_colors="active"):
         style = dict(styles(page))
         filled, track = style["progress::-webkit-progress-value"], style["progress::-webkit-progress-bar"]
         assert filled["background-color"] != track["background-color"], name
         assert style["progress"]["border-top-style"] != "none", name
+
+
+def test_a_track_can_be_read_where_the_system_chooses_all_colours(gallery: Gallery, visit: Visit) -> None:
+    """What is done is filled otherwise than what is not, and every bead and rail has an edge."""
+    for _, page in walk(visit, gallery, ["order-under-way"], forced_colors="active"):
+        for part in ("rail", "bead"):
+            done, to_do = (
+                page.locator(f"#order .{part}.done").first,
+                page.locator(f"#order .{part}:not(.done)").first,
+            )
+            assert paint_of(done, "fill") != paint_of(to_do, "fill"), part
+            assert {paint_of(each, "stroke") for each in (done, to_do)} & {"none"} == set(), part
+
+
+def paint_of(element: Locator, what: str) -> str:
+    """How a shape is filled, or its edge drawn."""
+    return str(element.evaluate("(element, what) => getComputedStyle(element)[what]", what))
 
 
 def moving_elements(page: Page) -> set[str]:

@@ -103,7 +103,7 @@ def test_the_bar_is_the_same_element_from_paid_to_dispatched(
 ) -> None:
     """So that it can glide, and a screen reader stays on it."""
     shopper = visit(still_shop, f"/orders/{paid_order}")
-    wheel = shopper.page.locator(".roll img")
+    wheel = shopper.page.locator("#order .wheel")
     mark(shopper.bar)
     mark(wheel)
     for progress in (3, 8, 10):
