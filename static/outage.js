@@ -41,6 +41,8 @@
     try {
       const answer = await fetch(action, { ...request, signal: lost.signal });
       await answer.clone().text(); // a server can die in the middle of its answer, too
+      const server = Number(answer.headers.get("Store-Server"));
+      if (server) document.dispatchEvent(new CustomEvent("store:server", { detail: server }));
       if (AWAY.has(answer.status)) showOutage();
       else hideOutage();
       return answer;

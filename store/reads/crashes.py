@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from store.reads.checkpoints import as_time
+from store.vocabulary import Status
 
 _OF_ORDERS = """
 SELECT r.payment_id AS met, r.progress, r.executor, e.pid, e.started_at_ms, d.pid AS dead_pid, d.died_at_ms,
@@ -34,6 +35,18 @@ SELECT '' AS met, NULL AS progress, e.number AS executor, e.pid, e.started_at_ms
 FROM executors e JOIN executors d ON d.number = e.number - 1
 WHERE d.stopped_at_ms IS NULL AND e.started_at_ms BETWEEN :first_ms AND :last_ms ORDER BY e.number
 """
+_BEFORE = """
+SELECT '' AS met, NULL AS progress, e.number AS executor, e.pid, e.started_at_ms, d.pid AS dead_pid,
+    d.died_at_ms, d.adopted_at_ms
+FROM executors e JOIN executors d ON d.number = e.number - 1
+WHERE d.stopped_at_ms IS NULL AND e.number = :number
+"""
+_LEFT = """
+SELECT o.order_id, r.status, r.progress FROM recoveries r JOIN orders o ON o.payment_id = r.payment_id
+WHERE r.executor = :number ORDER BY r.status, o.order_id DESC
+"""
+"""Those that were paid before those that were pending."""
+_LEFT_GREETINGS = "SELECT count(*) FROM greeting_recoveries WHERE executor = :number"
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,25 @@ class Crash:
         return max(0, (self.back_at - self.died_at) // timedelta(milliseconds=1))
 
 
+@dataclass(frozen=True)
+class Left:
+    """An order as a crash left it."""
+
+    order_id: int
+    status: Status
+    progress: int
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """What one server has taken over from the one that died before it."""
+
+    crash: Crash
+    orders: tuple[Left, ...]
+    """Those that were paid first, and of those the newest."""
+    greetings: int
+
+
 def of_orders(connection: sa.Connection, payment_ids: Iterable[str]) -> dict[str, tuple[Crash, ...]]:
     """The crashes that each of these orders met, oldest first; of those that met some."""
     return _read(connection, _OF_ORDERS, payment_ids)
@@ -76,6 +108,17 @@ def between(connection: sa.Connection, first_ms: int, last_ms: int) -> tuple[Cra
     """Every crash whose successor started in this time, oldest first, whatever it met."""
     rows = connection.execute(sa.text(_BETWEEN), {"first_ms": first_ms, "last_ms": last_ms})
     return tuple(_crashes(list(rows)))
+
+
+def takeover_by(connection: sa.Connection, number: int) -> Takeover | None:
+    """What the server of this number has taken over; None where the one before it did not crash."""
+    met = tuple(_crashes(list(connection.execute(sa.text(_BEFORE), {"number": number}))))
+    if not met:
+        return None
+    left = connection.execute(sa.text(_LEFT), {"number": number})
+    orders = tuple(Left(row.order_id, Status(row.status), row.progress) for row in left)
+    greetings = connection.execute(sa.text(_LEFT_GREETINGS), {"number": number}).scalar_one()
+    return Takeover(met[0], orders, greetings)
 
 
 def _read(connection: sa.Connection, statement: str, met: Iterable[str]) -> dict[str, tuple[Crash, ...]]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from store.reads import crashes, time_limit, timeline
 from store.reads.cached import CachedRead
 from store.reads.checkpoints import as_time, list_steps
-from store.reads.crashes import Crash
+from store.reads.crashes import Crash, Takeover
 from store.reads.records import ORDER_COLUMNS, Board, Executor, Order, PaymentView, Product, Refund
 from store.reads.timeline import Timeline
 from store.vocabulary import PRODUCT_ID, PaymentState, dispatch_id
@@ -171,6 +171,15 @@ class Queries:
         def read() -> tuple[Crash, ...]:
             with self._reader.connect() as connection:
                 return crashes.of_orders(connection, [payment_id]).get(payment_id, ())
+
+        return time_limit.read(read)
+
+    def takeover_by(self, number: int) -> Takeover | None:
+        """What the server of this number took over from a crash; None where there was none before it."""
+
+        def read() -> Takeover | None:
+            with self._reader.connect() as connection:
+                return crashes.takeover_by(connection, number)
 
         return time_limit.read(read)
 

@@ -20,9 +20,11 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from store import commands
 from store.durable import runtime
+from store.reads.crashes import Takeover
 from store.reads.records import Executor
 from store.settings import Settings
 from store.stage.access import COOKIE, Access, Decision
+from store.vocabulary import Status
 from store.web.every_request import fragment, htmx
 from store.web.shop import offer_presenter_tools, queries, the_shop
 
@@ -110,6 +112,38 @@ def sign_in() -> AnyResponse:
 def tools() -> Response:
     """The tools, with the server that is up now and what the last crash did."""
     return fragment("_presenter.html", tools=running())
+
+
+@presenter.get("/presenter/server")
+def server() -> dict[str, object]:
+    """The server that answers, and what it has taken over from one that crashed, once that is known."""
+    [newest, *_] = queries().executors(limit=1)
+    return {"number": newest.number, "process": newest.pid, "story": _story(newest.number)}
+
+
+def _story(number: int) -> str:
+    """What this server went on with after a crash, in a sentence.
+
+    Nothing where the one before it did not crash, or while not all of it is taken up.
+    """
+    takeover = queries().takeover_by(number)
+    if takeover is None or takeover.crash.back_at is None:
+        return ""
+    dark_ms = takeover.crash.dark_ms
+    after = "" if dark_ms is None else f" after {dark_ms} ms"
+    return f"Server {number} took over{after}; {_what_went_on(takeover)}."
+
+
+def _what_went_on(takeover: Takeover) -> str:
+    greetings = f"{takeover.greetings} greeting{'' if takeover.greetings == 1 else 's'}"
+    if not takeover.orders:
+        return f"{greetings} went on" if takeover.greetings else "nothing was under way"
+    first, *others = takeover.orders
+    what = f"order {first.order_id} " + (
+        "is held as before" if first.status is Status.PENDING else f"went on at tick {first.progress + 1}"
+    )
+    more = len(others) + takeover.greetings
+    return f"{what}, and {more} more" if more else what
 
 
 @presenter.post("/restock")

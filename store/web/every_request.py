@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from store import vocabulary
-from store.durable import deadlines
+from store.durable import deadlines, runtime
 from store.durable.deadlines import DeadlineExceeded
 from store.web import formats, origin
 from store.web.shop import Shop, install, queries, the_shop
@@ -146,6 +146,8 @@ def _finish(response: Response) -> Response:
         # Orders move; and going back must fetch the store anew, with a new key.
         response.headers["Cache-Control"] = "no-store"
     response.headers.update(_STRICT)
+    # A page that hears another number than before knows that a server has died, or was stopped.
+    response.headers["Store-Server"] = str(runtime.executor_number())
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = f"max-age={_A_YEAR_SECONDS}"
     return response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -183,6 +184,39 @@ def test_one_press_of_the_crash_button_is_one_crash(kept_shop: SupervisedShop, v
     [(survived,)] = kept_shop.tables.rows("SELECT count(*) FROM recoveries")
     assert survived > 0
     expect(presenter.page.locator("#timeline li.crash")).to_have_count(survived)
+
+
+@pytest.mark.timeout(600)  # ten servers have to start, and on a busy machine each takes seconds
+def test_ten_presses_are_ten_crashes(kept_shop: SupervisedShop, visit: Visit) -> None:
+    """A press that comes while the next server starts is kept for that one; each is said across the top."""
+    presenter = visit(kept_shop, tolerated=NO_ANSWER)
+    news = presenter.page.locator("#crash-news")
+    expect(news).to_be_hidden()
+    for _ in range(10):
+        presenter.page.keyboard.press("c")
+    expect(news).to_contain_text("is dead")
+    for count in range(1, 11):
+        presenter.wait_until(lambda: len(kept_shop.deaths) >= count)  # noqa: B023 - used before the next round
+    expect(news).to_contain_text(re.compile(r"^Server 11 took over after \d+ ms; nothing was under way\.$"))
+    assert kept_shop.tables.rows("SELECT count(*) FROM executors") == [(11,)]
+    assert presenter.loads() == 1
+    expect(news).to_be_hidden()  # after five seconds
+
+
+def test_a_crash_is_said_on_every_page_with_the_bar(kept_shop: SupervisedShop, visit: Visit) -> None:
+    """By the first answer that comes from another server, also where nobody pressed anything."""
+    presenter, passer_by = (
+        visit(kept_shop, tolerated=NO_ANSWER),
+        visit(kept_shop, "/ledger", tolerated=NO_ANSWER),
+    )
+    payment_id = presenter.buy()
+    for each in (presenter, passer_by):
+        each.next_answer("/presenter/tools")  # both have heard from the first server
+    kept_shop.kill()
+    [(number,)] = kept_shop.tables.rows("SELECT order_id FROM orders WHERE payment_id = :id", id=payment_id)
+    said = re.compile(rf"^Server 2 took over after \d+ ms; order {number} is held as before\.$")
+    for each in (presenter, passer_by):
+        expect(each.page.locator("#crash-news")).to_have_text(said)
 
 
 def test_without_javascript_the_same_form_reaches_the_same_order(
