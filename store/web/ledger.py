@@ -15,7 +15,7 @@ ledger = Blueprint("ledger", __name__)
 @ledger.get("/ledger")
 def show() -> str:
     """Show the ledger, each line green or red."""
-    return page("ledger.html", with_tools=False, ledger=the_shop().ledger.latest())
+    return page("ledger.html", ledger=the_shop().ledger.latest())
 
 
 @ledger.get("/ledger/lines")

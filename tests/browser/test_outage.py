@@ -197,7 +197,7 @@ def test_ten_presses_are_ten_crashes(kept_shop: SupervisedShop, visit: Visit) ->
     expect(news).to_contain_text("is dead")
     for count in range(1, 11):
         presenter.wait_until(lambda: len(kept_shop.deaths) >= count)  # noqa: B023 - used before the next round
-    expect(news).to_contain_text(re.compile(r"^Server 11 took over after \d+ ms; nothing was under way\.$"))
+    expect(news).to_have_text(re.compile(r"^Server 11 took over after \d+ ms; nothing was under way\.$"))
     assert kept_shop.tables.rows("SELECT count(*) FROM executors") == [(11,)]
     assert presenter.loads() == 1
     expect(news).to_be_hidden()  # after five seconds
@@ -205,10 +205,8 @@ def test_ten_presses_are_ten_crashes(kept_shop: SupervisedShop, visit: Visit) ->
 
 def test_a_crash_is_said_on_every_page_with_the_bar(kept_shop: SupervisedShop, visit: Visit) -> None:
     """By the first answer that comes from another server, also where nobody pressed anything."""
-    presenter, passer_by = (
-        visit(kept_shop, tolerated=NO_ANSWER),
-        visit(kept_shop, "/ledger", tolerated=NO_ANSWER),
-    )
+    presenter = visit(kept_shop, tolerated=NO_ANSWER)
+    passer_by = visit(kept_shop, "/ledger", tolerated=NO_ANSWER)
     payment_id = presenter.buy()
     for each in (presenter, passer_by):
         each.next_answer("/presenter/tools")  # both have heard from the first server

@@ -90,7 +90,7 @@ class Markup(HTMLParser):
             each
             for each in self.elements
             if (each.attrs.get("role") in roles or "aria-live" in each.attrs)
-            and each.attrs.get("id") != "outage"
+            and each.attrs.get("id") not in {"outage", "crash-news"}
         ]
 
     @property
