@@ -1,6 +1,8 @@
 // The presenter's bar can be folded away; whether it is, is remembered on this machine.
 "use strict";
 (() => {
+  if (window.hasFold) return; // a page that htmx brings has this script again
+  window.hasFold = true;
   const fold = (isFolded) => {
     document.documentElement.classList.toggle("folded", isFolded);
     document.querySelector(".presenter .fold")?.setAttribute("aria-expanded", String(!isFolded));
@@ -11,5 +13,7 @@
     localStorage.setItem("presenter-folded", isFolded ? "yes" : "");
     fold(isFolded);
   });
-  fold(Boolean(localStorage.getItem("presenter-folded")));
+  const foldAsBefore = () => fold(Boolean(localStorage.getItem("presenter-folded")));
+  document.addEventListener("htmx:after:swap", foldAsBefore); // what comes in is unfolded
+  foldAsBefore();
 })();

@@ -2,97 +2,98 @@
 // that one. What a crash did is said across the top, where it was pressed and on every other page that has the bar.
 "use strict";
 (() => {
-  const AGAIN_MS = 40; // between two questions to a server that is not there
+  if (window.hasStage) return; // a page that htmx brings has this script again
+  window.hasStage = true;
+  const FIRST_PAUSE_MS = 40, LONGEST_PAUSE_MS = 1000; // between two questions to a server that is not there
+  const PATIENCE_MS = 60000; // for the server after one that was crashed here
+  const STORY_MS = 5000; // for the story of a crash to be written down
   const SHOWN_MS = 5000;
-  const STORY_MS = 3000; // how long the story of a crash may take to be written down
+  const NOT_FOR_US = new Set([401, 403, 404, 429]);
 
-  let presses = 0; // not carried out yet
-  let isCrashing = false;
+  let presses = 0, isCrashing = false; // presses that are not carried out yet
   let last = 0; // the number of the server that answered last
   let hiding;
 
-  const pause = (ms) => new Promise((resume) => setTimeout(resume, ms));
-  const form = () => document.getElementById("crash");
-
-  function say(words, isDead = false) {
+  // `count` changes many times a second, so it is for the eyes alone.
+  function say(words, { isDead = false, count = "" } = {}) {
     const news = document.getElementById("crash-news");
     if (!news) return;
     clearTimeout(hiding);
-    news.textContent = words;
+    if (!words) return news.replaceChildren();
+    if (news.firstChild?.textContent !== words) {
+      news.replaceChildren(words, Object.assign(document.createElement("span"), { ariaHidden: "true" }));
+    }
+    news.lastChild.textContent = count;
     news.classList.toggle("dead", isDead);
-    if (!isDead) hiding = setTimeout(() => { news.textContent = ""; }, SHOWN_MS);
+    if (!isDead) hiding = setTimeout(() => say(""), SHOWN_MS);
   }
 
-  // The first server with a number above `before` that answers: its number and process, and what it took over.
-  async function serverAfter(before) {
-    const address = form().dataset.now;
-    for (;;) {
+  // What the first server after `before` says that is `wanted`; null if there is none in time, or not for us.
+  async function serverAfter(before, address, patience, wanted = () => true) {
+    const deadline = performance.now() + patience;
+    for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 1.2, LONGEST_PAUSE_MS)) {
       const answer = await fetch(address, { headers: { Accept: "application/json" } }).catch(() => null);
+      if (answer && NOT_FOR_US.has(answer.status)) return null;
       const server = answer?.ok ? await answer.json().catch(() => null) : null;
-      if (server && server.number > before) return server;
-      await pause(AGAIN_MS);
+      if (server && server.number > before && wanted(server)) return server;
+      if (performance.now() > deadline) return null;
+      await new Promise((resume) => setTimeout(resume, wait));
     }
   }
+  const storyAfter = (before, address) => serverAfter(before, address, STORY_MS, (server) => server.story || !server.crashed);
 
-  // The same once it has written down what it took over.
-  async function storyOf(before) {
-    const deadline = performance.now() + STORY_MS;
-    for (;;) {
-      const server = await serverAfter(before);
-      if (server.story || performance.now() > deadline) return server;
-      await pause(AGAIN_MS);
-    }
-  }
-
-  async function crashOnce() {
-    const { number, process } = await serverAfter(0);
+  // Whether the next press may follow.
+  async function crashOnce(address, action) {
+    const server = await serverAfter(0, address, PATIENCE_MS);
+    if (!server) return say("No server answers that could be crashed.");
     const began = performance.now();
-    const kept = () => (presses ? ` (${presses} more to come)` : "");
-    const tell = () => say(`Server ${number} (process ${process}) is dead: ${Math.round(performance.now() - began)} ms${kept()}`, true);
-    const telling = setInterval(tell, 50);
+    const answer = await fetch(action, { method: "POST", body: new URLSearchParams({ executor: server.number }) }).catch(() => null);
+    if (answer && !answer.ok && answer.status < 500) return say(`The shop has refused to crash (${answer.status}).`);
+    const words = `Server ${server.number} (process ${server.process}) is dead: `;
+    const tell = () => say(words, { isDead: true, count: `${Math.round(performance.now() - began)} ms${presses ? `, ${presses} more to come` : ""}` });
     tell();
-    try {
-      await fetch(form().action, { method: "POST", body: new URLSearchParams({ executor: number }) }).catch(() => null);
-      const { number: next } = await serverAfter(number);
-      last = next;
-    } finally {
-      clearInterval(telling);
-    }
-    const next = await storyOf(number);
-    say(next.story || `Server ${next.number} took over.`);
+    const telling = setInterval(tell, 50);
+    // A browser may have sent it again, to the next server, which knows that it was not meant.
+    const next = await serverAfter(server.number, address, answer?.ok ? 0 : PATIENCE_MS).finally(() => clearInterval(telling));
+    if (!next) return answer?.ok ? !say("") : say(`No server has come after server ${server.number}.`);
+    last = next.number;
+    say((await storyAfter(server.number, address))?.story || `Server ${next.number} took over.`);
+    return true;
   }
 
-  async function press() {
+  async function press(form) {
     presses += 1;
     if (isCrashing) return;
     isCrashing = true;
-    say("Crashing the server …", true);
-    while (presses) {
-      presses -= 1;
-      await crashOnce();
+    try {
+      const { dataset: { now: address }, action } = form; // whatever page is shown meanwhile
+      say("Crashing the server …", { isDead: true });
+      do presses -= 1; while (await crashOnce(address, action) && presses);
+    } finally {
+      presses = 0;
+      isCrashing = false;
     }
-    isCrashing = false;
   }
 
   document.addEventListener("submit", (event) => {
     if (event.target.id !== "crash") return;
     event.preventDefault();
     event.stopImmediatePropagation(); // htmx would send it as well
-    press();
+    press(event.target);
   }, true);
 
   document.addEventListener("keydown", (event) => {
-    const isTyping = event.target.closest("input, textarea, select, [contenteditable]");
-    if (event.key.toLowerCase() !== "c" || event.repeat || event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
-    if (form()) press();
+    const form = document.getElementById("crash");
+    const isTyping = event.target.closest?.("input, textarea, select, [contenteditable]");
+    if (form && event.key?.toLowerCase() === "c" && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey && !isTyping) press(form);
   });
 
   // Somebody else's crash, or a kill from a terminal: an answer comes from another server than the last one.
   document.addEventListener("store:server", async (event) => {
-    const before = last;
+    const before = last, form = document.getElementById("crash");
     last = event.detail;
-    if (!before || event.detail <= before || isCrashing || !form()) return;
-    const { story } = await storyOf(before);
-    if (story && !isCrashing) say(story);
+    if (!before || last <= before || isCrashing || !form) return;
+    const server = await storyAfter(before, form.dataset.now);
+    if (server?.story && !isCrashing) say(server.story);
   });
 })();

@@ -34,7 +34,8 @@ def passes(error: BaseException | None) -> bool:
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING_SQLITE_CODES
     if isinstance(error, psycopg.Error):
         if error.sqlstate is None:
-            # Not the server's word but the driver's: there is no server to be had, or no more.
+            # The driver's word: there is no server to be had, or no more. A login that is refused, or a
+            # database that is missing, has none here either, and is waited for as it is at an open.
             return isinstance(error, psycopg.OperationalError)
         return error.sqlstate.startswith(PASSING_SQLSTATES)
     return False

@@ -30,6 +30,8 @@ class Death:
     """A server process of this machine that its parent has seen die."""
 
     pid: int
+    started_at_ms: int
+    """Not later than it wrote down its own start: another process may have had its pid long ago."""
     at_ms: int
 
 
@@ -77,10 +79,11 @@ def _record_start(
         execute(
             session,
             "UPDATE executors SET died_at_ms = :at_ms WHERE stopped_at_ms IS NULL AND died_at_ms IS NULL"
-            " AND started_at_ms <= :at_ms AND number ="
+            " AND started_at_ms BETWEEN :started_at_ms AND :at_ms AND number ="
             " (SELECT max(number) FROM executors WHERE machine = :machine AND pid = :pid)",
             machine=machine,
             pid=death.pid,
+            started_at_ms=death.started_at_ms,
             at_ms=death.at_ms,
         )
     if before is not None and before.stopped_at_ms is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,35 +13,43 @@ from store.reads.checkpoints import as_time
 from store.vocabulary import Status
 
 _OF_ORDERS = """
-SELECT r.payment_id AS met, r.progress, r.executor, e.pid, e.started_at_ms, d.pid AS dead_pid, d.died_at_ms,
-    d.adopted_at_ms
+SELECT r.payment_id AS met, r.progress, d.number AS dead, d.died_at_ms, d.adopted_at_ms, e.started_at_ms,
+    a.number AS adopter, a.pid AS adopter_pid
 FROM recoveries r
 JOIN executors e ON e.number = r.executor
 JOIN executors d ON d.number = r.executor - 1
-WHERE r.payment_id IN :met ORDER BY r.executor
+JOIN executors a ON a.number = coalesce(d.adopted_by, r.executor)
+WHERE r.payment_id IN :met AND r.progress IS NOT NULL ORDER BY r.executor
 """
 _OF_GREETINGS = """
-SELECT r.greeting_id AS met, NULL AS progress, r.executor, e.pid, e.started_at_ms, d.pid AS dead_pid,
-    d.died_at_ms, d.adopted_at_ms
+SELECT r.greeting_id AS met, 0 AS progress, d.number AS dead, d.died_at_ms, d.adopted_at_ms, e.started_at_ms,
+    a.number AS adopter, a.pid AS adopter_pid
 FROM greeting_recoveries r
 JOIN executors e ON e.number = r.executor
 JOIN executors d ON d.number = r.executor - 1
+JOIN executors a ON a.number = coalesce(d.adopted_by, r.executor)
 WHERE r.greeting_id IN :met ORDER BY r.executor
 """
 _BETWEEN = """
-SELECT '' AS met, NULL AS progress, e.number AS executor, e.pid, e.started_at_ms, d.pid AS dead_pid,
-    d.died_at_ms, d.adopted_at_ms
-FROM executors e JOIN executors d ON d.number = e.number - 1
+SELECT '' AS met, 0 AS progress, d.number AS dead, d.died_at_ms, d.adopted_at_ms, e.started_at_ms,
+    a.number AS adopter, a.pid AS adopter_pid
+FROM executors e
+JOIN executors d ON d.number = e.number - 1
+JOIN executors a ON a.number = coalesce(d.adopted_by, e.number)
 WHERE d.stopped_at_ms IS NULL AND e.started_at_ms BETWEEN :first_ms AND :last_ms ORDER BY e.number
 """
 _BEFORE = """
-SELECT '' AS met, NULL AS progress, e.number AS executor, e.pid, e.started_at_ms, d.pid AS dead_pid,
-    d.died_at_ms, d.adopted_at_ms
-FROM executors e JOIN executors d ON d.number = e.number - 1
+SELECT '' AS met, 0 AS progress, d.number AS dead, d.died_at_ms, d.adopted_at_ms, e.started_at_ms,
+    a.number AS adopter, a.pid AS adopter_pid
+FROM executors e
+JOIN executors d ON d.number = e.number - 1
+JOIN executors a ON a.number = coalesce(d.adopted_by, e.number)
 WHERE d.stopped_at_ms IS NULL AND e.number = :number
 """
 _LEFT = """
-SELECT o.order_id, r.status, r.progress FROM recoveries r JOIN orders o ON o.payment_id = r.payment_id
+SELECT o.order_id, r.status, r.progress, EXISTS (SELECT 1 FROM payment_notices n
+    WHERE n.payment_id = r.payment_id AND n.received_at_ms <= e.started_at_ms) AS has_notice
+FROM recoveries r JOIN orders o ON o.payment_id = r.payment_id JOIN executors e ON e.number = r.executor
 WHERE r.executor = :number ORDER BY r.status, o.order_id DESC
 """
 """Those that were paid before those that were pending."""
@@ -55,17 +62,17 @@ class Crash:
 
     dead: int
     """The number of the server that died."""
-    dead_pid: int
-    successor: int
-    """The number of the one that took its work up."""
-    successor_pid: int
     successor_started_at: datetime
+    """When the next one started, which may have died before it had taken up anything."""
+    adopter: int
+    """The number of the one that took its work up, or is about to."""
+    adopter_pid: int
     died_at: datetime | None
     """None where nobody saw it."""
     back_at: datetime | None
     """When the work was taken up; None while it is not."""
     progress: int
-    """Ticks of the dispatch that were done; 0 where it had not begun, or is not known."""
+    """Ticks of the dispatch that were done by then; 0 of what is no order, or is not known to have met it."""
 
     @property
     def dark_ms(self) -> int | None:
@@ -82,6 +89,8 @@ class Left:
     order_id: int
     status: Status
     progress: int
+    has_notice: bool
+    """Whether word of its payment had come by then."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +116,18 @@ def of_greetings(connection: sa.Connection, greeting_ids: Iterable[str]) -> dict
 def between(connection: sa.Connection, first_ms: int, last_ms: int) -> tuple[Crash, ...]:
     """Every crash whose successor started in this time, oldest first, whatever it met."""
     rows = connection.execute(sa.text(_BETWEEN), {"first_ms": first_ms, "last_ms": last_ms})
-    return tuple(_crashes(list(rows)))
+    return tuple(map(_crash, rows))
 
 
 def takeover_by(connection: sa.Connection, number: int) -> Takeover | None:
     """What the server of this number has taken over; None where the one before it did not crash."""
-    met = tuple(_crashes(list(connection.execute(sa.text(_BEFORE), {"number": number}))))
-    if not met:
+    found = connection.execute(sa.text(_BEFORE), {"number": number}).one_or_none()
+    if found is None:
         return None
     left = connection.execute(sa.text(_LEFT), {"number": number})
-    orders = tuple(Left(row.order_id, Status(row.status), row.progress) for row in left)
+    orders = tuple(Left(row.order_id, Status(row.status), row.progress, bool(row.has_notice)) for row in left)
     greetings = connection.execute(sa.text(_LEFT_GREETINGS), {"number": number}).scalar_one()
-    return Takeover(met[0], orders, greetings)
+    return Takeover(_crash(found), orders, greetings)
 
 
 def _read(connection: sa.Connection, statement: str, met: Iterable[str]) -> dict[str, tuple[Crash, ...]]:
@@ -126,25 +135,19 @@ def _read(connection: sa.Connection, statement: str, met: Iterable[str]) -> dict
     if not wanted:
         return {}
     select = sa.text(statement).bindparams(sa.bindparam("met", expanding=True))
-    rows: dict[str, list[Any]] = {}
+    found: dict[str, tuple[Crash, ...]] = {}
     for row in connection.execute(select, {"met": wanted}):
-        rows.setdefault(row.met, []).append(row)
-    return {each: tuple(_crashes(found)) for each, found in rows.items()}
+        found[row.met] = (*found.get(row.met, ()), _crash(row))
+    return found
 
 
-def _crashes(rows: list[Any]) -> Iterable[Crash]:
-    for row, after in zip_longest(rows, rows[1:]):
-        back_ms = row.adopted_at_ms
-        if after is not None and after.died_at_ms is not None:
-            # Its successor died too, perhaps before it had taken anything up: that is another crash.
-            back_ms = min(back_ms or after.died_at_ms, after.died_at_ms)
-        yield Crash(
-            dead=row.executor - 1,
-            dead_pid=row.dead_pid,
-            successor=row.executor,
-            successor_pid=row.pid,
-            successor_started_at=as_time(row.started_at_ms),
-            died_at=None if row.died_at_ms is None else as_time(row.died_at_ms),
-            back_at=None if back_ms is None else as_time(back_ms),
-            progress=row.progress or 0,
-        )
+def _crash(row: Any) -> Crash:
+    return Crash(
+        dead=row.dead,
+        successor_started_at=as_time(row.started_at_ms),
+        adopter=row.adopter,
+        adopter_pid=row.adopter_pid,
+        died_at=None if row.died_at_ms is None else as_time(row.died_at_ms),
+        back_at=None if row.adopted_at_ms is None else as_time(row.adopted_at_ms),
+        progress=row.progress,
+    )

@@ -20,6 +20,8 @@ from store.reads.checkpoints import as_time
 from store.reads.crashes import Crash
 from store.vocabulary import SETTLE_STEP, Status
 
+_SLEEP = "DBOS.sleep"
+
 
 class Fate(StrEnum):
     """What became of a step over the crashes that its order or greeting met."""
@@ -86,14 +88,19 @@ def read(
     are the crashes that are known to have met it. Those between its first step and its last have, too: a step
     was under way, or a workflow about to end. `made_at` says when changes were made whose steps do not.
     """
-    times = [each["completed_at_epoch_ms"] for each in recorded if each["completed_at_epoch_ms"]]
+    times = [
+        each[when]
+        for each in recorded
+        for when in ("started_at_epoch_ms", "completed_at_epoch_ms")
+        if each[when]
+    ]
     came = crashes.between(connection, min(times), max(times)) if times else ()
-    by_successor = {crash.successor: crash for crash in (*came, *met)}
+    by_dead = {crash.dead: crash for crash in (*came, *met)}
     return of(
         recorded,
-        [by_successor[number] for number in sorted(by_successor)],
+        [by_dead[number] for number in sorted(by_dead)],
         mendings_of(connection, workflow_ids),
-        starts_in(connection),
+        starts_in(connection, min(times), max(times)) if times else [],
         made_at,
     )
 
@@ -106,9 +113,15 @@ def mendings_of(connection: sa.Connection, workflow_ids: Sequence[str]) -> list[
     return [Mending(row.reason, as_time(row.mended_at_ms)) for row in rows]
 
 
-def starts_in(connection: sa.Connection) -> list[Start]:
-    """Every server process by its start, oldest first."""
-    rows = connection.execute(sa.text("SELECT number, started_at_ms FROM executors ORDER BY number"))
+_STARTS = """
+SELECT number, started_at_ms FROM executors WHERE started_at_ms <= :last_ms AND number >=
+    coalesce((SELECT max(number) FROM executors WHERE started_at_ms <= :first_ms), 0) ORDER BY number
+"""
+
+
+def starts_in(connection: sa.Connection, first_ms: int, last_ms: int) -> list[Start]:
+    """The server processes that were there in this time, by their start, oldest first."""
+    rows = connection.execute(sa.text(_STARTS), {"first_ms": first_ms, "last_ms": last_ms})
     return [Start(row.number, as_time(row.started_at_ms)) for row in rows]
 
 
@@ -127,6 +140,9 @@ def of(
             continue
         name, output = each["function_name"], each["output"]
         began_at, ended_at = as_time(each["started_at_epoch_ms"]), as_time(each["completed_at_epoch_ms"])
+        if name == _SLEEP:
+            # It is recorded before the sleep, with the time at which that will be over.
+            ended_at = began_at
         fate = Fate.RAN
         made = made_at.get(name) or _made_at(name, output)
         if made is not None and any(made <= start <= began_at for start in new_runs):
@@ -150,7 +166,7 @@ def _made_at(name: str, output: Any) -> datetime | None:
     """When the change was made that a step returned; None if it made none, or does not say."""
     if not isinstance(output, dict) or not output.get("updated_at_ms"):
         return None
-    has_decided_nothing = name == SETTLE_STEP and output["status"] == Status.PENDING
+    has_decided_nothing = name == SETTLE_STEP and output.get("status") == Status.PENDING
     return None if has_decided_nothing else as_time(output["updated_at_ms"])
 
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -40,7 +41,7 @@ class Program:
     successor: Sequence[str] = ()
     """Added to the command once one has answered."""
     is_told_of_deaths: bool = False
-    """Whether `--died <pid>@<ms since 1970>` is added for each that has died since one last answered."""
+    """Whether `--died <pid>@<start>@<death>`, times in ms since 1970, is added for each that died lately."""
 
 
 _APP = (sys.executable, str(ROOT / "app.py"), "server")
@@ -56,6 +57,8 @@ _STOP_SECONDS = 2.5
 """A server that was told to stop and has not by then is killed; its orders go on at the next start."""
 _LONGEST_PAUSE_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS = 0.1
+_DEATHS = 20
+"""So many are told of: what died before those has been written down, or never will be."""
 _LOOK_SECONDS = 1.0
 """Between two looks at whether the server still answers, and the longest that one look waits."""
 
@@ -95,8 +98,9 @@ class Supervisor:
         self._awake, self._alarm = socket.socketpair()
         self._is_stopping = False
         self._server: subprocess.Popen[bytes] | None = None
-        self._deaths: list[str] = []
-        """As the next server is told of them."""
+        self._deaths: deque[str] = deque(maxlen=_DEATHS)
+        """As the next servers are told of them: one that answers may not have reached the database yet."""
+        self._started_at_ms = 0
 
     def run(self, opening: Callable[[int], str]) -> int:
         """Keep a server up until told to stop; the exit code.
@@ -126,7 +130,7 @@ class Supervisor:
             has_opened = has_opened or first_answer.came
             if code == REFUSED and not has_opened:
                 return REFUSED
-            self._note_death(server.pid, has_answered=first_answer.came)
+            self._deaths.append(f"{server.pid}@{self._started_at_ms}@{time.time_ns() // 1_000_000}")
             if first_answer.came:
                 said = self._announce_successor(server.pid, code)
                 pause_seconds = 0.0
@@ -160,14 +164,6 @@ class Supervisor:
         """Let the address go."""
         for end in (self._listener, self._awake, self._alarm):
             end.close()
-
-    def _note_death(self, pid: int, *, has_answered: bool) -> None:
-        """Have the next server told of it. Who has answered has written down those before it."""
-        if not self._program.is_told_of_deaths:
-            return
-        if has_answered:
-            self._deaths.clear()
-        self._deaths += ["--died", f"{pid}@{time.time_ns() // 1_000_000}"]
 
     def _announce_successor(self, pid: int, code: int) -> Callable[[int], str]:
         died_at = time.monotonic()
@@ -225,8 +221,11 @@ class Supervisor:
     def _start(self, more: Sequence[str]) -> subprocess.Popen[bytes]:
         inherited = (self._listener.fileno(),) if _CAN_INHERIT_SOCKETS else ()
         where = ["--socket", str(*inherited)] if inherited else ["--port", str(self._port)]
+        told = self._deaths if self._program.is_told_of_deaths else ()
+        deaths = [word for death in told for word in ("--died", death)]
+        self._started_at_ms = time.time_ns() // 1_000_000
         self._server = subprocess.Popen(  # noqa: S603 - our own program
-            [*self._program.command, *where, *more, *self._deaths],
+            [*self._program.command, *where, *more, *deaths],
             cwd=ROOT,
             env=self._environment,
             stdout=self._log,

@@ -116,18 +116,20 @@ def tools() -> Response:
 
 @presenter.get("/presenter/server")
 def server() -> dict[str, object]:
-    """The server that answers, and what it has taken over from one that crashed, once that is known."""
-    [newest, *_] = queries().executors(limit=1)
-    return {"number": newest.number, "process": newest.pid, "story": _story(newest.number)}
-
-
-def _story(number: int) -> str:
-    """What this server went on with after a crash, in a sentence.
-
-    Nothing where the one before it did not crash, or while not all of it is taken up.
-    """
+    """The server that answers, whether the one before it crashed, and the story of that once it is known."""
+    number = runtime.executor_number()
     takeover = queries().takeover_by(number)
-    if takeover is None or takeover.crash.back_at is None:
+    return {
+        "number": number,
+        "process": os.getpid(),
+        "crashed": takeover is not None,
+        "story": "" if takeover is None else _story(number, takeover),
+    }
+
+
+def _story(number: int, takeover: Takeover) -> str:
+    """What this server went on with after a crash, in a sentence; nothing while not all of it is taken up."""
+    if takeover.crash.back_at is None:
         return ""
     dark_ms = takeover.crash.dark_ms
     after = "" if dark_ms is None else f" after {dark_ms} ms"
@@ -139,9 +141,10 @@ def _what_went_on(takeover: Takeover) -> str:
     if not takeover.orders:
         return f"{greetings} went on" if takeover.greetings else "nothing was under way"
     first, *others = takeover.orders
-    what = f"order {first.order_id} " + (
-        "is held as before" if first.status is Status.PENDING else f"went on at tick {first.progress + 1}"
-    )
+    if first.status is Status.PAID:
+        what = f"order {first.order_id} went on at tick {first.progress + 1}"
+    else:
+        what = f"order {first.order_id} is {'being settled' if first.has_notice else 'held as before'}"
     more = len(others) + takeover.greetings
     return f"{what}, and {more} more" if more else what
 

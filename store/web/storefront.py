@@ -7,7 +7,8 @@ with JavaScript and without.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
 
 from flask import Blueprint, Response, abort, redirect, request, url_for
 from flask_htmx import make_response
@@ -33,6 +34,8 @@ storefront = Blueprint("storefront", __name__)
 
 _RECENT = 8
 """Orders on the store page."""
+_LAST_STEPS = timedelta(seconds=10)
+"""How long after its order the timeline may still grow."""
 
 
 @storefront.get("/")
@@ -134,8 +137,7 @@ def order(payment_id: str) -> str | AnyResponse:
     return page(
         "order.html",
         shown=OrderView.of(found, queries().crashes_of(payment_id), _refund(found)),
-        timeline=_timeline(payment_id),
-        payment_id=payment_id,
+        **_timeline(found),
     )
 
 
@@ -150,8 +152,8 @@ def order_progress(payment_id: str) -> Response:
 @storefront.get("/orders/<key:payment_id>/timeline")
 def order_timeline(payment_id: str) -> Response:
     """Every step of the order so far, and what became of it over the crashes."""
-    _known(queries().payment(payment_id), payment_id)
-    return fragment("_order_timeline.html", timeline=_timeline(payment_id), payment_id=payment_id)
+    found = _known(queries().payment(payment_id), payment_id).order or _no_such_order()
+    return fragment("_order_timeline.html", **_timeline(found))
 
 
 def _key(values: Mapping[str, str]) -> str:
@@ -197,8 +199,11 @@ def _newest(board: Board) -> list[OrderView]:
     return [OrderView.of(order, board.crashes.get(order.payment_id, ())) for order in board.newest[:_RECENT]]
 
 
-def _timeline(payment_id: str) -> Waterfall:
-    return Waterfall.of(queries().timeline(payment_id))
+def _timeline(order: Order) -> dict[str, Any]:
+    # What DBOS records last, it records after the order is final.
+    is_live = not order.is_final or datetime.now(UTC) - order.updated_at < _LAST_STEPS
+    timeline = Waterfall.of(queries().timeline(order.payment_id))
+    return {"timeline": timeline, "is_live": is_live, "payment_id": order.payment_id}
 
 
 def _no_such_order() -> NoReturn:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import groupby
 
 from store.reads.crashes import Crash
@@ -36,13 +37,12 @@ class Crack:
     @property
     def dark_ms(self) -> int | None:
         """How long nobody was there, all crashes together; None where that is not known of one."""
-        known = [crash.dark_ms for crash in self.crashes]
-        return sum(ms for ms in known if ms is not None) if None not in known else None
+        return _dark_ms(self.crashes)
 
     @property
-    def successor(self) -> int:
+    def adopter(self) -> int:
         """The number of the server that went on after the last of them."""
-        return self.crashes[-1].successor
+        return self.crashes[-1].adopter
 
     @property
     def edges(self) -> tuple[str, str]:
@@ -85,7 +85,7 @@ def _cracks(crashes: Iterable[Crash]) -> Iterable[Crack]:
     previous: Crack | None = None
     for progress, group in groupby(crashes, key=lambda crash: crash.progress):
         together = tuple(group)
-        dark_ms = sum(crash.dark_ms or 0 for crash in together)
+        dark_ms = _dark_ms(together) or 0
         x = LEFT + STEP * (progress + 0.5)
         is_close = previous is not None and x - previous.x < _CLOSE
         previous = Crack(
@@ -95,6 +95,21 @@ def _cracks(crashes: Iterable[Crash]) -> Iterable[Crack]:
             is_lower=is_close and previous is not None and not previous.is_lower,
         )
         yield previous
+
+
+def _dark_ms(crashes: Iterable[Crash]) -> int | None:
+    """How long nobody was there over all of them; None where that is not known of one.
+
+    A server that died while it took over is dark at the same time as the one before it: that counts once.
+    """
+    total, counted_to = 0, None
+    for crash in crashes:
+        if crash.died_at is None or crash.back_at is None:
+            return None
+        begin = crash.died_at if counted_to is None else max(crash.died_at, counted_to)
+        total += max(0, (crash.back_at - begin) // timedelta(milliseconds=1))
+        counted_to = crash.back_at if counted_to is None else max(crash.back_at, counted_to)
+    return total
 
 
 def _points(x: float, shifts: Iterable[tuple[int, int]]) -> str:

@@ -160,7 +160,7 @@ def _row_of_step(axis: _Axis, step: Step) -> tuple[datetime, Row]:
     fate = {
         Fate.RAN: f"Ran, server {step.server}",
         Fate.REMEMBERED: "Remembered, not run again",
-        Fate.RUN_AGAIN: f"Was done before the crash; run again safely by server {step.server}",
+        Fate.RUN_AGAIN: f"Was done before; run again safely by server {step.server}",
     }[step.fate]
     return step.ended_at, Row(
         kind="step",
@@ -184,9 +184,9 @@ def _row_of_crash(axis: _Axis, crash: Crash) -> tuple[datetime, Row]:
         at=at,
         lasted="" if crash.dark_ms is None else duration(timedelta(milliseconds=crash.dark_ms)),
         bar=axis.bar(at, back),
-        fate=f"Server {crash.successor} (process {crash.successor_pid}) took over"
+        fate=f"Server {crash.adopter} (process {crash.adopter_pid}) took over"
         if crash.back_at
-        else f"Server {crash.successor} is taking over",
+        else f"Server {crash.adopter} is taking over",
         fate_name="crash",
     )
 
@@ -206,7 +206,7 @@ def _row_of_mending(axis: _Axis, mending: Mending) -> tuple[datetime, Row]:
 
 def duration(length: timedelta) -> str:
     """A length of time as people read it."""
-    ms = round(length / timedelta(milliseconds=1))
+    ms = max(0, round(length / timedelta(milliseconds=1)))  # a clock may have been set back meanwhile
     return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
 
 
@@ -222,10 +222,11 @@ def _words(step: Step) -> str:
         return f"Waited, {number} of {GREETING_TICKS}"
     if step.name == "DBOS.recv":
         return _words_of_message(step.output)
-    say = _SAYS.get(step.name, step.name)
+    say, keys = _SAYS.get(step.name, (step.name, frozenset()))
     if isinstance(say, str):
         return say
-    return say(step.output) if isinstance(step.output, dict) else step.name
+    # Earlier shops returned less; and what cannot be read is a text.
+    return say(step.output) if isinstance(step.output, dict) and keys <= step.output.keys() else step.name
 
 
 def _words_of_reserve(output: Any) -> str:
@@ -237,6 +238,8 @@ def _words_of_reserve(output: Any) -> str:
 def _words_of_settle(output: Any) -> str:
     if output["status"] == Status.PENDING:
         return "Looked whether it is decided: not yet"
+    if output["status"] not in {Status.PAID, Status.DISPATCHED, Status.CANCELLED}:
+        return "Found no order to settle"
     if output["status"] == Status.CANCELLED:
         refunded = f"; refunded {price(output['price_cents'])}" if output["has_been_paid"] else ""
         return f"Cancelled it; the unit went back on the shelf{refunded}"
@@ -244,8 +247,10 @@ def _words_of_settle(output: Any) -> str:
 
 
 def _words_of_message(output: Any) -> str:
-    heard = {Outcome.PAID: "paid", Outcome.FAILED: "cancelled"}.get(output, "no word came")
-    return f"Waited for the payment: {heard}"
+    if output is None:
+        return "Waited for the payment: no word came"
+    heard = {str(Outcome.PAID): ": paid", str(Outcome.FAILED): ": cancelled"}.get(str(output), "")
+    return f"Waited for the payment{heard}"
 
 
 def _words_of_signing(output: Any) -> str:
@@ -257,15 +262,16 @@ def _words_of_signing(output: Any) -> str:
     )
 
 
-_SAYS: dict[str, str | Callable[[Any], str]] = {
-    RESERVE_STEP: _words_of_reserve,
-    SETTLE_STEP: _words_of_settle,
-    DISPATCH: "Started the dispatch",
-    BEGIN_STEP: "Began the greeting",
-    SIGN_STEP: _words_of_signing,
-    RECORD_STEP: "Wrote it into our own book",
-    END_STEP: "Gave the greeting up",
-    "DBOS.setEvent": "Told the page",
-    "DBOS.sleep": "Set the time by which it must be over",
+_OF_AN_ORDER = frozenset({"status", "reason", "price_cents", "has_been_paid"})
+_SAYS: dict[str, tuple[str | Callable[[Any], str], frozenset[str]]] = {
+    RESERVE_STEP: (_words_of_reserve, _OF_AN_ORDER),
+    SETTLE_STEP: (_words_of_settle, _OF_AN_ORDER),
+    DISPATCH: ("Started the dispatch", frozenset()),
+    BEGIN_STEP: ("Began the greeting", frozenset()),
+    SIGN_STEP: (_words_of_signing, frozenset({"signature"})),
+    RECORD_STEP: ("Wrote it into our own book", frozenset()),
+    END_STEP: ("Gave the greeting up", frozenset()),
+    "DBOS.setEvent": ("Told the page", frozenset()),
+    "DBOS.sleep": ("Set the time at which to go on", frozenset()),
 }
-"""By the name of the step; what is not here has its name."""
+"""By the name of the step: what it did, or how that is said, and what its output must have for that."""
