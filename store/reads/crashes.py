@@ -12,40 +12,27 @@ import sqlalchemy as sa
 from store.reads.checkpoints import as_time
 from store.vocabulary import Status
 
-_OF_ORDERS = """
-SELECT r.payment_id AS met, r.progress, d.number AS dead, d.died_at_ms, d.adopted_at_ms, e.started_at_ms,
-    a.number AS adopter, a.pid AS adopter_pid
-FROM recoveries r
-JOIN executors e ON e.number = r.executor
-JOIN executors d ON d.number = r.executor - 1
-JOIN executors a ON a.number = coalesce(d.adopted_by, r.executor)
-WHERE r.payment_id IN :met AND r.progress IS NOT NULL ORDER BY r.executor
-"""
-_OF_GREETINGS = """
-SELECT r.greeting_id AS met, 0 AS progress, d.number AS dead, d.died_at_ms, d.adopted_at_ms, e.started_at_ms,
-    a.number AS adopter, a.pid AS adopter_pid
-FROM greeting_recoveries r
-JOIN executors e ON e.number = r.executor
-JOIN executors d ON d.number = r.executor - 1
-JOIN executors a ON a.number = coalesce(d.adopted_by, r.executor)
-WHERE r.greeting_id IN :met ORDER BY r.executor
-"""
-_BETWEEN = """
-SELECT '' AS met, 0 AS progress, d.number AS dead, d.died_at_ms, d.adopted_at_ms, e.started_at_ms,
+_CRASH = """d.number AS dead, d.died_at_ms, d.adopted_at_ms, e.started_at_ms,
     a.number AS adopter, a.pid AS adopter_pid
 FROM executors e
 JOIN executors d ON d.number = e.number - 1
-JOIN executors a ON a.number = coalesce(d.adopted_by, e.number)
+JOIN executors a ON a.number = coalesce(d.adopted_by, e.number)"""
+"""Of each executor `e` the one before it, `d`, and the one that took up the work of that, `a`."""
+_OF_ORDERS = f"""
+SELECT r.payment_id AS met, r.progress, {_CRASH}
+JOIN recoveries r ON r.executor = e.number
+WHERE r.payment_id IN :met AND r.progress IS NOT NULL ORDER BY e.number
+"""
+_OF_GREETINGS = f"""
+SELECT r.greeting_id AS met, 0 AS progress, {_CRASH}
+JOIN greeting_recoveries r ON r.executor = e.number
+WHERE r.greeting_id IN :met ORDER BY e.number
+"""
+_BETWEEN = f"""
+SELECT 0 AS progress, {_CRASH}
 WHERE d.stopped_at_ms IS NULL AND e.started_at_ms BETWEEN :first_ms AND :last_ms ORDER BY e.number
 """
-_BEFORE = """
-SELECT '' AS met, 0 AS progress, d.number AS dead, d.died_at_ms, d.adopted_at_ms, e.started_at_ms,
-    a.number AS adopter, a.pid AS adopter_pid
-FROM executors e
-JOIN executors d ON d.number = e.number - 1
-JOIN executors a ON a.number = coalesce(d.adopted_by, e.number)
-WHERE d.stopped_at_ms IS NULL AND e.number = :number
-"""
+_BEFORE = f"SELECT 0 AS progress, {_CRASH} WHERE d.stopped_at_ms IS NULL AND e.number = :number"
 _LEFT = """
 SELECT o.order_id, r.status, r.progress, EXISTS (SELECT 1 FROM payment_notices n
     WHERE n.payment_id = r.payment_id AND n.received_at_ms <= e.started_at_ms) AS has_notice
@@ -73,6 +60,11 @@ class Crash:
     """When the work was taken up; None while it is not."""
     progress: int
     """Ticks of the dispatch that were done by then; 0 of what is no order, or is not known to have met it."""
+
+    @property
+    def came_at(self) -> datetime:
+        """When it came, as near as is known."""
+        return self.died_at or self.successor_started_at
 
     @property
     def dark_ms(self) -> int | None:

@@ -147,7 +147,7 @@ def of(
         made = made_at.get(name) or _made_at(name, output)
         if made is not None and any(made <= start <= began_at for start in new_runs):
             fate = Fate.RUN_AGAIN
-        elif any(_came_at(crash) >= ended_at for crash in met):
+        elif any(crash.came_at >= ended_at for crash in met):
             fate = Fate.REMEMBERED
         server = max((start.number for start in starts if start.at <= ended_at), default=0)
         steps.append(Step(name, output, began_at, ended_at, server, fate))
@@ -168,7 +168,3 @@ def _made_at(name: str, output: Any) -> datetime | None:
         return None
     has_decided_nothing = name == SETTLE_STEP and output.get("status") == Status.PENDING
     return None if has_decided_nothing else as_time(output["updated_at_ms"])
-
-
-def _came_at(crash: Crash) -> datetime:
-    return crash.died_at or crash.successor_started_at

@@ -59,8 +59,6 @@ class Track:
     subject: str
     """What it is of, for whoever hears it."""
     progress: int
-    is_whole: bool
-    """Whether it came to its end: dispatched."""
     cracks: tuple[Crack, ...] = ()
     is_stopped: bool = False
     """Whether it will never go further: a naive twin after its first crash."""
@@ -68,7 +66,12 @@ class Track:
     @classmethod
     def of(cls, subject: str, progress: int, crashes: Iterable[Crash] = (), **how: bool) -> Track:
         """The picture of an order that is so far, and met these crashes, oldest first."""
-        return cls(subject, progress, progress == DISPATCH_TICKS, tuple(_cracks(crashes)), **how)
+        return cls(subject, progress, tuple(_cracks(crashes)), **how)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it came to its end: dispatched."""
+        return self.progress == DISPATCH_TICKS
 
     @property
     def beads(self) -> list[tuple[int, bool]]:

@@ -175,15 +175,14 @@ def _row_of_step(axis: _Axis, step: Step) -> tuple[datetime, Row]:
 
 
 def _row_of_crash(axis: _Axis, crash: Crash) -> tuple[datetime, Row]:
-    at = crash.died_at or crash.successor_started_at
     back = crash.back_at or crash.successor_started_at
-    return at, Row(
+    return crash.came_at, Row(
         kind="crash",
         words=f"Server {crash.dead} died",
         technical="",
-        at=at,
+        at=crash.came_at,
         lasted="" if crash.dark_ms is None else duration(timedelta(milliseconds=crash.dark_ms)),
-        bar=axis.bar(at, back),
+        bar=axis.bar(crash.came_at, back),
         fate=f"Server {crash.adopter} (process {crash.adopter_pid}) took over"
         if crash.back_at
         else f"Server {crash.adopter} is taking over",
