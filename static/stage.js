@@ -4,11 +4,10 @@
 (() => {
   if (window.hasStage) return; // a page that htmx brings has this script again
   window.hasStage = true;
-  const FIRST_PAUSE_MS = 40, LONGEST_PAUSE_MS = 1000; // between two questions to a server that is not there
+  // By way of `window.servers` each time: of scripts that htmx brings, either may come first.
   const PATIENCE_MS = 60000; // for the server after one that was crashed here
-  const STORY_MS = 5000; // for the story of a crash to be written down
+  const SILENT_MS = 100; // a server that refuses to crash has said so by then, or by twice what it takes to ask
   const SHOWN_MS = 5000;
-  const NOT_FOR_US = new Set([401, 403, 404, 429]);
 
   let presses = 0, isCrashing = false; // presses that are not carried out yet
   let last = 0; // the number of the server that answered last
@@ -28,36 +27,25 @@
     if (!isDead) hiding = setTimeout(() => say(""), SHOWN_MS);
   }
 
-  // What the first server after `before` says that is `wanted`; null if there is none in time, or not for us.
-  async function serverAfter(before, address, patience, wanted = () => true) {
-    const deadline = performance.now() + patience;
-    for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 1.2, LONGEST_PAUSE_MS)) {
-      const answer = await fetch(address, { headers: { Accept: "application/json" } }).catch(() => null);
-      if (answer && NOT_FOR_US.has(answer.status)) return null;
-      const server = answer?.ok ? await answer.json().catch(() => null) : null;
-      if (server && server.number > before && wanted(server)) return server;
-      if (performance.now() > deadline) return null;
-      await new Promise((resume) => setTimeout(resume, wait));
-    }
-  }
-  const storyAfter = (before, address) => serverAfter(before, address, STORY_MS, (server) => server.story || !server.crashed);
-
   // Whether the next press may follow.
   async function crashOnce(address, action) {
-    const server = await serverAfter(0, address, PATIENCE_MS);
+    const server = await window.servers.serverAfter(0, address, PATIENCE_MS);
     if (!server) return say("No server answers that could be crashed.");
-    const began = performance.now();
-    const answer = await fetch(action, { method: "POST", body: new URLSearchParams({ executor: server.number }) }).catch(() => null);
-    if (answer && !answer.ok && answer.status < 500) return say(`The shop has refused to crash (${answer.status}).`);
+    const began = performance.now(), silent = Math.max(SILENT_MS, 2 * window.servers.roundTrip());
     const words = `Server ${server.number} (process ${server.process}) is dead: `;
     const tell = () => say(words, { isDead: true, count: `${Math.round(performance.now() - began)} ms${presses ? `, ${presses} more to come` : ""}` });
+    const telling = setInterval(() => performance.now() - began > silent && tell(), 50);
+    // A browser may send it again, to the next server, which knows that it was not meant: only that one answers then.
+    const answer = await fetch(action, { method: "POST", body: new URLSearchParams({ executor: server.number }) }).catch(() => null);
+    if (answer && !answer.ok && answer.status < 500) {
+      clearInterval(telling);
+      return say(`The shop has refused to crash (${answer.status}).`);
+    }
     tell();
-    const telling = setInterval(tell, 50);
-    // A browser may have sent it again, to the next server, which knows that it was not meant.
-    const next = await serverAfter(server.number, address, answer?.ok ? 0 : PATIENCE_MS).finally(() => clearInterval(telling));
+    const next = await window.servers.serverAfter(server.number, address, answer?.ok ? 0 : PATIENCE_MS).finally(() => clearInterval(telling));
     if (!next) return answer?.ok ? !say("") : say(`No server has come after server ${server.number}.`);
     last = next.number;
-    say((await storyAfter(server.number, address))?.story || `Server ${next.number} took over.`);
+    say((await window.servers.storyAfter(server.number, address))?.story || `Server ${next.number} took over.`);
     return true;
   }
 
@@ -93,7 +81,7 @@
     const before = last, form = document.getElementById("crash");
     last = event.detail;
     if (!before || last <= before || isCrashing || !form) return;
-    const server = await storyAfter(before, form.dataset.now);
+    const server = await window.servers.storyAfter(before, form.dataset.now);
     if (server?.story && !isCrashing) say(server.story);
   });
 })();

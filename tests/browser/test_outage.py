@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Route, expect
 from tests.browser.conftest import Visit
 from tests.browser.gallery import row
 from tests.browser.visitor import NO_ANSWER, Visitor, is_marked, mark
-from tests.support.shop import SupervisedShop
+from tests.support.shop import Shop, SupervisedShop
 
 
 @pytest.fixture
@@ -20,6 +20,30 @@ def kept_shop(sqlite_url: Callable[[], str]) -> Iterator[SupervisedShop]:
     shop = SupervisedShop(sqlite_url(), STORE_PAYMENT_WINDOW_SECONDS=600, STORE_DISPATCH_TICK_SECONDS=0.25)
     yield shop
     shop.server.close()
+
+
+# Whatever is said across the top, as the page itself sees it: some of it is there for less than a second.
+_NOTE_ALL_NEWS = """
+    window.news = [];
+    const news = document.getElementById("crash-news");
+    const note = () => window.news.push(news.textContent);
+    new MutationObserver(note).observe(news, {childList: true, subtree: true});
+"""
+
+
+_NOTE_THE_OUTAGE = """
+    window.outages = [];
+    new MutationObserver(() => {
+        const words = document.getElementById("outage")?.textContent;
+        if (words) window.outages.push(words);
+    }).observe(document, {childList: true, subtree: true});
+"""
+
+
+def look_of(button: Locator) -> object:
+    """Its words, and the colours that they are drawn in."""
+    colours = "getComputedStyle(button).color, getComputedStyle(button).backgroundColor"
+    return button.evaluate(f"button => [button.innerText, {colours}]")
 
 
 def banner(shopper: Visitor) -> Locator:
@@ -119,7 +143,7 @@ def test_a_long_outage_is_said_and_everything_stays_where_it_is(
     mark(shopper.buy_now)
 
     shopper.page.route("**", lambda route: route.abort("connectionrefused"))
-    expect(banner(shopper)).to_contain_text("Nothing is lost", timeout=2000)
+    expect(banner(shopper)).to_contain_text("We lost contact with the shop. Your order is safe", timeout=2000)
     assert is_marked(shopper.buy_now)
     shopper.buy_now.click()
     expect(banner(shopper)).to_contain_text("Your click is kept")
@@ -143,7 +167,7 @@ def test_what_a_proxy_says_of_a_dead_server_is_an_outage_too(
     """A link that is followed meanwhile arrives as soon as there is somebody to answer."""
     shopper = visit(kept_shop, tolerated=NO_ANSWER)
     shopper.page.route("**", lambda route: route.fulfill(status=status, body="<h1>Bad Gateway</h1>"))
-    expect(banner(shopper)).to_contain_text("catching its breath")
+    expect(banner(shopper)).to_contain_text("We lost contact with the shop")
     shopper.page.get_by_role("link", name="The books", exact=True).click()
     expect(banner(shopper)).to_contain_text("Your click is kept")
     expect(shopper.heading).to_have_text("The Widget")
@@ -153,14 +177,65 @@ def test_what_a_proxy_says_of_a_dead_server_is_an_outage_too(
     assert shopper.loads() == 1
 
 
-def test_a_late_answer_is_said_before_it_comes(kept_shop: SupervisedShop, visit: Visit) -> None:
-    """A server that takes its time is as worrying as one that is dead, and gets the same word."""
-    shopper = visit(kept_shop, tolerated=NO_ANSWER)
-    held = shopper.hold_forms_back()
+def test_only_the_pressed_button_changes_and_says_what_it_does(still_shop: Shop, visit: Visit) -> None:
+    """Whatever else is answered meanwhile, there is contact: one slow answer is no outage."""
+    shopper = visit(still_shop)
+    for pressed, words, other in (("Buy Now", "Reserving…", None), ("Confirm payment", "Paying…", "Cancel")):
+        held = shopper.hold_forms_back()
+        beside = shopper.page.get_by_role("button", name=other, exact=True) if other else None
+        before = look_of(beside) if beside else None
+        shopper.page.get_by_role("button", name=pressed).click()
+        button = shopper.page.get_by_role("button", name=words)
+        expect(button).to_be_disabled()
+        shopper.wait_until(lambda: len(held) == 1)  # noqa: B023 - used before the next round
+        assert (look_of(beside) if beside else None) == before
+        if pressed == "Buy Now":
+            shopper.next_answer("/recent")
+            shopper.next_answer("/recent")
+        expect(banner(shopper)).to_be_hidden()
+        held[0].continue_()
+        shopper.sees("Your widget is held" if pressed == "Buy Now" else "Paid. Your widget is on its way")
+        shopper.page.unroute("**")
+
+
+def test_a_slow_network_is_no_outage(still_shop: Shop, visit: Visit) -> None:
+    """At two seconds for each answer nothing is said, through a whole purchase."""
+    shopper = visit(still_shop, patient=True)
+    shopper.page.evaluate("location.replace('about:blank')")
+    shopper.page.add_init_script(_NOTE_THE_OUTAGE)
+    network = shopper.page.context.new_cdp_session(shopper.page)
+    network.send("Network.enable")
+    conditions = {"offline": False, "latency": 2000, "downloadThroughput": -1, "uploadThroughput": -1}
+    network.send("Network.emulateNetworkConditions", conditions)
+    shopper.open()
+    shopper.next_answer("/shelf")
+    shopper.buy()
+    shopper.next_answer("/status")
+    shopper.pay()
+    shopper.next_answer("/progress")
+    assert shopper.page.evaluate("window.outages") == []
+
+
+def test_a_shop_that_hangs_is_lost_contact(still_shop: Shop, visit: Visit) -> None:
+    """Nobody answers anything: it is said within two seconds, and a click is kept within one."""
+    shopper = visit(still_shop, patient=True, tolerated=NO_ANSWER)
+    shopper.hold_back("**")
+    expect(banner(shopper)).to_contain_text("We lost contact with the shop. Your order is safe", timeout=2500)
+    forms = shopper.hold_forms_back()
     shopper.buy_now.click()
-    expect(banner(shopper)).to_contain_text("Nothing is lost", timeout=2000)
-    held[0].continue_()
+    expect(banner(shopper)).to_contain_text("Your click is kept", timeout=1500)
+    forms[0].continue_()
+    shopper.page.unroute("**")
     shopper.sees("Your widget is held")
+    expect(banner(shopper)).to_be_hidden()
+
+
+def test_a_browser_that_is_offline_says_so_at_once(still_shop: Shop, visit: Visit) -> None:
+    """It knows by itself, also on a page that asks for nothing."""
+    shopper = visit(still_shop, "/nowhere", tolerated=NO_ANSWER + "|404|ERR_INTERNET_DISCONNECTED")
+    shopper.page.context.set_offline(True)
+    expect(banner(shopper)).to_contain_text("We lost contact with the shop")
+    shopper.page.context.set_offline(False)
     expect(banner(shopper)).to_be_hidden()
 
 
@@ -192,15 +267,21 @@ def test_ten_presses_are_ten_crashes(kept_shop: SupervisedShop, visit: Visit) ->
     presenter = visit(kept_shop, tolerated=NO_ANSWER)
     news = presenter.page.locator("#crash-news")
     expect(news).to_be_hidden()
+    presenter.page.evaluate(_NOTE_ALL_NEWS)
     for _ in range(10):
         presenter.page.keyboard.press("c")
-    expect(news).to_contain_text("is dead")
     for count in range(1, 11):
         presenter.wait_until(lambda: len(kept_shop.deaths) >= count)  # noqa: B023 - used before the next round
     expect(news).to_have_text(re.compile(r"^Server 11 took over after \d+ ms; nothing was under way\.$"))
     assert kept_shop.tables.rows("SELECT count(*) FROM executors") == [(11,)]
     assert presenter.loads() == 1
     expect(news).to_be_hidden()  # after five seconds
+    # Each was said on the page when it came, and by its name.
+    said = " ".join(presenter.page.evaluate("window.news"))
+    for number in range(1, 11):
+        assert f"Server {number} (process " in said
+        assert f"Server {number + 1} took over" in said
+    assert said.count("is dead: ") >= 10
 
 
 def test_a_crash_is_said_on_every_page_with_the_bar(kept_shop: SupervisedShop, visit: Visit) -> None:

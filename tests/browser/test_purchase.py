@@ -226,8 +226,10 @@ def test_confirm_then_cancel_pays_without_javascript(still_shop: Shop, visit: Vi
     assert not still_shop.tables.faults()
 
 
-@pytest.mark.parametrize("button", ["Buy Now", "Confirm payment"])
-def test_a_button_stays_dead_until_its_answer_is_there(still_shop: Shop, visit: Visit, button: str) -> None:
+@pytest.mark.parametrize(("button", "doing"), [("Buy Now", "Reserving…"), ("Confirm payment", "Paying…")])
+def test_a_button_stays_dead_until_its_answer_is_there(
+    still_shop: Shop, visit: Visit, button: str, doing: str
+) -> None:
     """The page goes on looking meanwhile, and what it sees must not bring the button back to life."""
     shopper = visit(still_shop, None, patient=True)
     shopper.page.clock.install()
@@ -237,6 +239,7 @@ def test_a_button_stays_dead_until_its_answer_is_there(still_shop: Shop, visit: 
     pressed = shopper.page.get_by_role("button", name=button)
     held = shopper.hold_forms_back()
     pressed.click()
+    pressed = shopper.page.get_by_role("button", name=doing)
     expect(pressed).to_be_disabled()
     for _ in range(2):
         # Somebody else buys, so that there is something new on the shelf; the countdown is always new.
