@@ -31,11 +31,11 @@ check: $(venv)/test.installed ## style, types, the order of the layers, and the 
 	@echo "Running the tests that need no shop ..."
 	@$(python) -m pytest -n auto -m quick $(ARGS)
 
-test: $(venv)/test.installed ## all tests; ARGS="-k refund" picks some
+test: $(venv)/test.installed ## every test once, most on one of the two databases; ARGS="-k refund" picks some
 	@exec $(python) -m pytest -n auto --dist loadgroup $(ARGS)
 
 # The storms by themselves: how long a shopper waits in one is part of what they look at.
-torture: $(venv)/test.installed ## the tests that have a longer form: many kills, sequences, faults
+torture: $(venv)/test.installed ## the rest: longer forms, many kills, sequences, faults, the other database
 	@$(python) -m pytest -n auto --dist loadgroup --torture --ignore=tests/test_storm.py $(ARGS)
 	@$(python) -m pytest --torture tests/test_storm.py
 

@@ -7,6 +7,7 @@ tables. Shops with the same settings are shared by the tests that do not mind ea
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -18,29 +19,51 @@ from tests.support.shopper import Shopper
 NewUrl = Callable[[], str]
 Often = Callable[[int, int], int]
 
+_DATABASES = ("sqlite", "postgres")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make torture` says, and how long a fault storm blows."""
     parser.addoption(
         "--torture",
         action="store_true",
-        help="only the tests with a longer form, in that form, and all cases of `sampled` ones",
+        help="only what `make test` leaves out, and what has a longer form, in that form",
     )
     parser.addoption("--storm-seconds", type=int, help="of each fault storm")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--torture`, leave out what has no longer form; without, most cases of what is `sampled`."""
-    leave_out = _without_longer_form if config.getoption("--torture") else _not_sampled
-    left_out = {id(item) for item in leave_out(items)}
+    """`make test` leaves out most cases of what is `sampled`, and the second database of most modules.
+
+    With `--torture` it is those, and whatever has a longer form in that form.
+    """
+    left_out = {id(item) for item in _on_the_other_database(items)}
+    left_out |= {id(item) for item in _not_sampled([item for item in items if id(item) not in left_out])}
+    if config.getoption("--torture"):
+        left_out = {id(item) for item in items if id(item) not in left_out and not _has_longer_form(item)}
     config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
     items[:] = [item for item in items if id(item) not in left_out]
 
 
-def _without_longer_form(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+def _has_longer_form(item: pytest.Item) -> bool:
+    return "often" in getattr(item, "fixturenames", ()) or item.get_closest_marker("sampled") is not None
+
+
+def _on_the_other_database(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """What runs on both, where it is not its module's turn: half of the modules have each, always the same.
+
+    But what is quick, or says that it is about `each_database`, runs on both.
+    """
+    databases: dict[str, dict[str, list[pytest.Item]]] = {}
     for item in items:
-        if "often" not in getattr(item, "fixturenames", ()) and not item.get_closest_marker("sampled"):
-            yield item
+        database = item.callspec.params.get("new_url") if hasattr(item, "callspec") else None
+        if database and not item.get_closest_marker("quick") and not item.get_closest_marker("each_database"):
+            name = item.nodeid.partition("[")[0]
+            databases.setdefault(name, {}).setdefault(database, []).append(item)
+    for name, cases in databases.items():
+        if len(cases) == len(_DATABASES):
+            turn = zlib.crc32(name.partition("::")[0].encode()) % len(_DATABASES)
+            yield from cases[_DATABASES[1 - turn]]
 
 
 def _not_sampled(items: list[pytest.Item]) -> Iterator[pytest.Item]:
@@ -78,9 +101,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+@pytest.fixture(scope="session", params=_DATABASES)
 def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewUrl:
-    """Gives the URL of a database that no shop has seen; each test runs once with each kind."""
+    """Gives the URL of a database that no shop has seen, of each kind in turn."""
     if request.param == "postgres":
         server: Postgres = request.getfixturevalue("postgres")
         return server.new_url

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.support.shop import Shop
 from tests.support.shopper import Shopper, eventually, key
 from tests.support.standstill import buy_too_late
+
+pytestmark = pytest.mark.each_database
 
 OpenShop = Callable[..., Shop]
 

@@ -23,6 +23,8 @@ from tests.support.shop import Shop
 from tests.support.started import ROOT
 from tests.support.tables import Tables
 
+pytestmark = pytest.mark.each_database
+
 
 def settings(url: str) -> Settings:
     """The settings of a shop on this database."""

@@ -21,6 +21,8 @@ from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
 from tests.support.specimen import ledger_of
 
+pytestmark = pytest.mark.each_database
+
 
 @pytest.fixture
 def busy_shop(open_shop: Callable[..., Shop]) -> Shop:

@@ -23,6 +23,8 @@ from tests.support.shopper import key
 from tests.support.standstill import buy_too_late
 from tests.support.tables import Tables
 
+pytestmark = pytest.mark.each_database
+
 _MANY = 20_000
 Statements = list[tuple[str, Any]]
 
