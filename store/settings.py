@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
@@ -134,8 +135,9 @@ class Settings:
         """Read and check every setting.
 
         Raises:
-            BadSetting: on the first value that makes no sense.
+            BadSetting: on the first value that makes no sense, and on a `STORE_` name that is no setting.
         """
+        _refuse_unknown(environ)
         given: dict[str, Any] = {}
         for each in fields(cls):
             variable = each.metadata["variable"]
@@ -221,6 +223,15 @@ class Process:
             reloads=environ.get("FLASK_DEBUG", "").lower() in {"1", "true", "yes"},
             reloader_child=environ.get("WERKZEUG_RUN_MAIN") == "true",
         )
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    """A setting that is misspelled would be ignored, and nobody would know."""
+    for name in sorted(environ):
+        if name.startswith("STORE_") and name not in _READERS:
+            near = get_close_matches(name, _READERS, n=1)
+            meant = f"did you mean {near[0]}?" if near else "the README lists those that there are."
+            raise BadSetting(f"{name} is no setting of the store: {meant}")
 
 
 def is_sqlite(url: str) -> bool:

@@ -80,7 +80,10 @@ def newest(url: str, limit: int) -> list[Signature]:
 
 def _ask(url: str, path: str, seconds: float, **sent: Any) -> tuple[int, bytes]:
     if not url:
-        raise Unavailable("The shop knows of no guestbook: its operator can set STORE_GUESTBOOK_URL.")
+        raise Unavailable(
+            "No guestbook is running. `python app.py` runs one beside the shop; where the shop is started "
+            "otherwise, start `python guestbook_service.py` and set STORE_GUESTBOOK_URL to its address."
+        )
     where = urlsplit(url)
     kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
     connection = kind(where.netloc, timeout=seconds)

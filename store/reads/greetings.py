@@ -16,10 +16,10 @@ from store.reads.checkpoints import as_time, list_steps
 from store.reads.timeline import Timeline
 from store.vocabulary import END_STEP, RECORD_STEP, SIGN_STEP, WAIT_STEP, GreetingOutcome, greeting_id
 
-_LINES = 6
-"""Of each book on its page."""
+_LINES = 8
+"""Of both guestbooks on their page."""
 _SIGNATURES = 100
-"""Of the online one that are looked through."""
+"""The newest of each that are looked through."""
 _STEPS = 20
 """Of a greeting on its page, the newest: a guestbook that is away for long makes many."""
 _LAST_STEPS = {RECORD_STEP, END_STEP}
@@ -82,13 +82,43 @@ class Greeting:
 
 
 @dataclass(frozen=True)
-class Guestbooks:
-    """The newest lines of both guestbooks, newest first; two with the same number belong together."""
+class Line:
+    """What both guestbooks have under one number; None where one lacks it."""
 
-    online: list[Signature]
-    ours: list[Signature]
+    number: int
+    online: str | None
+    ours: str | None
+
+
+@dataclass(frozen=True)
+class Guestbooks:
+    """The newest lines of both guestbooks, the newest first."""
+
+    lines: tuple[Line, ...]
     trouble: str
     """Why the online guestbook cannot be shown, one sentence; nothing if it can."""
+
+    @classmethod
+    def of(cls, online: list[Signature], ours: list[Signature], trouble: str) -> Guestbooks:
+        """Put side by side what has the same number.
+
+        The online one is known from its oldest line here to its newest. A number of ours above that was
+        signed there since; one below is not shown.
+        """
+        here, there = ({each.number: each.name for each in book} for book in (ours, online))
+        oldest, newest = min(there, default=0), max(there, default=0)
+        return cls(
+            tuple(
+                Line(
+                    number,
+                    here[number] if number > newest and not trouble else there.get(number),
+                    here.get(number),
+                )
+                for number in sorted({*here, *there}, reverse=True)[:_LINES]
+                if number >= oldest
+            ),
+            trouble,
+        )
 
 
 class Greetings:
@@ -105,7 +135,7 @@ class Greetings:
         if beside is not None and beside.is_final:
             self._ours.forget()
         lines, trouble = self._theirs.get()
-        return Guestbooks(lines[:_LINES], self._ours.get(), trouble)
+        return Guestbooks.of(lines, self._ours.get(), trouble)
 
     def theirs(self) -> tuple[list[Signature], str]:
         """The newest lines of the online book, newest first; or none, and why it cannot be asked."""
@@ -154,7 +184,7 @@ class Greetings:
             for row in self._select(
                 "SELECT signature, name FROM greetings"
                 " ORDER BY recorded_at_ms DESC, greeting_id LIMIT :limit",
-                limit=_LINES,
+                limit=_SIGNATURES,
             )
         ]
 

@@ -99,10 +99,20 @@ class Run:
 
     @property
     def state(self) -> str:
-        """How both lanes stand together: `running`, `one_is_whole`, `both_are_whole` or `ended`."""
+        """How both lanes stand together, at this moment.
+
+        `running`, `naive_is_dead`, `naive_goes_on` or `durable_goes_on`; at their end `one_is_whole`,
+        `both_are_whole` or `ended`; `sold_out` where the durable one found the shelf empty.
+        """
+        if self.sale == "sold_out":
+            return "sold_out"
         if not self.is_final:
-            return "running"
-        if not self.durable_is_whole:  # the shelf was empty
+            if self.naive.is_dead and not self.naive.is_whole:
+                return "one_is_whole" if self.durable_is_whole else "naive_is_dead"
+            if self.naive.is_whole == self.durable_is_whole:
+                return "running"
+            return "durable_goes_on" if self.naive.is_whole else "naive_goes_on"
+        if not self.durable_is_whole:  # its greeting was given up
             return "ended"
         return "both_are_whole" if self.naive.is_whole else "one_is_whole"
 

@@ -244,7 +244,7 @@ class _Storm:
             requests=notes.requests,
             sent_again=notes.unanswered,
             refused=notes.refused,
-            usual_pause_seconds=round(median(notes.pauses or [0.0]), 2),
+            usual_pause_seconds=round(median(notes.pauses), 2) if notes.pauses else None,
             longest_pause_seconds=round(notes.longest_pause_seconds, 2),
             longest_dark_seconds=round(notes.longest_dark_seconds, 2),
             seconds_to_rest=round(self._seconds_to_rest, 1),

@@ -95,7 +95,10 @@ def _print(verdict: Verdict) -> None:
     facts.add_row("Orders", str(sum(verdict.endings.values())), _listed(verdict.endings))
     facts.add_row("Requests", str(verdict.requests), f"{verdict.sent_again} of them sent again")
     facts.add_row("Connections refused", str(verdict.refused), _word(ok=not verdict.refused))
-    facts.add_row("Usual pause", f"{verdict.usual_pause_seconds:.2f} s", "for whoever met a dying server")
+    if verdict.usual_pause_seconds is None:
+        facts.add_row("Usual pause", "-", "nobody met a dying server")
+    else:
+        facts.add_row("Usual pause", f"{verdict.usual_pause_seconds:.2f} s", "for whoever met a dying server")
     facts.add_row("Longest pause", f"{verdict.longest_pause_seconds:.2f} s", "that anybody saw")
     facts.add_row("Longest dark", f"{verdict.longest_dark_seconds:.2f} s", "in which nobody was answered")
     facts.add_row("To rest", f"{verdict.seconds_to_rest:.1f} s", "until nothing moved any more")

@@ -73,8 +73,8 @@ class Verdict:
     """Requests that the dead server did not answer, and the next one did."""
     refused: int
     """Connections that nobody took."""
-    usual_pause_seconds: float
-    """The median of what shoppers waited for an answer that a death had cost them."""
+    usual_pause_seconds: float | None
+    """The median of what shoppers waited for an answer that a death had cost them; None if it cost none."""
     longest_pause_seconds: float
     """The longest that any shopper waited for any answer, several deaths in a row included."""
     longest_dark_seconds: float

@@ -105,10 +105,10 @@ def fragment(template: str, **context: Any) -> Response:
     return response
 
 
-def static_url(filename: str) -> str:
+def static_url(filename: str, **more: Any) -> str:
     """Where a static file is, with its content in the address so that it may be kept for ever."""
     path = Path(cast(str, current_app.static_folder), filename)
-    return url_for("static", filename=filename, v=_fingerprint(path, path.stat().st_mtime_ns))
+    return url_for("static", filename=filename, v=_fingerprint(path, path.stat().st_mtime_ns), **more)
 
 
 @cache

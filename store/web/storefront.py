@@ -101,7 +101,7 @@ def payment_status(payment_id: str) -> Response:
         address = url_for(".order", payment_id=payment_id)
         onward: Response = make_response("", location={"path": address, "target": "body", "replace": "true"})
         return onward
-    return fragment("_payment.html", payment=_payment_page(payment_id, view))
+    return fragment("_payment_status.html", payment=_payment_page(payment_id, view))
 
 
 @storefront.post("/pay/<key:payment_id>")
@@ -146,7 +146,7 @@ def order_progress(payment_id: str) -> Response:
     """Where the order stands now."""
     view = queries().watch(payment_id)
     found = view.order or _no_such_order()
-    return fragment("_order.html", shown=OrderView.of(found, view.crashes, _refund(found)))
+    return fragment("_order_progress.html", shown=OrderView.of(found, view.crashes, _refund(found)))
 
 
 @storefront.get("/orders/<key:payment_id>/timeline")

@@ -15,6 +15,9 @@ from store.reads.records import Board, Order, PaymentView, Refund
 from store.vocabulary import PaymentState, Status
 from store.web.track import Track
 
+_LAST_SECONDS = {"now": 10, "soon": 30}
+"""Of a payment window, in which the countdown looks otherwise, the shortest first."""
+
 
 class State(StrEnum):
     """Where a payment and its order stand, as a shopper is told."""
@@ -102,6 +105,13 @@ class PaymentPage:
     def seconds_left(self) -> int:
         """Of the payment window, the one that has begun included."""
         return math.ceil(self.left_ms / 1000)
+
+    @property
+    def hurry(self) -> str:
+        """`soon` in the last half minute of the payment window, `now` in its last ten seconds, else empty."""
+        if not self.left_ms or self.window_seconds < _LAST_SECONDS["soon"]:
+            return ""
+        return next((name for name, last in _LAST_SECONDS.items() if self.seconds_left <= last), "")
 
     @property
     def window_seconds(self) -> int:

@@ -56,7 +56,7 @@ def test_a_greeting_goes_through_the_crash_button(
         visitor.page.goto("about:blank")
         visitor.open(address)
     visitor.sees("Thank you for being awesome, Ада!")
-    expect(visitor.page.locator("#books .mine")).to_have_count(2)
+    expect(visitor.page.locator("#books .mine td:not(.hole)")).to_have_count(2)
     expect(visitor.page.locator(".timeline")).to_contain_text("record the greeting")
     assert guestbook.names == ["Ада"]
     assert kept_shop.tables.rows("SELECT name FROM greetings") == [("Ада",)]

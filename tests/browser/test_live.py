@@ -159,7 +159,7 @@ def test_an_open_page_shows_that_its_payment_window_has_closed(open_shop: OpenSh
     shopper.sees("The payment window closed")
     expect(shopper.page.get_by_text("You were not charged.")).to_be_visible()
     assert shopper.path == f"/orders/{payment_id}"
-    expect(shopper.page).to_have_title("Order No. 1 · The Widget Store")
+    expect(shopper.page).to_have_title("Not paid in time · Order No. 1 · The Widget Store")
     assert shopper.loads() == 1
     assert row(shop, payment_id).reason == "expired"
     assert not shop.tables.faults()

@@ -78,7 +78,9 @@ class Client:
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
-            return Answer(response.status, dict(response.getheaders()), response.read().decode())
+            answer, told = response.read(), dict(response.getheaders())
+            is_picture = told.get("Content-Type", "").startswith("image/png")
+            return Answer(response.status, told, "" if is_picture else answer.decode())
         finally:
             connection.close()
 
