@@ -229,9 +229,8 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     """A setting that is misspelled would be ignored, and nobody would know."""
     for name in sorted(environ):
         if name.startswith("STORE_") and name not in _READERS:
-            near = get_close_matches(name, _READERS, n=1)
-            meant = f"did you mean {near[0]}?" if near else "the README lists those that there are."
-            raise BadSetting(f"{name} is no setting of the store: {meant}")
+            [nearest] = get_close_matches(name, _READERS, n=1, cutoff=0)
+            raise BadSetting(f"{name} is no setting of the store; the nearest one is {nearest}.")
 
 
 def is_sqlite(url: str) -> bool:

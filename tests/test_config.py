@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -230,3 +231,19 @@ def test_flask_refuses_as_the_shop_does(tmp_path: Path) -> None:
     sentence = refusal("-m", "flask", "run", "--port", "0", DBOS_DATABASE_URL=url, STORE_THREADS="none")
     assert sentence.startswith("STORE_THREADS ")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("STORE_TREADS", "STORE_TREADS is no setting of the store; the nearest one is STORE_THREADS."),
+        ("STORE_PAYMENT_WINDOW", "the nearest one is STORE_PAYMENT_WINDOW_SECONDS."),
+        ("STORE_XYZ", "STORE_XYZ is no setting of the store; the nearest one is "),
+    ],
+)
+def test_a_name_that_is_no_setting_is_refused(name: str, says: str) -> None:
+    """With the nearest one, even where it is empty: a misspelled one would be ignored in silence."""
+    for text in ("8", ""):
+        with pytest.raises(BadSetting, match=re.escape(says)) as refused:
+            Settings.from_env({name: text})
+        assert is_one_sentence(str(refused.value))
