@@ -59,6 +59,31 @@ def test_the_books_of_a_new_shop_balance(open_shop: Callable[..., Shop]) -> None
     assert books["lines"][0]["figures"] == {"stocked": 100, "on_the_shelf": 100, "held": 0, "sold": 0}
 
 
+def test_books_that_are_red_are_said_on_every_page_of_the_presenter(open_shop: Callable[..., Shop]) -> None:
+    """By how much, and which order; on the store's page for everybody; until they balance again."""
+    shop = open_shop(STORE_DISPATCH_TICK_SECONDS=0.01)
+    payment_id = shop.shopper.buy()
+    shop.shopper.confirm(payment_id)
+    shop.shopper.wait_for(payment_id, "Dispatched")
+    shop.tables.change("UPDATE products SET on_hand = on_hand - 3")
+    shop.tables.change("UPDATE payments SET amount_cents = amount_cents - 1")
+
+    def alarms() -> list[str]:
+        paths = ("/", "/recent", f"/orders/{payment_id}", "/presenter/tools")
+        return [
+            " ".join(re.findall(r'<div class="alarm">(.*?)</div>', shop.shopper.page(path).text, re.DOTALL))
+            for path in paths
+        ]
+
+    for alarm in eventually(alarms, all):
+        assert "The books do not balance." in alarm
+        assert "off by 3 units" in alarm
+    assert "Order 1 is dispatched, is charged $99.98" in shop.shopper.page("/recent").text
+    shop.tables.change("UPDATE products SET on_hand = on_hand + 3")
+    shop.tables.change("UPDATE payments SET amount_cents = amount_cents + 1")
+    eventually(alarms, lambda said: not any(said))
+
+
 def test_the_lines_have_the_figures_of_the_shop(busy_shop: Shop) -> None:
     """One order of each kind, one crash, one order recovered, none lost, nobody charged twice."""
     lines = lines_of(busy_shop)

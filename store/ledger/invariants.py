@@ -76,6 +76,15 @@ class Ledger:
         """All that is wrong with single orders."""
         return tuple(fault for line in self.lines for fault in line.faults)
 
+    @property
+    def alarm(self) -> tuple[str, ...]:
+        """By how much which line is off, and what is wrong with which orders; nothing if every line holds.
+
+        Only some of it may be shown, so the first total is followed by the orders, and those by the others.
+        """
+        off = tuple(f"{line.name}: {line.off}" for line in self.lines if line.off)
+        return off[:1] + tuple(f"{fault.subject} {fault.says}" for fault in self.faults) + off[1:]
+
 
 def draw_up(f: dict[str, int], faults: list[Fault], missing: list[int], trouble: str) -> Ledger:
     """The lines of the ledger.

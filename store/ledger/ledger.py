@@ -23,12 +23,14 @@ from store.ledger import accounts as tables
 from store.ledger.accounts import Fault
 from store.ledger.invariants import Ledger, draw_up
 from store.ledger.witnesses import NEWEST, WitnessAway, Witnesses
-from store.reads.cached import CachedRead
+from store.reads.cached import BackgroundRead, CachedRead
 from store.reads.orders import CRASHES
 from store.vocabulary import PRODUCT_ID
 
 Accounts = dict[str, tables.Account]
 
+_ALARM_SECONDS = 10.0
+"""How old it may be that the books balance, on pages that are not the ledger's."""
 _SECONDS = 1.0
 """How old the ledger on a page may be: every watcher in that time is served by one reading."""
 _LATE_MS = 5_000
@@ -117,6 +119,9 @@ class LedgerReader:
         self._reader, self._witnesses = reader, witnesses
         self._tick_ms = round(tick_seconds * 1000)
         self._ledger = CachedRead(self.read, _SECONDS)
+        self._alarm: BackgroundRead[tuple[str, ...]] = BackgroundRead(
+            self._read_alarm, _ALARM_SECONDS, (), patience=0
+        )
         # How far the rows were compared, by the keys of the store and by the workflows of DBOS.
         self._after: str = ""
         self._place = NEWEST
@@ -130,6 +135,16 @@ class LedgerReader:
             DeadlineExceeded: the database does not answer in time.
         """
         return self._ledger.get()
+
+    def alarm(self) -> tuple[str, ...]:
+        """What is wrong with the books, as far as was known a moment ago; nothing if they balance."""
+        return self._alarm.get()
+
+    def _read_alarm(self) -> tuple[str, ...]:
+        try:
+            return self.latest().alarm
+        except (DeadlineExceeded, sa.exc.SQLAlchemyError):
+            return self._alarm.known  # the database is away, which says nothing of the books
 
     def read(self) -> Ledger:
         """The ledger now, however long that takes.

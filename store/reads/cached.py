@@ -64,13 +64,11 @@ class CachedRead(Generic[T]):
 class BackgroundRead(Generic[T]):
     """What `read` returned last, read again in the background once it is `seconds` old.
 
-    For what somebody else's system says: whoever asks waits for it a moment at most. `read` raises nothing.
+    For what takes its time: whoever asks waits for it `patience` seconds at most. `read` raises nothing.
     """
 
-    _MOMENT_SECONDS = 0.25
-
-    def __init__(self, read: Callable[[], T], seconds: float, at_first: T) -> None:
-        self._read, self._seconds = read, seconds
+    def __init__(self, read: Callable[[], T], seconds: float, at_first: T, patience: float = 0.25) -> None:
+        self._read, self._seconds, self._patience = read, seconds, patience
         self._lock = threading.Lock()
         self._kept, self._read_at = at_first, float("-inf")
         self._is_idle = threading.Event()
@@ -84,7 +82,12 @@ class BackgroundRead(Generic[T]):
                 self._is_idle.clear()
                 threading.Thread(target=self._renew, name="background", daemon=True).start()
         if is_old:
-            self._is_idle.wait(self._MOMENT_SECONDS)
+            self._is_idle.wait(self._patience)
+        return self._kept
+
+    @property
+    def known(self) -> T:
+        """What was read last."""
         return self._kept
 
     def _renew(self) -> None:

@@ -56,12 +56,15 @@ class Running:
     crashes: int
     can_pay_here: bool
     """Whether the presenter may confirm a payment, or a signed message has to."""
+    alarm: tuple[str, ...]
+    """What is wrong with the books."""
 
 
 def running() -> Running:
     """The server that answers this request."""
     [newest, *_] = queries().executors(limit=1)
-    return Running(newest, queries().count_crashes(), the_shop().settings.can_pay_here)
+    can_pay_here, alarm = the_shop().settings.can_pay_here, the_shop().ledger.alarm()
+    return Running(newest, queries().count_crashes(), can_pay_here, alarm)
 
 
 def _hide(first_parts: Set[str]) -> None:

@@ -53,6 +53,7 @@ def store() -> str:
         product=board.product,
         shelf=Shelf.of(board, key),
         recent=_newest(board),
+        alarm=the_shop().ledger.alarm(),
         came_too_late=came_too_late,
     )
 
@@ -66,7 +67,8 @@ def shelf() -> Response:
 @storefront.get("/recent")
 def recent() -> Response:
     """The newest orders and their bars."""
-    return fragment("_recent_orders.html", recent=_newest(queries().board()))
+    board = queries().board()
+    return fragment("_recent_orders.html", recent=_newest(board), alarm=the_shop().ledger.alarm())
 
 
 @storefront.post("/buy")
