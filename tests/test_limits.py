@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import resource
 import select
 import socket
@@ -22,7 +23,7 @@ from store.settings import Settings
 from store.web import origin
 from tests.support.refusal import refuses
 from tests.support.shop import Shop
-from tests.support.shopper import Answer, Shopper, eventually, key
+from tests.support.shopper import HTML, Answer, Shopper, eventually, key
 
 OpenShop = Callable[..., Shop]
 _ENOUGH = "Too many unpaid orders"
@@ -69,6 +70,28 @@ def test_one_client_holds_so_many_units_and_no_more(open_shop: OpenShop) -> None
     assert shop.shopper.post(f"/checkout/{key()}").status == 200
     assert shop.shopper.post(f"/checkout/{key()}").status == 429
     assert not shop.tables.faults()
+
+
+def test_whoever_may_hold_no_more_is_shown_the_way_to_their_own_orders(open_shop: OpenShop) -> None:
+    """By the cookie of the browser that held them: the address may be many people's."""
+    shop = open_shop(STORE_UNPAID_PER_CLIENT=2)
+    mine, theirs = shop.shopper.buy(), shop.shopper.buy()
+    cookie, _, attributes = shop.shopper.page(f"/pay/{mine}").headers["Set-Cookie"].partition(";")
+    assert {"HttpOnly", "SameSite=Lax", "Path=/pay"} <= {each.strip() for each in attributes.split(";")}
+    refused = shop.shopper.buy()
+
+    def links(cookie: str) -> list[str]:
+        answer = shop.shopper.request("GET", f"/pay/{refused}", headers={**HTML, "Cookie": cookie})
+        assert (answer.status, answer.heading) == (200, _ENOUGH)
+        assert theirs not in answer.text
+        return re.findall(r'<a href="/pay/([^"]+)">Pay for order No. \d+</a>', answer.text)
+
+    assert links(cookie) == [mine]
+    for other in ("other=1", "unpaid=", "unpaid=..%00/../etc.x" + "." * 3000):
+        assert links(other) == []
+    shop.shopper.cancel(mine)
+    shop.shopper.wait_for(mine, "Payment cancelled")
+    assert links(cookie) == []
 
 
 def test_what_was_paid_before_it_was_reserved_is_not_refused(open_shop: OpenShop) -> None:

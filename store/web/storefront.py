@@ -18,6 +18,7 @@ from store import commands
 from store.reads.checkpoints import is_known_checkout
 from store.reads.records import Board, Order, PaymentView, Refund
 from store.vocabulary import Outcome, PaymentState, Status, is_key, new_key
+from store.web import own_orders
 from store.web.every_request import fragment, page
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
@@ -25,6 +26,7 @@ from store.web.views import (
     OrderView,
     PaymentPage,
     Shelf,
+    State,
     ends_on_payment_page,
     state_of,
 )
@@ -87,12 +89,16 @@ def buy() -> AnyResponse:
 
 
 @storefront.get("/pay/<key:payment_id>")
-def pay(payment_id: str) -> str | AnyResponse:
+def pay(payment_id: str) -> AnyResponse:
     """Show where the payment stands, or go on to the order once it is settled."""
     view = _known(queries().payment(payment_id), payment_id)
     if _is_settled(view):
         return redirect(url_for(".order", payment_id=payment_id), 303)
-    return page("pay.html", payment=_payment_page(payment_id, view))
+    shown = _payment_page(payment_id, view)
+    response: Response = make_response(page("pay.html", payment=shown))
+    if shown.state is State.AWAITING_PAYMENT:
+        own_orders.remember(response, request, payment_id)
+    return response
 
 
 @storefront.get("/pay/<key:payment_id>/status")
@@ -194,6 +200,7 @@ def _payment_page(payment_id: str, view: PaymentView) -> PaymentPage:
         view,
         can_pay_here=the_shop().settings.can_pay_here,
         shelf=Shelf.of(queries().board(), new_key()) if sells_again else None,
+        unpaid=own_orders.unpaid(request) if view.state is PaymentState.REFUSED else [],
     )
 
 

@@ -6,7 +6,7 @@ A template branches on one `state`, and reads neither the request nor a clock no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -84,17 +84,25 @@ class PaymentPage:
     """Whether the page itself may say that it is paid, and not only a provider."""
     shelf: Shelf | None
     """A way back in, after those two ends."""
+    unpaid: Sequence[Order] = ()
+    """What this browser holds and can still pay, where it may hold no more; the newest first."""
 
     @classmethod
     def of(
-        cls, payment_id: str, view: PaymentView, *, can_pay_here: bool, shelf: Shelf | None
+        cls,
+        payment_id: str,
+        view: PaymentView,
+        *,
+        can_pay_here: bool,
+        shelf: Shelf | None,
+        unpaid: Sequence[Order],
     ) -> PaymentPage:
         """The payment as it stands now."""
         order, state = view.order, state_of(view)
         left_ms = order.ms_to_pay() if order and state is State.AWAITING_PAYMENT else 0
         if state is State.AWAITING_PAYMENT and not left_ms:  # it ended while this was computed
             state = State.TIME_IS_UP
-        return cls(payment_id, state, order, left_ms, can_pay_here, shelf)
+        return cls(payment_id, state, order, left_ms, can_pay_here, shelf, unpaid)
 
     @property
     def is_final(self) -> bool:
