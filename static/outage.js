@@ -6,10 +6,12 @@
   const PAUSES_MS = [100, 250, 500, 1000, 2000];
   const AWAY = new Set([502, 503, 504]); // what a proxy, or the shop itself, says meanwhile
   const { contact } = window;
+  if (!contact) return; // it was lost on the way: htmx asks by itself
 
   // One try. It ends with an answer, or when nobody wants one any more, or when it is lost.
   async function ask(action, request, isClick = false) {
     const wanted = request.signal, began = performance.now();
+    wanted.throwIfAborted();
     const lost = new AbortController();
     const giveUp = () => lost.abort();
     wanted.addEventListener("abort", giveUp);
@@ -17,11 +19,11 @@
     contact.asked(request, isClick);
     try {
       const answer = await fetch(action, { ...request, signal: lost.signal });
-      await answer.clone().text(); // a server can die in the middle of its answer, too
       const server = Number(answer.headers.get("Store-Server"));
       if (server) document.dispatchEvent(new CustomEvent("store:server", { detail: server }));
       if (AWAY.has(answer.status)) contact.failed(request, server > 0);
-      else contact.heard(performance.now() - began);
+      else contact.heard(server, began);
+      await answer.clone().text(); // a server can die in the middle of its answer, too
       return answer;
     } catch (error) {
       if (wanted.aborted) contact.forget(request);
@@ -49,8 +51,8 @@
 
   document.addEventListener("htmx:before:request", (event) => {
     const { ctx } = event.detail;
-    // The body asks when somebody goes back in the history.
-    const isClick = ctx.sourceElement.matches("a, form, body") && !ctx.sourceElement.matches("[data-once]");
+    // The body asks when somebody goes back in the history; the timeline, when it is opened.
+    const isClick = ctx.sourceElement.matches("a, form, body, #timeline") && !ctx.sourceElement.matches("[data-once]");
     if (isClick) clearTimeout(ctx.requestTimeout); // htmx would give up after a minute
     ctx.fetch = isClick ? askUntilAnswered : ask;
   });

@@ -6,6 +6,7 @@
   window.hasStage = true;
   // By way of `window.servers` each time: of scripts that htmx brings, either may come first.
   const PATIENCE_MS = 60000; // for the server after one that was crashed here
+  const SURELY_DEAD_MS = 1000;
   const SILENT_MS = 100; // a server that refuses to crash has said so by then, or by twice what it takes to ask
   const SHOWN_MS = 5000;
 
@@ -31,9 +32,9 @@
   async function crashOnce(address, action) {
     const server = await window.servers.serverAfter(0, address, PATIENCE_MS);
     if (!server) return say("No server answers that could be crashed.");
-    const began = performance.now(), silent = Math.max(SILENT_MS, 2 * window.servers.roundTrip());
+    const began = performance.now(), silent = Math.min(Math.max(SILENT_MS, 2 * window.servers.roundTrip()), SURELY_DEAD_MS);
     const words = `Server ${server.number} (process ${server.process}) is dead: `;
-    const tell = () => say(words, { isDead: true, count: `${Math.round(performance.now() - began)} ms${presses ? `, ${presses} more to come` : ""}` });
+    const tell = () => last > server.number || say(words, { isDead: true, count: `${Math.round(performance.now() - began)} ms${presses ? `, ${presses} more to come` : ""}` });
     const telling = setInterval(() => performance.now() - began > silent && tell(), 50);
     // A browser may send it again, to the next server, which knows that it was not meant: only that one answers then.
     const answer = await fetch(action, { method: "POST", body: new URLSearchParams({ executor: server.number }) }).catch(() => null);
@@ -45,6 +46,7 @@
     const next = await window.servers.serverAfter(server.number, address, answer?.ok ? 0 : PATIENCE_MS).finally(() => clearInterval(telling));
     if (!next) return answer?.ok ? !say("") : say(`No server has come after server ${server.number}.`);
     last = next.number;
+    say(`Server ${next.number} took over.`);
     say((await window.servers.storyAfter(server.number, address))?.story || `Server ${next.number} took over.`);
     return true;
   }
@@ -64,7 +66,7 @@
   }
 
   document.addEventListener("submit", (event) => {
-    if (event.target.id !== "crash") return;
+    if (event.target.id !== "crash" || !window.servers) return;
     event.preventDefault();
     event.stopImmediatePropagation(); // htmx would send it as well
     press(event.target);
@@ -73,14 +75,15 @@
   document.addEventListener("keydown", (event) => {
     const form = document.getElementById("crash");
     const isTyping = event.target.closest?.("input, textarea, select, [contenteditable]");
-    if (form && event.key?.toLowerCase() === "c" && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey && !isTyping) press(form);
+    if (form && window.servers && event.key?.toLowerCase() === "c" && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey && !isTyping) press(form);
   });
 
   // Somebody else's crash, or a kill from a terminal: an answer comes from another server than the last one.
   document.addEventListener("store:server", async (event) => {
     const before = last, form = document.getElementById("crash");
     last = event.detail;
-    if (!before || last <= before || isCrashing || !form) return;
+    if (!before || last <= before || !form) return;
+    if (isCrashing) return say(`Server ${last} took over.`); // what it took over is told by whoever pressed
     const server = await window.servers.storyAfter(before, form.dataset.now);
     if (server?.story && !isCrashing) say(server.story);
   });

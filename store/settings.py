@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -131,13 +132,16 @@ class Settings:
             object.__setattr__(self, "system_database_url", _checkpoints_beside(self.database_url))
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+    def from_env(cls, environ: Mapping[str, str] = os.environ, *, is_strict: bool = True) -> Settings:
         """Read and check every setting.
+
+        A server whose parent may be of another version is not strict: names that it does not know may pass.
 
         Raises:
             BadSetting: on the first value that makes no sense, and on a `STORE_` name that is no setting.
         """
-        _refuse_unknown(environ)
+        if is_strict:
+            _refuse_unknown(environ)
         given: dict[str, Any] = {}
         for each in fields(cls):
             variable = each.metadata["variable"]
@@ -225,10 +229,16 @@ class Process:
         )
 
 
+_SERVICE_LINK = re.compile(
+    r"STORE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes and Docker say, unasked, of a service whose name begins with "store"."""
+
+
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     """A setting that is misspelled would be ignored, and nobody would know."""
     for name in sorted(environ):
-        if name.startswith("STORE_") and name not in _READERS:
+        if name.startswith("STORE_") and name not in _READERS and not _SERVICE_LINK.fullmatch(name):
             [nearest] = get_close_matches(name, _READERS, n=1, cutoff=0)
             raise BadSetting(f"{name} is no setting of the store; the nearest one is {nearest}.")
 

@@ -234,6 +234,26 @@ def test_flask_refuses_as_the_shop_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "STORE_SERVICE_HOST",
+        "STORE_SERVICE_PORT_HTTP",
+        "STORE_POSTGRES_PORT",
+        "STORE_DB_PORT_5432_TCP_ADDR",
+        "STORE_DB_PORT_5432_TCP",
+    ],
+)
+def test_what_a_container_is_told_of_its_neighbours_is_no_setting(name: str) -> None:
+    """Kubernetes names the services of a namespace to everybody in it."""
+    assert Settings.from_env({name: "tcp://10.0.0.1:5432"}) == Settings()
+
+
+def test_a_server_may_be_older_than_its_parent() -> None:
+    """It is handed every setting that the parent knows."""
+    assert Settings.from_env({"STORE_OF_THE_FUTURE": "1"}, is_strict=False) == Settings()
+
+
+@pytest.mark.parametrize(
     ("name", "says"),
     [
         ("STORE_TREADS", "STORE_TREADS is no setting of the store; the nearest one is STORE_THREADS."),

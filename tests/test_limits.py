@@ -76,7 +76,10 @@ def test_whoever_may_hold_no_more_is_shown_the_way_to_their_own_orders(open_shop
     """By the cookie of the browser that held them: the address may be many people's."""
     shop = open_shop(STORE_UNPAID_PER_CLIENT=2)
     mine, theirs = shop.shopper.buy(), shop.shopper.buy()
-    cookie, _, attributes = shop.shopper.page(f"/pay/{mine}").headers["Set-Cookie"].partition(";")
+    held = eventually(
+        lambda: shop.shopper.page(f"/pay/{mine}"), lambda page: page.heading == "Your widget is held"
+    )
+    cookie, _, attributes = held.headers["Set-Cookie"].partition(";")
     assert {"HttpOnly", "SameSite=Lax", "Path=/pay"} <= {each.strip() for each in attributes.split(";")}
     refused = shop.shopper.buy()
 

@@ -61,21 +61,22 @@ def signed(*numbers: int) -> list[Signature]:
 
 
 def test_both_guestbooks_are_one_list_with_holes() -> None:
-    """By number, the newest first; a number of ours that is newer than their list has been signed there."""
-    found = Guestbooks.of(signed(5, 4, 2), signed(6, 5, 3, 1), "")
+    """By number, the newest first; one of ours that is just recorded was signed there meanwhile."""
+    found = Guestbooks.of(signed(5, 4, 2), signed(7, 6, 5, 3, 1), "", just_recorded={5, 6})
     assert found.lines == (
+        Line(7, None, "name 7"),
         Line(6, "name 6", "name 6"),
         Line(5, "name 5", "name 5"),
         Line(4, "name 4", None),
         Line(3, None, "name 3"),
         Line(2, "name 2", None),
     )
-    assert Guestbooks.of([], [], "").lines == ()
+    assert Guestbooks.of([], [], "", just_recorded=set()).lines == ()
 
 
 def test_of_a_guestbook_that_is_away_nothing_is_claimed() -> None:
     """Ours is shown, and theirs is unknown."""
-    found = Guestbooks.of([], signed(2, 1), "It is away.")
+    found = Guestbooks.of([], signed(2, 1), "It is away.", just_recorded={2})
     assert found.lines == (Line(2, None, "name 2"), Line(1, None, "name 1"))
 
 

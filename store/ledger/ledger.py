@@ -120,7 +120,7 @@ class LedgerReader:
         self._tick_ms = round(tick_seconds * 1000)
         self._ledger = CachedRead(self.read, _SECONDS)
         self._alarm: BackgroundRead[tuple[str, ...]] = BackgroundRead(
-            self._read_alarm, _ALARM_SECONDS, (), patience=0
+            self._read_alarm, _ALARM_SECONDS, (), patience=0.05
         )
         # How far the rows were compared, by the keys of the store and by the workflows of DBOS.
         self._after: str = ""
@@ -142,9 +142,9 @@ class LedgerReader:
 
     def _read_alarm(self) -> tuple[str, ...]:
         try:
-            return self.latest().alarm
+            return self.read().alarm
         except (DeadlineExceeded, sa.exc.SQLAlchemyError):
-            return self._alarm.known  # the database is away, which says nothing of the books
+            return self._alarm.known  # nothing is known of the books now
 
     def read(self) -> Ledger:
         """The ledger now, however long that takes.

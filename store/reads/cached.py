@@ -80,7 +80,10 @@ class BackgroundRead(Generic[T]):
             is_old = time.monotonic() - self._read_at >= self._seconds
             if is_old and self._is_idle.is_set():
                 self._is_idle.clear()
-                threading.Thread(target=self._renew, name="background", daemon=True).start()
+                try:
+                    threading.Thread(target=self._renew, name="background", daemon=True).start()
+                except RuntimeError:  # no more threads now: the next one who asks tries again
+                    self._is_idle.set()
         if is_old:
             self._is_idle.wait(self._patience)
         return self._kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 
 from store.clients import guestbook
 from store.clients.guestbook import Signature
+from store.durable.step_decorators import now_ms
 from store.reads import crashes, time_limit, timeline
 from store.reads.cached import BackgroundRead, CachedRead
 from store.reads.checkpoints import as_time, list_steps
@@ -27,6 +29,8 @@ _GREETING = """
 SELECT q.name, q.outcome, q.reason, g.signature, g.recorded_at_ms FROM greeting_requests q
 LEFT JOIN greetings g ON g.greeting_id = q.greeting_id WHERE q.greeting_id = :id
 """
+_NEW_MS = 5_000
+"""What was recorded in this time may have been signed after the online one was read."""
 _BOOKS_SECONDS = 0.5
 """How old what a poll is shown may be: every watcher in that time is served by one look at each book."""
 
@@ -99,19 +103,24 @@ class Guestbooks:
     """Why the online guestbook cannot be shown, one sentence; nothing if it can."""
 
     @classmethod
-    def of(cls, online: list[Signature], ours: list[Signature], trouble: str) -> Guestbooks:
+    def of(
+        cls, online: list[Signature], ours: list[Signature], trouble: str, *, just_recorded: Set[int]
+    ) -> Guestbooks:
         """Put side by side what has the same number.
 
-        The online one is known from its oldest line here to its newest. A number of ours above that was
-        signed there since; one below is not shown.
+        Of the online one its newest lines are known: a number below those is not shown, and one above them
+        that we have `just_recorded` was signed there since they were read.
         """
-        here, there = ({each.number: each.name for each in book} for book in (ours, online))
+        # Of two lines with the same number, the newer one comes first.
+        here, there = ({each.number: each.name for each in reversed(book)} for book in (ours, online))
         oldest, newest = min(there, default=0), max(there, default=0)
         return cls(
             tuple(
                 Line(
                     number,
-                    here[number] if number > newest and not trouble else there.get(number),
+                    here[number]
+                    if number > newest and number in just_recorded and not trouble
+                    else there.get(number),
                     here.get(number),
                 )
                 for number in sorted({*here, *there}, reverse=True)[:_LINES]
@@ -135,7 +144,8 @@ class Greetings:
         if beside is not None and beside.is_final:
             self._ours.forget()
         lines, trouble = self._theirs.get()
-        return Guestbooks.of(lines, self._ours.get(), trouble)
+        ours, just_recorded = self._ours.get()
+        return Guestbooks.of(lines, ours, trouble, just_recorded=just_recorded)
 
     def theirs(self) -> tuple[list[Signature], str]:
         """The newest lines of the online book, newest first; or none, and why it cannot be asked."""
@@ -178,15 +188,20 @@ class Greetings:
             is_remembered=not steps or any(each["function_name"] in _LAST_STEPS for each in steps),
         )
 
-    def _read_ours(self) -> list[Signature]:
-        return [
-            Signature(row.signature, row.name)
-            for row in self._select(
-                "SELECT signature, name FROM greetings"
-                " ORDER BY recorded_at_ms DESC, greeting_id LIMIT :limit",
-                limit=_SIGNATURES,
-            )
-        ]
+    def _read_ours(self) -> tuple[list[Signature], frozenset[int]]:
+        """The newest lines of both lanes, and the numbers of those that are new."""
+        ours = self._select(
+            "SELECT signature, name, recorded_at_ms FROM greetings"
+            " ORDER BY recorded_at_ms DESC, greeting_id LIMIT :limit",
+            limit=_SIGNATURES,
+        )
+        naive = self._select(
+            "SELECT signature, name FROM naive_greetings ORDER BY signature DESC LIMIT :limit",
+            limit=_SIGNATURES,
+        )
+        lines = [Signature(row.signature, row.name) for row in (*ours, *naive)]
+        new = now_ms() - _NEW_MS
+        return lines, frozenset(row.signature for row in ours if row.recorded_at_ms > new)
 
     def _read_theirs(self) -> tuple[list[Signature], str]:
         try:

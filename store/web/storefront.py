@@ -95,10 +95,7 @@ def pay(payment_id: str) -> AnyResponse:
     if _is_settled(view):
         return redirect(url_for(".order", payment_id=payment_id), 303)
     shown = _payment_page(payment_id, view)
-    response: Response = make_response(page("pay.html", payment=shown))
-    if shown.state is State.AWAITING_PAYMENT:
-        own_orders.remember(response, request, payment_id)
-    return response
+    return _remembered(make_response(page("pay.html", payment=shown)), shown)
 
 
 @storefront.get("/pay/<key:payment_id>/status")
@@ -109,7 +106,8 @@ def payment_status(payment_id: str) -> Response:
         address = url_for(".order", payment_id=payment_id)
         onward: Response = make_response("", location={"path": address, "target": "body", "replace": "true"})
         return onward
-    return fragment("_payment_status.html", payment=_payment_page(payment_id, view))
+    shown = _payment_page(payment_id, view)
+    return _remembered(fragment("_payment_status.html", payment=shown), shown)
 
 
 @storefront.post("/pay/<key:payment_id>")
@@ -191,6 +189,13 @@ def _is_settled(view: PaymentView) -> bool:
     """Whether the payment page has nothing left to offer, and the order's page goes on."""
     is_decided = view.order is not None and view.order.status is not Status.PENDING
     return is_decided and not ends_on_payment_page(state_of(view))
+
+
+def _remembered(response: Response, shown: PaymentPage) -> Response:
+    """The same; a browser that shows something to pay for will find the way back to it."""
+    if shown.state is State.AWAITING_PAYMENT:
+        own_orders.remember(response, request, shown.payment_id)
+    return response
 
 
 def _payment_page(payment_id: str, view: PaymentView) -> PaymentPage:
