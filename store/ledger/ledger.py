@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
 
@@ -122,6 +122,7 @@ class LedgerReader:
         self._alarm: BackgroundRead[tuple[str, ...]] = BackgroundRead(
             self._read_alarm, _ALARM_SECONDS, (), patience=0.05
         )
+        self._known_alarm: tuple[str, ...] = ()
         # How far the rows were compared, by the keys of the store and by the workflows of DBOS.
         self._after: str = ""
         self._place = NEWEST
@@ -141,10 +142,10 @@ class LedgerReader:
         return self._alarm.get()
 
     def _read_alarm(self) -> tuple[str, ...]:
-        try:
-            return self.read().alarm
-        except (DeadlineExceeded, sa.exc.SQLAlchemyError):
-            return self._alarm.known  # nothing is known of the books now
+        # As the ledger's page does, so that neither turns the other away.
+        with suppress(DeadlineExceeded, sa.exc.SQLAlchemyError):
+            self.latest()
+        return self._known_alarm
 
     def read(self) -> Ledger:
         """The ledger now, however long that takes.
@@ -156,7 +157,9 @@ class LedgerReader:
         if not self._reading.acquire(blocking=False):
             raise DeadlineExceeded("the last reading of the ledger is still under way")
         try:
-            return self._read_now()
+            found = self._read_now()
+            self._known_alarm = found.alarm  # also where nobody waits for it any more
+            return found
         finally:
             self._reading.release()
 

@@ -88,11 +88,6 @@ class BackgroundRead(Generic[T]):
             self._is_idle.wait(self._patience)
         return self._kept
 
-    @property
-    def known(self) -> T:
-        """What was read last."""
-        return self._kept
-
     def _renew(self) -> None:
         try:
             self._kept = self._read()
