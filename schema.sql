@@ -54,6 +54,8 @@ CREATE TABLE IF NOT EXISTS orders (
     -- When the payment window closes.
     pay_by_ms      BIGINT  NOT NULL CHECK (pay_by_ms >= created_at_ms),
     updated_at_ms  BIGINT  NOT NULL,
+    -- When the shopper asked for more time to pay, which one may once. Null where nobody did.
+    extended_at_ms BIGINT,
     CHECK ((status = 'cancelled') = (reason IS NOT NULL)),
     CHECK ((status = 'dispatched') = (progress = 10)),
     CHECK (status IN ('paid', 'dispatched') OR progress = 0)
@@ -245,13 +247,13 @@ CREATE TABLE IF NOT EXISTS naive_greetings (
 );
 
 -- What a new shop opens with.
-INSERT INTO schema_version (only_row, version) VALUES (1, 4) ON CONFLICT DO NOTHING;
+INSERT INTO schema_version (only_row, version) VALUES (1, 5) ON CONFLICT DO NOTHING;
 -- Greetings of version 1 had no requests: all that were written down were greeted.
 INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_at_ms, outcome)
     SELECT greeting_id, name, '', recorded_at_ms, recorded_at_ms, 'greeted' FROM greetings
     WHERE (SELECT version FROM schema_version) < 2
     ON CONFLICT DO NOTHING;
-UPDATE schema_version SET version = 4 WHERE version < 4;
+UPDATE schema_version SET version = 5 WHERE version < 5;
 -- The third counts nothing: its row is what greetings of one client take turns on.
 INSERT INTO counters (counter, value) VALUES ('orders', 0), ('executors', 0), ('greetings', 0)
     ON CONFLICT DO NOTHING;

@@ -1,4 +1,4 @@
-"""What a request may ask of the workflows: buy, settle, greet, restock.
+"""What a request may ask of the workflows: buy, settle, extend, greet, restock.
 
 Each starts or wakes a workflow and returns within the request's deadline, or raises
 DeadlineExceeded. The workflow goes on either way.
@@ -15,10 +15,8 @@ from store import step_results, workflows
 from store.durable import runtime
 from store.durable.deadlines import call_with_deadline, seconds_for_an_event
 from store.vocabulary import (
-    GREETED_EVENT,
-    HELD_EVENT,
     PAYMENT_TOPIC,
-    SETTLED_EVENT,
+    Event,
     Outcome,
     Status,
     fault_of_name,
@@ -70,7 +68,7 @@ def buy(key: str, client: str) -> Status | None:
     def start_and_wait() -> str | None:
         with SetWorkflowID(key):
             DBOS.start_workflow(workflows.checkout, key, _digest(client))
-        status: str | None = DBOS.get_event(key, HELD_EVENT, timeout_seconds=seconds)
+        status: str | None = DBOS.get_event(key, Event.HELD, timeout_seconds=seconds)
         return status
 
     seconds = seconds_for_an_event()
@@ -105,7 +103,7 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
             if order["status"] == Status.PENDING:
                 return None  # its checkpoints are gone; the reconciler starts it anew
             raise
-        order_id: int | None = DBOS.get_event(payment_id, SETTLED_EVENT, timeout_seconds=seconds)
+        order_id: int | None = DBOS.get_event(payment_id, Event.SETTLED, timeout_seconds=seconds)
         return order_id
 
     seconds = seconds_for_an_event()
@@ -113,6 +111,15 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
         return call_with_deadline(record_and_wake)
     except (error.DBOSNonExistentWorkflowError, step_results.PaymentRefused) as unknown:
         raise UnknownPayment(payment_id) from unknown
+
+
+def extend(payment_id: str) -> None:
+    """Give whoever pays for this order more time, once; changes nothing where that is too late.
+
+    Raises:
+        DeadlineExceeded: the database does not answer.
+    """
+    call_with_deadline(lambda: workflows.extend_window(payment_id))
 
 
 def greet(key: str, name: str, client: str, *, wait: bool) -> EndOfGreeting | None:
@@ -141,7 +148,7 @@ def greet(key: str, name: str, client: str, *, wait: bool) -> EndOfGreeting | No
                 DBOS.start_workflow(workflows.greet, greeting, name)
             else:
                 DBOS.enqueue_workflow(runtime.GREETINGS, workflows.greet, greeting, name)
-        trouble: str | None = DBOS.get_event(greeting, GREETED_EVENT, timeout_seconds=seconds)
+        trouble: str | None = DBOS.get_event(greeting, Event.GREETED, timeout_seconds=seconds)
         return None if trouble is None else EndOfGreeting(trouble)
 
     seconds = seconds_for_an_event() if wait else 0

@@ -128,19 +128,33 @@ RESTOCK = "restock"
 MENDING = "mending"
 """Name of the workflow that runs a stuck one again."""
 
-RESERVE_STEP = "reserve"
-SETTLE_STEP = "settle"
-TICK_STEP = "tick"
-"""Names of the steps of an order; that of a tick has a number behind it."""
 
-HELD_EVENT = "held"
-"""Event of a checkout: what `reserve` has made of it. The value is the status."""
-SETTLED_EVENT = "settled"
-"""Event of a checkout: paid or cancelled. The value is the order number."""
+class StepName(StrEnum):
+    """What DBOS calls the steps; those of a tick and of a wait have a number behind their name."""
+
+    RESERVE = "reserve"
+    SETTLE = "settle"
+    TICK = "tick"
+    BEGIN = "begin the greeting"
+    SIGN = "sign the online guestbook"
+    WAIT = "wait"
+    RECORD = "record the greeting"
+    END = "end the greeting"
+
+
+class Event(StrEnum):
+    """What a workflow tells whoever waits for it."""
+
+    HELD = "held"
+    """Of a checkout: what `reserve` has made of it. The value is the status."""
+    SETTLED = "settled"
+    """Of a checkout: paid or cancelled. The value is the order number."""
+    GREETED = "greeted"
+    """Of a greeting: it has ended. The value is why it could not succeed, or nothing."""
+
+
 PAYMENT_TOPIC = "payment"
 """Topic of the messages that wake a checkout. `payment_notices` has what was said, and decides."""
-GREETED_EVENT = "greeted"
-"""Event of a greeting: it has ended. The value is why it could not succeed, or nothing."""
 
 
 def dispatch_id(payment_id: str) -> str:
@@ -156,12 +170,6 @@ def restock_id(key: str) -> str:
 GREETING = "greeting"
 """Name of the workflow of one greeting."""
 
-BEGIN_STEP = "begin the greeting"
-SIGN_STEP = "sign the online guestbook"
-WAIT_STEP = "wait"
-RECORD_STEP = "record the greeting"
-END_STEP = "end the greeting"
-"""Names of its checkpoints; that of a wait has a number behind it."""
 GREETING_TICKS = 5
 """How long a greeting waits between its two systems, in ticks: long enough to press crash."""
 NAME_MAX_LENGTH = 80

@@ -22,7 +22,8 @@ from dbos import DBOS, EnqueueOptions, SetWorkflowID
 from sqlalchemy.orm import Session
 
 from store.clients import guestbook
-from store.durable.step_decorators import change_one, commit, execute, fetch_one, now_ms, step, transaction
+from store.durable.statements import change_one, execute, fetch_one
+from store.durable.step_decorators import commit, now_ms, plain_transaction, step, transaction
 from store.step_results import (
     LOST,
     REFUSED,
@@ -35,33 +36,24 @@ from store.step_results import (
 )
 from store.terms_of_sale import terms
 from store.vocabulary import (
-    BEGIN_STEP,
     CHECKOUT,
     DISPATCH,
     DISPATCH_TICKS,
-    END_STEP,
-    GREETED_EVENT,
     GREETING,
     GREETING_TICKS,
-    HELD_EVENT,
     MENDING,
     PAYMENT_TOPIC,
     PRODUCT_ID,
-    RECORD_STEP,
-    RESERVE_STEP,
     RESTOCK,
-    SETTLE_STEP,
-    SETTLED_EVENT,
     SHELF_SIZE,
-    SIGN_STEP,
-    TICK_STEP,
-    WAIT_STEP,
+    Event,
     GreetingOutcome,
     Movement,
     Outcome,
     Payment,
     Reason,
     Status,
+    StepName,
     dispatch_id,
 )
 
@@ -77,7 +69,7 @@ _log = logging.getLogger("store")
 def checkout(payment_id: str, client: str | None = None, outcome: str | None = None) -> OrderNow:
     """One click on Buy Now, from reserving a unit to paid or cancelled; the order then."""
     order = reserve(payment_id, client, outcome)
-    DBOS.set_event(HELD_EVENT, order["status"])
+    DBOS.set_event(Event.HELD, order["status"])
     while order["status"] == Status.PENDING:
         notice = wait_for_notice(order)
         order = settle(payment_id, notice)
@@ -88,7 +80,7 @@ def checkout(payment_id: str, client: str | None = None, outcome: str | None = N
     if order["status"] == Status.PAID:
         with SetWorkflowID(dispatch_id(payment_id)):
             DBOS.start_workflow(dispatch, payment_id, order["updated_at_ms"])
-    DBOS.set_event(SETTLED_EVENT, order["order_id"])
+    DBOS.set_event(Event.SETTLED, order["order_id"])
     return order
 
 
@@ -123,7 +115,7 @@ def greet(greeting_id: str, name: str) -> GreetingNow:
         else:
             outcome = GreetingOutcome.GIVEN_UP if signing["may_pass"] else GreetingOutcome.REFUSED
             greeting = end_greeting(greeting_id, name, outcome, signing["trouble"])
-    DBOS.set_event(GREETED_EVENT, greeting["reason"] or "")
+    DBOS.set_event(Event.GREETED, greeting["reason"] or "")
     return greeting
 
 
@@ -137,7 +129,7 @@ def run_again(forgotten: list[str], wanted: EnqueueOptions, arguments: list[str]
 # --- orders -----------------------------------------------------------------------------
 
 
-@transaction(RESERVE_STEP)
+@transaction(StepName.RESERVE)
 def reserve(session: Session, payment_id: str, client: str | None, outcome: str | None = None) -> OrderNow:
     """Take a unit off the shelf and create the order that holds it, or one that is sold out.
 
@@ -199,13 +191,12 @@ def wait_for_notice(order: OrderNow) -> str | None:
     """
     if order["first_outcome"] is not None:
         return order["first_outcome"]
-    outcome: str | None = DBOS.recv(
-        PAYMENT_TOPIC, timeout_seconds=max(0.0, (order["pay_by_ms"] - now_ms()) / 1000)
-    )
+    left_seconds = max(0.0, (order["pay_by_ms"] - now_ms()) / 1000)
+    outcome: str | None = DBOS.recv(PAYMENT_TOPIC, timeout_seconds=left_seconds)
     return outcome
 
 
-@transaction(SETTLE_STEP)
+@transaction(StepName.SETTLE)
 def settle(session: Session, payment_id: str, outcome: str | None) -> OrderNow:
     """Decide a pending order by its first notice, or by its deadline; the order then.
 
@@ -229,6 +220,22 @@ def settle(session: Session, payment_id: str, outcome: str | None) -> OrderNow:
     if order["status"] == Status.CANCELLED and order["has_been_paid"]:
         _take_and_give_back(session, payment_id)
     return order
+
+
+@plain_transaction
+def extend_window(session: Session, payment_id: str) -> OrderNow:
+    """Make a payment window that is open longer by its length, once; the order as it is then.
+
+    Nothing is woken: at the old deadline, the checkout finds that time is left, and waits again.
+    """
+    execute(  # changes no row where the order is decided or late, or was given more time before
+        session,
+        "UPDATE orders SET pay_by_ms = pay_by_ms + (pay_by_ms - created_at_ms), extended_at_ms = :at_ms"
+        " WHERE payment_id = :id AND status = 'pending' AND extended_at_ms IS NULL AND pay_by_ms > :at_ms",
+        id=payment_id,
+        at_ms=now_ms(),
+    )
+    return _order_now(session, payment_id)
 
 
 def _charge(session: Session, payment_id: str) -> None:
@@ -268,7 +275,7 @@ def advance(payment_id: str, tick: int, previous_at_ms: int) -> OrderNow:
         _wait_for_a_tick_since(previous_at_ms)
         return commit(_record_tick, payment_id, tick)
 
-    return step(f"{TICK_STEP} {tick}", wait_and_record)
+    return step(f"{StepName.TICK} {tick}", wait_and_record)
 
 
 def _record_tick(session: Session, payment_id: str, tick: int) -> OrderNow:
@@ -393,19 +400,16 @@ def _move(session: Session, kind: Movement, *, cause: str, units: int) -> None:
 # --- payments -------------------------------------------------------------------------------
 
 
-def record_notice(payment_id: str, outcome: Outcome) -> OrderNow:
-    """Record a notice of a payment; its order as it is then.
+@plain_transaction
+def record_notice(session: Session, payment_id: str, outcome: Outcome) -> OrderNow:
+    """Record a notice of a payment, before any workflow is woken; its order as it is then.
 
-    One plain transaction, before any workflow is woken: from then on nothing can lose it, and the
-    first outcome counts. Money for an order that is cancelled by now is given back in the same moment.
+    From then on nothing can lose it, and the first outcome counts. Money for an order that is cancelled
+    by now is given back in the same moment.
 
     Raises:
         PaymentRefused: no order was made for it, and none will be.
     """
-    return commit(_record_notice, payment_id, outcome)
-
-
-def _record_notice(session: Session, payment_id: str, outcome: Outcome) -> OrderNow:
     if not _lock_order(session, payment_id):  # `reserve` holds this row while it makes an order
         change_one(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
         if _order_now(session, payment_id)["status"] == REFUSED:
@@ -456,35 +460,31 @@ def _record_payment(session: Session, kind: Payment, payment_id: str) -> None:
 # --- greetings ------------------------------------------------------------------------------
 
 
-def request_greeting(greeting_id: str, name: str, client: str) -> GreetingNow:
+@plain_transaction
+def request_greeting(session: Session, greeting_id: str, name: str, client: str = "") -> GreetingNow:
     """Write down that a greeting is wanted, before any workflow is told; the greeting as it is then.
+
+    Without a client there is no limit, as for a greeting that is run again.
 
     Raises:
         TooManyGreetings: the client has as many under way as one may.
     """
-    return commit(_request_greeting, greeting_id, name, client, limit=terms().greetings_per_client)
+    return _request_greeting(session, greeting_id, name, client)
 
 
-def ask_again_for_greeting(greeting_id: str, name: str) -> GreetingNow:
-    """Write down that a greeting is wanted, by whoever it was, before it is run again."""
-    return commit(_request_greeting, greeting_id, name)
-
-
-@transaction(BEGIN_STEP)
+@transaction(StepName.BEGIN)
 def begin_greeting(session: Session, greeting_id: str, name: str) -> GreetingNow:
     """The greeting as it is; written down again where an older copy of the store was restored."""
     return _request_greeting(session, greeting_id, name)
 
 
-def _request_greeting(
-    session: Session, greeting_id: str, name: str, client: str = "", *, limit: int = 0
-) -> GreetingNow:
+def _request_greeting(session: Session, greeting_id: str, name: str, client: str = "") -> GreetingNow:
     change_one(session, "UPDATE counters SET value = value WHERE counter = 'greetings'")
     found = _greeting_now(session, greeting_id)
     if found is not None:
         return found
     live = "SELECT count(*) AS n FROM greeting_requests WHERE client = :client AND outcome IS NULL"
-    if 0 < limit <= fetch_one(session, live, client=client).n:
+    if client and 0 < terms().greetings_per_client <= fetch_one(session, live, client=client).n:
         raise TooManyGreetings(client)
     at_ms = now_ms()
     change_one(
@@ -525,7 +525,7 @@ def _try_to_sign(greeting_id: str, name: str) -> Signing:
             return Signing(signature=0, at_ms=now_ms(), trouble=str(trouble), may_pass=False)
         return Signing(signature=signature.number, at_ms=now_ms(), trouble="", may_pass=False)
 
-    return step(SIGN_STEP, ask)
+    return step(StepName.SIGN, ask)
 
 
 def wait_for_tick(tick: int, previous_at_ms: int) -> int:
@@ -536,10 +536,10 @@ def wait_for_tick(tick: int, previous_at_ms: int) -> int:
         _log.info("a greeting has signed over there, and waits: %s of %s", tick, GREETING_TICKS)
         return now_ms()
 
-    return step(f"{WAIT_STEP} {tick}", wait_and_say)
+    return step(f"{StepName.WAIT} {tick}", wait_and_say)
 
 
-@transaction(RECORD_STEP)
+@transaction(StepName.RECORD)
 def record_greeting(session: Session, greeting_id: str, name: str, signature: int) -> GreetingNow:
     """Write down a visitor who has signed over there. Once, however often this step runs."""
     # An older copy of the store may have been restored since the greeting began.
@@ -556,7 +556,7 @@ def record_greeting(session: Session, greeting_id: str, name: str, signature: in
     return _end_greeting(session, greeting_id, GreetingOutcome.GREETED, reason=None)
 
 
-@transaction(END_STEP)
+@transaction(StepName.END)
 def end_greeting(
     session: Session, greeting_id: str, name: str, outcome: GreetingOutcome, reason: str
 ) -> GreetingNow:

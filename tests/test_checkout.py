@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from store.durable.step_decorators import now_ms
 from tests.support.shop import Shop
 from tests.support.shopper import Shopper, eventually, key
 from tests.support.standstill import buy_too_late
@@ -59,6 +60,56 @@ def test_paying_after_the_window_shows_that_it_closed(open_shop: OpenShop) -> No
         ("refund", 9999),
     ]
     assert not shop.tables.faults()
+
+
+def test_a_payment_window_is_made_longer_once(open_shop: OpenShop) -> None:
+    """By its own length, and not again; the checkout waits on at the old deadline, also after a crash."""
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=4)
+    payment_id = shop.shopper.buy()
+
+    def window() -> tuple[int, bool]:
+        [row] = shop.tables.rows("SELECT pay_by_ms - created_at_ms AS ms, extended_at_ms FROM orders")
+        return row.ms, row.extended_at_ms is not None
+
+    def settled() -> int:
+        [row] = shop.checkpoints.rows(
+            "SELECT count(*) AS n FROM operation_outputs"
+            " WHERE workflow_uuid = :id AND function_name = 'settle'",
+            id=payment_id,
+        )
+        return int(row.n)
+
+    assert window() == (4_000, False)
+    more_time = f"/pay/{payment_id}/more_time"
+    assert more_time in shop.shopper.page(f"/pay/{payment_id}").text
+    for _ in range(2):
+        answer = shop.shopper.submit(more_time)
+        assert (answer.status, answer.location) == (303, f"/pay/{payment_id}")
+        assert window() == (8_000, True)
+    assert more_time not in shop.shopper.page(f"/pay/{payment_id}").text
+    eventually(settled, lambda count: count == 1)  # at the old deadline: not yet
+    shop.server.kill()
+    shop.server.restart()
+    shop.shopper.wait_for(payment_id, "The payment window closed")
+    assert settled() == 2
+    assert shop.tables.rows("SELECT 1 FROM orders WHERE updated_at_ms >= created_at_ms + 8000")
+    assert shop.shopper.submit(more_time).location == f"/pay/{payment_id}"
+    assert window() == (8_000, True)
+    assert shop.tables.orders()[payment_id] == "expired"
+    assert not shop.tables.faults()
+
+
+def test_more_time_is_time_to_pay(open_shop: OpenShop) -> None:
+    """A payment after the old deadline is in time."""
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=3)
+    payment_id = shop.shopper.buy()
+    shop.shopper.submit(f"/pay/{payment_id}/more_time")
+    ended = "SELECT created_at_ms + 3000 FROM orders"
+    eventually(now_ms, lambda now: now > shop.tables.rows(ended)[0][0])
+    shop.shopper.confirm(payment_id)
+    shop.shopper.wait_for(payment_id, "Dispatched")
+    assert not shop.tables.faults()
+    assert shop.shopper.submit("/pay/nobody-at-all/more_time").status == 404
 
 
 def test_the_last_unit_is_sold_once(open_shop: OpenShop) -> None:

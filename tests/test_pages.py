@@ -25,7 +25,7 @@ _STATES: dict[str, tuple[str, set[str], set[str]]] = {
     "payment, reserving": ("Reserving your widget…", set(), {"payment"}),
     "payment, held": (
         "Your widget is held",
-        {"POST /pay/<id> outcome=paid", "POST /pay/<id> outcome=failed"},
+        {"POST /pay/<id> outcome=paid", "POST /pay/<id> outcome=failed", "POST /pay/<id>/more_time"},
         {"payment"},
     ),
     "payment, time up": ("Time is up", set(), {"payment"}),

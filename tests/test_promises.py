@@ -39,6 +39,7 @@ _ROUTES = {
     "POST /buy",
     "GET /pay/<payment_id>",
     "POST /pay/<payment_id>",
+    "POST /pay/<payment_id>/more_time",
     "GET /pay/<payment_id>/status",
     "GET /orders/<payment_id>",
     "GET /orders/<payment_id>/progress",

@@ -37,7 +37,7 @@ def refused(call: Callable[[], Any]) -> Any:
 
 def notice(outcome: Outcome) -> Change:
     """Word of the payment."""
-    return lambda session: refused(lambda: workflows._record_notice(session, PAYMENT, outcome))
+    return lambda session: refused(lambda: plain(workflows.record_notice)(session, PAYMENT, outcome))
 
 
 def tick(number: int) -> Change:
@@ -55,10 +55,11 @@ CHANGES: Mapping[str, Change] = {
     "notice: failed": notice(Outcome.FAILED),
     "settle": lambda session: plain(workflows.settle)(session, PAYMENT, None),
     "settle by a message": lambda session: plain(workflows.settle)(session, PAYMENT, Outcome.PAID),
+    "extend the window": lambda session: plain(workflows.extend_window)(session, PAYMENT),
     **{f"tick {number}": tick(number) for number in (1, 2, DISPATCH_TICKS)},
     "restock": lambda session: plain(workflows.fill_shelf)(session, "restock"),
     "request a greeting": lambda session: refused(
-        lambda: workflows._request_greeting(session, GREETING, "Ada", "client", limit=5)
+        lambda: plain(workflows.request_greeting)(session, GREETING, "Ada", "client")
     ),
     "begin the greeting": lambda session: plain(workflows.begin_greeting)(session, GREETING, "Ada"),
     "record the greeting": lambda session: (
@@ -76,6 +77,7 @@ STATES: Mapping[str, tuple[str, ...]] = {
     "nothing yet": (),
     "heard of before it is reserved": ("notice: paid",),
     "held": ("reserve",),
+    "held for longer": ("reserve", "extend the window"),
     "time is up": ("reserve", "time is up"),
     "heard to be paid": ("reserve", "notice: paid"),
     "heard to have failed, then to be paid": ("reserve", "notice: failed", "notice: paid"),
@@ -172,7 +174,7 @@ def assert_the_books_are_right(session: Session, story: str) -> None:
 
 def assert_it_is_true(session: Session, name: str, returned: Any, story: str) -> None:
     """What a transaction of an order or a greeting returns is what its row says."""
-    if name in {"settle", "settle by a message", "reserve"} or name.startswith(("tick", "notice")):
+    if name.startswith(("reserve", "settle", "extend", "tick", "notice")) and name != "reserve for another":
         if returned == "PaymentRefused":
             assert workflows._order_now(session, PAYMENT)["status"] == REFUSED, story
         else:

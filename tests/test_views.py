@@ -24,6 +24,7 @@ def order(window: timedelta = timedelta(minutes=10), status: Status = Status.PEN
         order_id=1,
         product_id=1,
         has_notice=False,
+        is_extended=False,
         payment_id="payment",
         status=status,
         reason=None,

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from store.durable.step_decorators import change_one, commit, execute, fetch_one, now_ms
+from store.durable.statements import change_one, execute, fetch_one
+from store.durable.step_decorators import commit, now_ms
 
 _BATCH = 500
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import sqlalchemy as sa
 from dbos import DBOS, SQLAlchemyDatasource, StepOptions
 from sqlalchemy.orm import Session
 
@@ -32,10 +31,6 @@ class _Bound:
 
 
 _bound: ProcessValue[_Bound] = ProcessValue("the database that the steps write to")
-
-
-class UnexpectedRowCount(RuntimeError):
-    """A statement changed another number of rows than its transaction can account for."""
 
 
 def bind(datasource: SQLAlchemyDatasource) -> None:
@@ -63,6 +58,16 @@ def transaction(name: str) -> Callable[[Callable[Concatenate[Session, P], R]], C
     return decorate
 
 
+def plain_transaction(change: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
+    """Make a change into one transaction that is no step: a request runs it, and no workflow."""
+
+    @wraps(change)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return commit(change, *args, **kwargs)
+
+    return run
+
+
 def step(name: str, work: Callable[[], R]) -> R:
     """Do `work` as a step.
 
@@ -70,7 +75,7 @@ def step(name: str, work: Callable[[], R]) -> R:
     retried for some minutes, and then ends the workflow; `app.py stuck` shows it.
     """
     options: StepOptions = {
-        "name": name,
+        "name": str(name),  # what is recorded is a plain text, whatever names it here
         "retries_allowed": True,
         "interval_seconds": 0.1,
         "backoff_rate": 2.0,
@@ -86,28 +91,6 @@ def commit(change: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs
         {"isolation_level": bound.isolation_level},
         lambda: change(bound.datasource.sql_session(), *args, **kwargs),
     )
-
-
-def execute(session: Session, statement: str, **values: Any) -> int:
-    """Run one statement; how many rows it changed."""
-    result: Any = session.execute(sa.text(statement), values)
-    return int(result.rowcount)
-
-
-def change_one(session: Session, statement: str, **values: Any) -> None:
-    """Run a statement that must change one row, because of what its transaction has read or holds.
-
-    Raises:
-        UnexpectedRowCount: it changed none, or several; the transaction is rolled back.
-    """
-    changed = execute(session, statement, **values)
-    if changed != 1:
-        raise UnexpectedRowCount(f"{changed} rows changed instead of one: {statement}")
-
-
-def fetch_one(session: Session, statement: str, **values: Any) -> Any:
-    """Run one statement; the row that it returns, or None."""
-    return session.execute(sa.text(statement), values).one_or_none()
 
 
 def now_ms() -> int:

@@ -16,7 +16,7 @@ from store.reads import crashes, time_limit, timeline
 from store.reads.cached import BackgroundRead, CachedRead
 from store.reads.checkpoints import as_time, list_steps
 from store.reads.timeline import Timeline
-from store.vocabulary import END_STEP, RECORD_STEP, SIGN_STEP, WAIT_STEP, GreetingOutcome, greeting_id
+from store.vocabulary import GreetingOutcome, StepName, greeting_id
 
 _LINES = 8
 """Of both guestbooks on their page."""
@@ -24,7 +24,7 @@ _SIGNATURES = 100
 """The newest of each that are looked through."""
 _STEPS = 20
 """Of a greeting on its page, the newest: a guestbook that is away for long makes many."""
-_LAST_STEPS = {RECORD_STEP, END_STEP}
+_LAST_STEPS = {StepName.RECORD, StepName.END}
 _GREETING = """
 SELECT q.name, q.outcome, q.reason, g.signature, g.recorded_at_ms FROM greeting_requests q
 LEFT JOIN greetings g ON g.greeting_id = q.greeting_id WHERE q.greeting_id = :id
@@ -168,10 +168,10 @@ class Greetings:
         asked = [
             each["output"]
             for each in steps
-            if each["function_name"] == SIGN_STEP and isinstance(each["output"], dict)
+            if each["function_name"] == StepName.SIGN and isinstance(each["output"], dict)
         ]
         last: Any = asked[-1] if asked else {"signature": 0, "trouble": ""}
-        made_at = {} if row.recorded_at_ms is None else {RECORD_STEP: as_time(row.recorded_at_ms)}
+        made_at = {} if row.recorded_at_ms is None else {str(StepName.RECORD): as_time(row.recorded_at_ms)}
 
         def read_story() -> Timeline:
             with self._reader.connect() as connection:
@@ -181,7 +181,7 @@ class Greetings:
         return Greeting(
             name=row.name,
             signature=row.signature or last["signature"] or None,
-            ticks=sum(each["function_name"].startswith(WAIT_STEP) for each in steps),
+            ticks=sum(each["function_name"].startswith(StepName.WAIT) for each in steps),
             trouble=row.reason or last["trouble"],
             outcome=GreetingOutcome(row.outcome) if row.outcome else None,
             timeline=time_limit.read(read_story),

@@ -12,7 +12,7 @@ from store.vocabulary import DISPATCH_TICKS, Outcome, PaymentState, Reason, Stat
 
 ORDER_COLUMNS = (
     "o.payment_id, o.order_id, o.product_id, o.price_cents AS order_price_cents, o.status, o.reason,"
-    " o.progress, o.created_at_ms, o.pay_by_ms, o.updated_at_ms,"
+    " o.progress, o.created_at_ms, o.pay_by_ms, o.extended_at_ms, o.updated_at_ms,"
     " CASE WHEN o.status = 'pending' THEN EXISTS"
     " (SELECT 1 FROM payment_notices n WHERE n.payment_id = o.payment_id)"
     " ELSE FALSE END AS has_notice"
@@ -44,6 +44,8 @@ class Order:
     progress: int
     created_at: datetime
     pay_by: datetime
+    is_extended: bool
+    """Whether its shopper has asked for more time to pay, which one may once."""
     updated_at: datetime
     has_notice: bool
     """Whether word of its payment has come, whatever it says."""
@@ -61,6 +63,7 @@ class Order:
             progress=row.progress,
             created_at=as_time(row.created_at_ms),
             pay_by=as_time(row.pay_by_ms),
+            is_extended=row.extended_at_ms is not None,
             updated_at=as_time(row.updated_at_ms),
             has_notice=bool(row.has_notice),
         )

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from store.reads import crashes
 from store.reads.checkpoints import as_time
 from store.reads.crashes import Crash
-from store.vocabulary import SETTLE_STEP, Status
+from store.vocabulary import Status, StepName
 
 _SLEEP = "DBOS.sleep"
 
@@ -166,5 +166,5 @@ def _made_at(name: str, output: Any) -> datetime | None:
     """When the change was made that a step returned; None if it made none, or does not say."""
     if not isinstance(output, dict) or not output.get("updated_at_ms"):
         return None
-    has_decided_nothing = name == SETTLE_STEP and output.get("status") == Status.PENDING
+    has_decided_nothing = name == StepName.SETTLE and output.get("status") == Status.PENDING
     return None if has_decided_nothing else as_time(output["updated_at_ms"])

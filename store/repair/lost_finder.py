@@ -11,7 +11,7 @@ from dbos import DBOSClient
 from store.durable.step_decorators import now_ms
 from store.reads.checkpoints import workflows_of
 from store.repair.stuck_work import BATCH, Stuck, known_outcome
-from store.vocabulary import CHECKOUT, GREETING, RESERVE_STEP, RESTOCK, dispatch_id
+from store.vocabulary import CHECKOUT, GREETING, RESTOCK, StepName, dispatch_id
 
 
 def find(store: sa.Connection, client: DBOSClient) -> Iterator[Stuck]:
@@ -61,7 +61,7 @@ def _not_in(store: sa.Connection, statement: str, batch: list[Any]) -> Iterable[
 
 def _lost_order(store: sa.Connection, client: DBOSClient, workflow: Any) -> Iterator[Stuck]:
     steps = client.list_workflow_steps(workflow.workflow_id)
-    reserved = next((step for step in steps if step["function_name"] == RESERVE_STEP), None)
+    reserved = next((step for step in steps if step["function_name"] == StepName.RESERVE), None)
     if reserved is None or not reserved["output"]:
         return
     here = store.execute(

@@ -140,7 +140,7 @@ def mend(client: DBOSClient, checkpoints: sa.Engine, each: Stuck) -> int:
             workflows.record_notice(each.workflow_id, Outcome(outcome))
             arguments = (*arguments, outcome)
     if each.workflow_name == GREETING:
-        workflows.ask_again_for_greeting(*each.arguments)
+        workflows.request_greeting(*each.arguments)
     client.enqueue(
         _on_our_queue(MENDING, f"{each.workflow_id}.{MENDING}-{attempt}"),
         [each.workflow_id, *each.with_it],

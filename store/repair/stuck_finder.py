@@ -16,11 +16,11 @@ from store.durable.step_decorators import now_ms
 from store.reads.checkpoints import workflows_of
 from store.repair import lost_finder
 from store.repair.stuck_work import MARGIN_MS, Lateness, Stuck, known_outcome
-from store.vocabulary import CHECKOUT, DISPATCH, GREETING, RESERVE_STEP, SETTLE_STEP, TICK_STEP, dispatch_id
+from store.vocabulary import CHECKOUT, DISPATCH, GREETING, StepName, dispatch_id
 
 _STEPS = {
-    CHECKOUT: {RESERVE_STEP, SETTLE_STEP, DISPATCH, "DBOS.setEvent", "DBOS.recv", "DBOS.sleep"},
-    DISPATCH: {f"{TICK_STEP} {tick}" for tick in range(1, 11)},
+    CHECKOUT: {StepName.RESERVE, StepName.SETTLE, DISPATCH, "DBOS.setEvent", "DBOS.recv", "DBOS.sleep"},
+    DISPATCH: {f"{StepName.TICK} {tick}" for tick in range(1, 11)},
 }
 """The names of the checkpoints that each workflow can have, as its code is now."""
 

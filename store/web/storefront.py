@@ -134,6 +134,15 @@ def settle(payment_id: str) -> AnyResponse:
     return redirect(url_for(".order", payment_id=payment_id), 303)
 
 
+@storefront.post("/pay/<key:payment_id>/more_time")
+def extend(payment_id: str) -> AnyResponse:
+    """Give the shopper more time to pay, once, and go back to the payment."""
+    view = _known(queries().payment(payment_id), payment_id)
+    if view.state is PaymentState.AWAITING_PAYMENT:  # of any other, its page says why not
+        commands.extend(payment_id)
+    return redirect(url_for(".pay", payment_id=payment_id), 303)
+
+
 @storefront.get("/orders/<key:payment_id>")
 def order(payment_id: str) -> str | AnyResponse:
     """Show an order: where it stands, its track, and every step that the database remembers."""

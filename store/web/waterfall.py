@@ -13,20 +13,13 @@ from store.reads.crashes import Crash
 from store.reads.timeline import Fate, Mending, Step, Timeline
 from store.step_results import REFUSED
 from store.vocabulary import (
-    BEGIN_STEP,
     DISPATCH,
     DISPATCH_TICKS,
-    END_STEP,
     GREETING_TICKS,
-    RECORD_STEP,
-    RESERVE_STEP,
-    SETTLE_STEP,
-    SIGN_STEP,
-    TICK_STEP,
-    WAIT_STEP,
     Outcome,
     Reason,
     Status,
+    StepName,
 )
 
 WIDTH = 1000
@@ -215,9 +208,9 @@ def duration(length: timedelta) -> str:
 def _words(step: Step) -> str:
     """What a step did, as its shopper would say it; by its name where that is of an earlier shop."""
     kind, _, number = step.name.rpartition(" ")
-    if kind == TICK_STEP:
+    if kind == StepName.TICK:
         return f"Tick {number} of {DISPATCH_TICKS}"
-    if kind == WAIT_STEP:
+    if kind == StepName.WAIT:
         return f"Waited, {number} of {GREETING_TICKS}"
     if step.name == "DBOS.recv":
         return _words_of_message(step.output)
@@ -263,13 +256,13 @@ def _words_of_signing(output: Any) -> str:
 
 _OF_AN_ORDER = frozenset({"status", "reason", "price_cents", "has_been_paid"})
 _SAYS: dict[str, tuple[str | Callable[[Any], str], frozenset[str]]] = {
-    RESERVE_STEP: (_words_of_reserve, _OF_AN_ORDER),
-    SETTLE_STEP: (_words_of_settle, _OF_AN_ORDER),
+    StepName.RESERVE: (_words_of_reserve, _OF_AN_ORDER),
+    StepName.SETTLE: (_words_of_settle, _OF_AN_ORDER),
     DISPATCH: ("Started the dispatch", frozenset()),
-    BEGIN_STEP: ("Began the greeting", frozenset()),
-    SIGN_STEP: (_words_of_signing, frozenset({"signature"})),
-    RECORD_STEP: ("Wrote it into our own book", frozenset()),
-    END_STEP: ("Gave the greeting up", frozenset()),
+    StepName.BEGIN: ("Began the greeting", frozenset()),
+    StepName.SIGN: (_words_of_signing, frozenset({"signature"})),
+    StepName.RECORD: ("Wrote it into our own book", frozenset()),
+    StepName.END: ("Gave the greeting up", frozenset()),
     "DBOS.setEvent": ("Told the page", frozenset()),
     "DBOS.sleep": ("Set the time at which to go on", frozenset()),
 }

@@ -27,6 +27,7 @@ VIEWS = (
     "store-sold-out",
     "store-came-too-late",
     "pay",
+    "pay-extended",
     "pay-elsewhere",
     "pay-reserving",
     "pay-settling",
@@ -67,7 +68,7 @@ class Gallery:
     """Shops where nothing moves by itself, with an order in every state."""
 
     def __init__(self, open_still: Callable[..., Shop], guestbook_url: str) -> None:
-        self._shop = open_still(STORE_UNPAID_PER_CLIENT=4)
+        self._shop = open_still(STORE_UNPAID_PER_CLIENT=5)
         # With a secret, a provider says what is paid. Its one order is overdue.
         self._late = open_still(STORE_WEBHOOK_SECRET=_SECRET)
         self._broken_lanes = open_still(STORE_GUESTBOOK_URL=guestbook_url)
@@ -79,6 +80,8 @@ class Gallery:
         self._empty.tables.stock(1)
         pending, late = self._shop.shopper.buy(), self._shop.shopper.buy()
         self._change(late, "UPDATE orders SET pay_by_ms = created_at_ms + 1 WHERE payment_id = :id")
+        extended = self._shop.shopper.buy()
+        self._shop.shopper.submit(f"/pay/{extended}/more_time")
         expired = self._cancelled()
         self._change(expired, "UPDATE orders SET reason = 'expired' WHERE payment_id = :id")
         # A checkout that DBOS knows, and whose order is not there: as it is before `reserve`.
@@ -107,6 +110,7 @@ class Gallery:
             "store-sold-out": View(self._empty, "/", "The Widget"),
             "store-came-too-late": View(self._empty, f"/?key={key()}", "The Widget"),
             "pay": View(self._shop, f"/pay/{pending}", "Your widget is held"),
+            "pay-extended": View(self._shop, f"/pay/{extended}", "Your widget is held"),
             "pay-elsewhere": View(self._late, f"/pay/{paying_elsewhere}", "Your widget is held"),
             "pay-settling": View(self._shop, f"/pay/{heard}", "Settling your payment…"),
             "pay-reserving": View(self._shop, f"/pay/{reserving}", "Reserving your widget…"),
