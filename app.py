@@ -43,7 +43,7 @@ def create_app(
     from store.reads.orders import Queries
     from store.repair import lost_checkpoints
     from store.repair.reconciler import Reconciler
-    from store.stage import lanes, tools
+    from store.stage import crash_page, lanes, tools
     from store.terms_of_sale import Terms, terms
     from store.web import every_request, guestbook, json_api, ledger, storefront
     from store.web.health import Health
@@ -73,7 +73,12 @@ def create_app(
     for blueprint in (storefront.storefront, json_api.api, ledger.ledger, guestbook.guestbook):
         app.register_blueprint(blueprint)
     lanes.prepare(settings, databases)
+    crash_page.prepare(settings)
     tools.prepare(app, settings)
+
+    def before_workflows_run() -> None:
+        lost_checkpoints.note(databases, witnesses)
+        tools.look_out_for_crashes()
 
     terms.set(Terms.of(settings))
     launch = partial(
@@ -81,7 +86,7 @@ def create_app(
         settings,
         databases,
         deaths=deaths,
-        before=partial(lost_checkpoints.note, databases, witnesses),
+        before=before_workflows_run,
         after=reconciler.start,
     )
     if wait_for_database:

@@ -146,6 +146,12 @@ CREATE TABLE IF NOT EXISTS greetings (
 
 CREATE INDEX IF NOT EXISTS greetings_by_time ON greetings (recorded_at_ms);
 
+-- Where the presenter lets a server die next: taken out by the server that does, as it dies.
+CREATE TABLE IF NOT EXISTS armed_crashes (
+    point        TEXT    NOT NULL PRIMARY KEY,
+    armed_at_ms  BIGINT  NOT NULL
+);
+
 -- What the ledger counts by: each is all that its line of the books has to read.
 CREATE INDEX IF NOT EXISTS orders_by_ending ON orders (status, reason, price_cents, payment_id);
 CREATE INDEX IF NOT EXISTS stock_movements_by_kind ON stock_movements (kind, units);

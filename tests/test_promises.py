@@ -62,6 +62,9 @@ _ROUTES = {
     "POST /lanes",
     "GET /lanes/<key>",
     "GET /lanes/<key>/progress",
+    "GET /stage/crashes",
+    "GET /stage/crashes/now",
+    "POST /stage/crashes/<name>",
     "GET /presenter",
     "GET /presenter/tools",
     "GET /presenter/server",
@@ -85,6 +88,7 @@ _WRITERS = {
         "mendings",
         "recoveries",
     },
+    "stage/crash_points.py": {"armed_crashes"},
     "web/health.py": {"pulses"},
 }  # fmt: skip
 """Which module writes which tables. Of `counters`, each has rows of its own: see below."""

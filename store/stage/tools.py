@@ -23,7 +23,9 @@ from store.durable import runtime
 from store.reads.crashes import Takeover
 from store.reads.records import Executor
 from store.settings import Settings
+from store.stage import crash_points
 from store.stage.access import COOKIE, Access, Decision
+from store.stage.crash_points import CRASH_POINTS
 from store.vocabulary import Status
 from store.web.every_request import fragment, htmx
 from store.web.shop import offer_presenter_tools, queries, the_shop
@@ -43,6 +45,12 @@ def prepare(app: Flask, settings: Settings) -> None:
         app.before_request(partial(_hide, {_first_part(rule) for rule in rules}))
 
 
+def look_out_for_crashes() -> None:
+    """Look out for the crashes that are armed, as a server starts, if there is anybody who may arm them."""
+    if crash_points.armed.is_set:
+        crash_points.look_out()
+
+
 def is_welcome() -> bool:
     """Whether whoever makes this request may use the tools: nobody else's page mentions them."""
     return _access().ask(request) is Decision.WELCOME
@@ -58,13 +66,22 @@ class Running:
     """Whether the presenter may confirm a payment, or a signed message has to."""
     alarm: tuple[str, ...]
     """What is wrong with the books."""
+    armed: tuple[str, ...]
+    """Where the next crash is to come, in words."""
 
 
 def running() -> Running:
     """The server that answers this request."""
     [newest, *_] = queries().executors(limit=1)
     can_pay_here, alarm = the_shop().settings.can_pay_here, the_shop().ledger.alarm()
-    return Running(newest, queries().count_crashes(), can_pay_here, alarm)
+    names = armed_points()
+    armed = tuple(point.words for name, point in CRASH_POINTS.items() if name in names)
+    return Running(newest, queries().count_crashes(), can_pay_here, alarm, armed)
+
+
+def armed_points() -> set[str]:
+    """The names of the crash points that are armed."""
+    return {row.point for row in queries().rows("SELECT point FROM armed_crashes")}
 
 
 def _hide(first_parts: Set[str]) -> None:

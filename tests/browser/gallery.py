@@ -54,6 +54,7 @@ VIEWS = (
     "lanes",
     "lanes-run",
     "lanes-broken",
+    "crash-points",
     "books",
     "books-late",
     "books-broken",
@@ -101,6 +102,7 @@ class Gallery:
         self._late.tables.change(
             "UPDATE orders SET created_at_ms = 1, pay_by_ms = 2 WHERE payment_id = :id", id=overdue
         )
+        self._late.shopper.submit("/stage/crashes/recovery", do="arm")  # it recovers from nothing
         kept_waiting = self._kept_waiting()
         run_to_its_end = self._broken_run()
         self._away.tables.change("ALTER TABLE products RENAME TO away")
@@ -116,6 +118,7 @@ class Gallery:
             "pay-reserving": View(self._shop, f"/pay/{reserving}", "Reserving your widget…"),
             "pay-sold-out": View(self._empty, f"/pay/{sold_out}", "Sold out"),
             "pay-time-is-up": View(self._shop, f"/pay/{late}", "Time is up"),
+            "crash-points": View(self._late, "/stage/crashes", "Where to crash"),
             "order-declined": View(self._shop, f"/orders/{self._cancelled()}", "Payment cancelled"),
             "order-expired": View(self._shop, f"/orders/{expired}", "The payment window closed"),
             "order-dispatched": View(self._shop, f"/orders/{self._paid(10)}", "Dispatched"),

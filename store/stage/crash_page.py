@@ -1,0 +1,65 @@
+"""The presenter's page of the points at which a crash can be armed, and what arms them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Response, abort, redirect, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from store.durable.deadlines import call_with_deadline
+from store.settings import Settings
+from store.stage import crash_points
+from store.stage.crash_points import CRASH_POINTS
+from store.stage.tools import armed_points, presenter
+from store.web.every_request import fragment, page
+
+
+@dataclass(frozen=True)
+class PointView:
+    """One point, and whether the next workflow that passes it takes its server down."""
+
+    name: str
+    words: str
+    is_armed: bool
+
+
+def prepare(settings: Settings) -> None:
+    """Have something that looks out for crashes, if anybody may arm one."""
+    if settings.offers_presenter_tools:
+        crash_points.armed.set(crash_points.Armed(settings))
+
+
+@presenter.get("/stage/crashes")
+def crashes() -> str:
+    """Show where a crash can be armed."""
+    return page("crash_points.html", points=_points())
+
+
+@presenter.get("/stage/crashes/now")
+def crashes_now() -> Response:
+    """The same as it stands now."""
+    return fragment("_crash_points.html", points=_points())
+
+
+@presenter.post("/stage/crashes/<name>")
+def change_crash(name: str) -> AnyResponse:
+    """Arm one point, or disarm it."""
+    changes = {"arm": crash_points.arm, "disarm": crash_points.disarm}
+    if name not in CRASH_POINTS:
+        abort(404, f"There is no such crash point: it is one of {', '.join(CRASH_POINTS)}.")
+    change = changes.get(request.form.get("do", ""))
+    if change is None:
+        abort(400, "A crash point is either armed or disarmed: go back and choose one of the two.")
+
+    def change_and_look_out() -> None:
+        change(name)
+        crash_points.look_out()
+
+    call_with_deadline(change_and_look_out)
+    return redirect(url_for(".crashes"), 303)
+
+
+def _points() -> list[PointView]:
+    armed = armed_points()
+    return [PointView(name, point.words, name in armed) for name, point in CRASH_POINTS.items()]
