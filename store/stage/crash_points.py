@@ -65,11 +65,16 @@ CRASH_POINTS: Mapping[str, CrashPoint] = {
 
 Recognise = Callable[[str, set[Any]], bool]
 
+
+def _inserts_into(table: str) -> Recognise:
+    return lambda statement, _: statement.split(maxsplit=3)[:3] == ["INSERT", "INTO", table]
+
+
 _TRANSACTIONS: Mapping[str, Recognise] = {
-    "reserve": lambda statement, _: "INSERT INTO orders" in statement,
+    "reserve": _inserts_into("orders"),
     "charge": lambda statement, _: "SET status = 'paid'" in statement,
     "cancel": lambda statement, _: "SET status = 'cancelled'" in statement,
-    "the notice of the payment": lambda statement, _: "INSERT INTO payment_notices" in statement,
+    "the notice of the payment": _inserts_into("payment_notices"),
     "the payment message": lambda statement, _: (
         re.match(r"INSERT INTO \S*notifications", statement) is not None
     ),
@@ -78,7 +83,7 @@ _TRANSACTIONS: Mapping[str, Recognise] = {
     ),
     # What a start after a crash does, in this order: it is noted, it claims what others have left, puts each
     # of those workflows on a queue, notes that it has, and DBOS takes them off again to run them.
-    "the record of the start": lambda statement, _: "INSERT INTO executors" in statement,
+    "the record of the start": _inserts_into("executors"),
     "the recovery": lambda statement, values: (
         "workflow_status" in statement and {"ENQUEUED", adoption.QUEUE} <= values
     ),
