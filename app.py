@@ -43,7 +43,7 @@ def create_app(
     from store.reads.orders import Queries
     from store.repair import lost_checkpoints
     from store.repair.reconciler import Reconciler
-    from store.stage import crash_page, lanes, tools
+    from store.stage import crash_page, lanes, talk, tools
     from store.terms_of_sale import Terms, terms
     from store.web import every_request, guestbook, json_api, ledger, storefront
     from store.web.health import Health
@@ -74,6 +74,7 @@ def create_app(
         app.register_blueprint(blueprint)
     lanes.prepare(settings, databases)
     crash_page.prepare(settings)
+    talk.prepare()
     tools.prepare(app, settings)
 
     def before_workflows_run() -> None:

@@ -149,7 +149,20 @@ CREATE INDEX IF NOT EXISTS greetings_by_time ON greetings (recorded_at_ms);
 -- Where the presenter lets a server die next: taken out by the server that does, as it dies.
 CREATE TABLE IF NOT EXISTS armed_crashes (
     point        TEXT    NOT NULL PRIMARY KEY,
-    armed_at_ms  BIGINT  NOT NULL
+    armed_at_ms  BIGINT  NOT NULL,
+    -- 1 where every order that passes is a crash: then it stays.
+    is_for_every INTEGER NOT NULL CHECK (is_for_every IN (0, 1))
+);
+
+-- Where the presenter's talk is, in one row.
+CREATE TABLE IF NOT EXISTS stage (
+    only_row   INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    scene      INTEGER NOT NULL,
+    has_acted  INTEGER NOT NULL CHECK (has_acted IN (0, 1)),
+    -- Of the sale that is shown; empty before the first. And of the next one.
+    run_key    TEXT    NOT NULL,
+    next_key   TEXT    NOT NULL,
+    moves      INTEGER NOT NULL
 );
 
 -- What the ledger counts by: each is all that its line of the books has to read.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from flask import Response, abort, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
@@ -33,13 +34,13 @@ def prepare(settings: Settings) -> None:
 @presenter.get("/stage/crashes")
 def crashes() -> str:
     """Show where a crash can be armed."""
-    return page("crash_points.html", points=_points())
+    return page("crash_points.html", points=points())
 
 
 @presenter.get("/stage/crashes/now")
 def crashes_now() -> Response:
     """The same as it stands now."""
-    return fragment("_crash_points.html", points=_points())
+    return fragment("_crash_points.html", points=points())
 
 
 @presenter.post("/stage/crashes/<name>")
@@ -52,14 +53,12 @@ def change_crash(name: str) -> AnyResponse:
     if change is None:
         abort(400, "A crash point is either armed or disarmed: go back and choose one of the two.")
 
-    def change_and_look_out() -> None:
-        change(name)
-        crash_points.look_out()
-
-    call_with_deadline(change_and_look_out)
+    call_with_deadline(partial(change, name))
+    call_with_deadline(crash_points.look_out)
     return redirect(url_for(".crashes"), 303)
 
 
-def _points() -> list[PointView]:
+def points() -> list[PointView]:
+    """Every point, in the order of a sale."""
     armed = armed_points()
     return [PointView(name, point.words, name in armed) for name, point in CRASH_POINTS.items()]

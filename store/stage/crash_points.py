@@ -2,8 +2,9 @@
 
 A transaction is known by the statement that only it makes. Nothing of the shop or of DBOS is replaced:
 listeners look at what goes to the database, and while no crash is arranged there are none. The tests kill the
-shop at every one of these points. The presenter arms those of `CRASH_POINTS`, each for one crash: the next
-workflow that passes takes its server down there. What is armed is a row, so it outlives restarts.
+shop at every one of these points. The presenter arms those of `CRASH_POINTS`: the next workflow that
+passes takes its server down there, once; or every one that passes. What is armed is a row, so it outlives
+restarts.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sqlalchemy.orm import Session
 from store.database import for_a_last_word
 from store.durable import adoption
 from store.durable.runtime import APPLICATION_VERSION
-from store.durable.statements import execute
+from store.durable.statements import execute, fetch_one
 from store.durable.step_decorators import now_ms, plain_transaction
 from store.process_value import ProcessValue
 from store.settings import Settings
@@ -215,7 +216,7 @@ class Armed:
         engine = for_a_last_word(self._settings)
         try:
             with Session(engine) as session, session.begin():
-                is_ours = bool(_take(session, name))
+                is_ours = _is_for_every(session, name) or bool(_take(session, name))
         except DBAPIError as error:
             _log.warning("not crashed at an armed point: %s", str(error.orig).splitlines()[0])
             return
@@ -242,12 +243,23 @@ def _read_armed(session: Session) -> list[str]:
 @plain_transaction
 def arm(session: Session, name: str) -> None:
     """Arm a point; it stays armed until a server has died of it, or it is disarmed."""
-    # No row changes where it is armed already.
+    _arm(session, name, is_for_every=0)
+
+
+@plain_transaction
+def arm_for_every(session: Session, name: str) -> None:
+    """Arm a point for every order that passes it, until it is disarmed."""
+    _arm(session, name, is_for_every=1)
+
+
+def _arm(session: Session, name: str, *, is_for_every: int) -> None:
     execute(
         session,
-        "INSERT INTO armed_crashes (point, armed_at_ms) VALUES (:point, :at_ms) ON CONFLICT DO NOTHING",
+        "INSERT INTO armed_crashes (point, armed_at_ms, is_for_every) VALUES (:point, :at_ms, :is_for_every)"
+        " ON CONFLICT (point) DO UPDATE SET is_for_every = excluded.is_for_every",
         point=name,
         at_ms=now_ms(),
+        is_for_every=is_for_every,
     )
 
 
@@ -255,6 +267,11 @@ def arm(session: Session, name: str) -> None:
 def disarm(session: Session, name: str) -> int:
     """Disarm a point; 0 if it was not armed, or a server has died of it meanwhile."""
     return _take(session, name)
+
+
+def _is_for_every(session: Session, name: str) -> bool:
+    every = "SELECT 1 FROM armed_crashes WHERE point = :point AND is_for_every = 1"
+    return fetch_one(session, every, point=name) is not None
 
 
 def _take(session: Session, name: str) -> int:

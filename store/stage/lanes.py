@@ -138,13 +138,15 @@ def start(key: str, client: str) -> None:
     The durable lane is told again however often the click comes, which is safe, and so it is whole even
     if the server dies in here. The naive lane runs once, or not at all.
     """
-    if commands.buy(key, client) is not Status.CANCELLED:
-        commands.settle(key, Outcome.PAID)
+    status = commands.buy(key, client)
+    # Before the durable one is paid: a crash that comes over its payment is to meet both.
     visitor = naive.begin(key, runtime.executor_number())
-    number = _one("SELECT run FROM naive_runs WHERE key = :key", key=key).run
-    commands.greet(_greeting_key(key), f"Durable visitor {number}", client, wait=False)
     if visitor is not None:
         naive.run(key, visitor)
+    if status is not Status.CANCELLED:
+        commands.settle(key, Outcome.PAID)
+    number = _one("SELECT run FROM naive_runs WHERE key = :key", key=key).run
+    commands.greet(_greeting_key(key), f"Durable visitor {number}", client, wait=False)
 
 
 def find(key: str) -> Run | None:

@@ -55,6 +55,10 @@ VIEWS = (
     "lanes-run",
     "lanes-broken",
     "crash-points",
+    "stage-hands-up",
+    "stage-two-shops",
+    "stage-choose",
+    "stage-notes",
     "books",
     "books-late",
     "books-broken",
@@ -103,6 +107,9 @@ class Gallery:
             "UPDATE orders SET created_at_ms = 1, pay_by_ms = 2 WHERE payment_id = :id", id=overdue
         )
         self._late.shopper.submit("/stage/crashes/recovery", do="arm")  # it recovers from nothing
+        for shop, scene in ((self._shop, 1), (self._late, 5)):
+            for moves in range(scene):
+                shop.shopper.submit("/stage", do="go", moves=str(moves))
         kept_waiting = self._kept_waiting()
         run_to_its_end = self._broken_run()
         self._away.tables.change("ALTER TABLE products RENAME TO away")
@@ -119,6 +126,10 @@ class Gallery:
             "pay-sold-out": View(self._empty, f"/pay/{sold_out}", "Sold out"),
             "pay-time-is-up": View(self._shop, f"/pay/{late}", "Time is up"),
             "crash-points": View(self._late, "/stage/crashes", "Where to crash"),
+            "stage-hands-up": View(self._new, "/stage", "Who has lost an order to a crash?"),
+            "stage-two-shops": View(self._shop, "/stage", "Two shops, the same sale."),
+            "stage-choose": View(self._late, "/stage", "You choose: where shall it die?"),
+            "stage-notes": View(self._late, "/stage/notes", "You choose: where shall it die?"),
             "order-declined": View(self._shop, f"/orders/{self._cancelled()}", "Payment cancelled"),
             "order-expired": View(self._shop, f"/orders/{expired}", "The payment window closed"),
             "order-dispatched": View(self._shop, f"/orders/{self._paid(10)}", "Dispatched"),

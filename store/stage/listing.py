@@ -1,0 +1,138 @@
+"""The lines of both lanes' code that matter, read from the running program, and which of them is running."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+from store import workflows
+from store.reads.timeline import Fate, Timeline
+from store.stage import naive
+from store.vocabulary import DISPATCH, DISPATCH_TICKS, Status, StepName
+
+
+class Mark(StrEnum):
+    """How a line stands."""
+
+    PLAIN = ""
+    """It does nothing by itself, or has not been reached."""
+    RUNNING = "running"
+    DONE = "done"
+    REMEMBERED = "remembered"
+    """It was done before a crash, and not run again after it."""
+    STOPPED = "stopped"
+    """It was running when the server died, and never will again."""
+
+
+_DONE_BY = (
+    ("reserve", r"= reserve\("),
+    ("wait", r"= wait_for_notice\("),
+    ("settle", r"= settle\("),
+    ("start", r"start_workflow\(dispatch\b|^\s+dispatch\("),
+    ("ticks", r"= advance\(.*progress"),
+)
+"""What is done in which line, in the order of a sale."""
+_SHOWN = re.compile("|".join([r"^@DBOS\.workflow", r"^def ", *(pattern for _, pattern in _DONE_BY)]))
+
+
+@dataclass(frozen=True)
+class CodeLine:
+    """One line as it stands in its file."""
+
+    text: str
+    does: str
+    """What is done in it, by its name in `_DONE_BY`; nothing where it only begins a function."""
+    is_only_here: bool
+    """Whether the other lane has nothing like it."""
+    mark: Mark = Mark.PLAIN
+
+
+@cache
+def lines_of(lane: str) -> tuple[CodeLine, ...]:
+    """The lines that matter of the `durable` or the `naive` lane."""
+    functions: dict[str, tuple[Any, ...]] = {
+        "durable": (workflows.checkout, workflows.dispatch),
+        "naive": (naive.checkout, naive.dispatch),
+    }
+    return tuple(line for function in functions[lane] for line in _lines_that_matter(function))
+
+
+def _lines_that_matter(function: Any) -> list[CodeLine]:
+    return [
+        CodeLine(text, _what_it_does(text), bool(re.search(r"DBOS\.", text)))
+        for text in inspect.getsource(function).splitlines()
+        if _SHOWN.search(text)
+    ]
+
+
+def _what_it_does(text: str) -> str:
+    return next((name for name, pattern in _DONE_BY if re.search(pattern, text)), "")
+
+
+def durable(story: Timeline | None, status: Status | None) -> tuple[CodeLine, ...]:
+    """The durable lane's lines, by what DBOS has recorded of a sale; unmarked without one."""
+    fates: dict[str, Fate] = {}
+    for step in story.steps if story else ():
+        does = _STEPS.get(step.name.rstrip(" 0123456789"))
+        if does is None:
+            continue
+        if does == "settle" and isinstance(step.output, dict) and step.output.get("status") == Status.PENDING:
+            continue  # it has decided nothing yet
+        fates[does] = step.fate
+    ticks = sum(step.name.startswith(f"{StepName.TICK} ") for step in story.steps) if story else 0
+    done = {does for does in fates if does != "ticks" or ticks == DISPATCH_TICKS}
+    return _marked(
+        lines_of("durable"),
+        done=done,
+        remembered={does for does, fate in fates.items() if fate is Fate.REMEMBERED and does in done},
+        is_running=story is not None and status is not Status.CANCELLED,
+    )
+
+
+_STEPS = {
+    StepName.RESERVE.value: "reserve",
+    "DBOS.recv": "wait",
+    StepName.SETTLE.value: "settle",
+    DISPATCH: "start",
+    StepName.TICK.value: "ticks",
+}
+"""Which line a step belongs to, by what DBOS calls the step without its number."""
+
+
+def ordinary(status: str | None, progress: int, *, is_charged: bool, is_dead: bool) -> tuple[CodeLine, ...]:
+    """The naive lane's lines, by what it has left in its tables."""
+    done = {"reserve"} if status else set()
+    if is_charged:
+        done |= {"wait", "settle"}
+    if progress:
+        done |= {"start"}
+    if status == Status.DISPATCHED:
+        done |= {"ticks"}
+    return _marked(lines_of("naive"), done=done, remembered=set(), is_running=True, is_dead=is_dead)
+
+
+def _marked(
+    lines: tuple[CodeLine, ...],
+    *,
+    done: set[str],
+    remembered: set[str],
+    is_running: bool,
+    is_dead: bool = False,
+) -> tuple[CodeLine, ...]:
+    """The lines with their marks: the first that is not done is running, or stopped for ever."""
+    current = next((line.does for line in lines if line.does and line.does not in done), "")
+
+    def mark(line: CodeLine) -> Mark:
+        if line.does in remembered:
+            return Mark.REMEMBERED
+        if line.does in done:
+            return Mark.DONE
+        if line.does and line.does == current and is_running:
+            return Mark.STOPPED if is_dead else Mark.RUNNING
+        return Mark.PLAIN
+
+    return tuple(CodeLine(line.text, line.does, line.is_only_here, mark(line)) for line in lines)

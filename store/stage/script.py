@@ -1,0 +1,102 @@
+"""The talk, scene by scene: what the audience reads, what the presenter does there, and what they may say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Act(StrEnum):
+    """What going on does in a scene, before it leads to the next one."""
+
+    SELL = "sell"
+    """The same sale in both lanes."""
+    SELL_AND_CRASH = "sell_and_crash"
+    """The same, and the server dies at tick 5."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One scene."""
+
+    name: str
+    sentence: str
+    """What the audience reads."""
+    note: str
+    """What the presenter may say, for their own screen."""
+    act: Act | None = None
+    lanes: tuple[str, ...] = ()
+    """Whose track and code are shown: `durable`, `naive`, or both."""
+
+
+SCENES: tuple[Scene, ...] = (
+    Scene(
+        "hands-up",
+        "Who has lost an order to a crash?",
+        "Hands up. Then ask who could prove that they have not. Money is taken in one system and goods leave"
+        " from another; between the two stands a process that may die.",
+    ),
+    Scene(
+        "calm",
+        "Two shops, the same sale.",
+        "Go on, and one click buys in both. The code below is read from the running program: the left one is"
+        " durable, the right one is written the ordinary way. Let them see how little differs.",
+        Act.SELL,
+        ("durable", "naive"),
+    ),
+    Scene(
+        "naive",
+        "The ordinary shop takes the money, and never ships.",
+        "Go on, and the server is killed at tick 5: SIGKILL, not an exception. Nobody is there any more who"
+        " knows what was to be done next. The customer has paid.",
+        Act.SELL_AND_CRASH,
+        ("naive",),
+    ),
+    Scene(
+        "durable",
+        "The same crash, durable: it ships.",
+        "It is the same run and the same dead process. The crack in the track is as wide as the shop was"
+        " dark. The grey lines were remembered and not run again; the lit one is where it went on.",
+        None,
+        ("durable",),
+    ),
+    Scene(
+        "journal",
+        "What it remembers is in the database.",
+        "Each step left a row before the next one began. One step was done and not yet written down when the"
+        " server died: it was run again, and its guard made it the same.",
+    ),
+    Scene(
+        "choose",
+        "You choose: where shall it die?",
+        "Let the audience pick. Press its number, then go on: the sale runs, and dies exactly there. Between"
+        " the charge and its checkpoint is the one that engineers ask for.",
+        Act.SELL,
+        ("durable", "naive"),
+    ),
+    Scene(
+        "every-sale",
+        "Now every sale is a crash.",
+        "Press E to begin and to end. Each Buy Now of anybody kills the server after the unit is reserved."
+        " Let them buy on their phones, and watch the last two numbers.",
+    ),
+    Scene(
+        "books",
+        "And the books balance.",
+        "Every unit and every cent is counted from rows that are only ever added, and compared with what the"
+        " workflows remember.",
+    ),
+    Scene(
+        "limits",
+        "What it does not do.",
+        "Be honest, and they will believe the rest.",
+    ),
+)
+
+LIMITS: tuple[str, ...] = (
+    "It does not make a wrong step right: what a step does is done.",
+    "Another system must take a key, or it may be asked twice.",
+    "If the database is lost, so is the shop: back it up.",
+    "While everything is down, nobody is served: orders wait.",
+)
+"""Of the last scene."""

@@ -1,0 +1,137 @@
+"""The talk in a real browser, from the first scene to the last, by the keyboard alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from store.stage.script import SCENES
+from tests.browser.conftest import Visit
+from tests.browser.visitor import NO_ANSWER, Visitor
+from tests.conftest import NewUrl
+from tests.support.guestbook import Guestbook
+from tests.support.shop import SupervisedShop
+from tests.support.shopper import eventually
+
+_HIDDEN = """() => {
+  const page = document.documentElement, body = document.querySelector(".scene-body");
+  return [page.scrollHeight - page.clientHeight, body.scrollHeight - body.clientHeight];
+}"""
+"""How many pixels of the page, and of what is between the sentence and the buttons, are below their end."""
+
+
+@pytest.fixture(scope="module")
+def guestbook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guestbook]:
+    """The online one."""
+    with Guestbook(tmp_path_factory.mktemp("guestbook") / "guestbook.sqlite3") as guestbook:
+        yield guestbook
+
+
+@pytest.fixture
+def talk_shop(new_url: NewUrl, guestbook: Guestbook) -> Iterator[SupervisedShop]:
+    """A shop with a parent, on whose stage everything happens."""
+    shop = SupervisedShop(new_url(), STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.2)
+    yield shop
+    shop.parent.close()
+
+
+def sees_scene(presenter: Visitor, number: int) -> None:
+    """Until that scene is on the projector."""
+    expect(presenter.page.locator("#stage h1")).to_have_text(SCENES[number - 1].sentence)
+
+
+def goes_on(presenter: Visitor, number: int, key: str = "Space") -> None:
+    """Press the key that leads to that scene."""
+    presenter.page.keyboard.press(key)
+    sees_scene(presenter, number)
+
+
+def sells(presenter: Visitor, shop: SupervisedShop, count: int) -> None:
+    """Press the key that sells one, and wait until so many are dispatched."""
+    presenter.page.keyboard.press("Space")
+    eventually(lambda: sorted(shop.tables.orders().values()), lambda ended: ended == ["dispatched"] * count)
+
+
+@pytest.mark.timeout(240)  # two talks
+def test_the_talk_is_given_twice_by_keyboard_alone(talk_shop: SupervisedShop, visit: Visit) -> None:
+    """Every scene, with its crashes; the ledger is green at the end of each."""
+    shop = talk_shop
+    presenter = visit(shop, "/stage", tolerated=NO_ANSWER)
+    page = presenter.page
+    for talk in range(2):
+        deaths, sales = 3 * talk, 4 * talk
+        sees_scene(presenter, 1)
+        goes_on(presenter, 2, "ArrowRight")
+        sells(presenter, shop, sales + 1)
+        goes_on(presenter, 3, "PageDown")
+        sells(presenter, shop, sales + 2)  # and its server dies at tick 5
+        shop.wait_for_deaths(deaths + 1)
+        expect(page.locator(".lane.naive .track.stopped")).to_have_count(1)
+        expect(page.locator(".lane.naive .line.stopped")).to_have_count(1)
+        expect(page.locator(".cheated")).to_contain_text(f"{talk + 1}, ${99.99 * (talk + 1):.2f}")
+        goes_on(presenter, 4)
+        expect(page.locator(".lane.durable .track.whole .crack")).to_have_count(1)
+        expect(page.locator(".lane.durable .line.remembered")).to_have_count(4)
+        expect(page.locator(".cheated")).to_contain_text("0")
+        goes_on(presenter, 5)
+        expect(page.locator(".timeline .crash")).to_have_count(1)
+        expect(page.locator(".timeline .run-again code")).to_have_text(["tick 5"])
+        goes_on(presenter, 6)
+        page.keyboard.press("3")
+        expect(page.locator(".choices .armed")).to_contain_text("Between the charge and its checkpoint")
+        sells(presenter, shop, sales + 3)
+        shop.wait_for_deaths(deaths + 2)
+        goes_on(presenter, 7)
+        page.keyboard.press("e")
+        expect(page.locator(".strip p")).to_contain_text("every sale is a crash")
+        phone = visit(shop, tolerated=NO_ANSWER)
+        phone.buy()
+        shop.wait_for_deaths(deaths + 3)
+        page.keyboard.press("e")
+        expect(page.locator(".strip p")).not_to_contain_text("every sale is a crash")
+        phone.confirm.click()
+        phone.sees("Dispatched")
+        expect(page.locator(".counts b")).to_have_text([str(sales + 4), str(deaths + 3), "0", "0"])
+        goes_on(presenter, 8)
+        expect(page.locator(".verdict")).to_have_text("The books balance.")
+        goes_on(presenter, 9)
+        goes_on(presenter, 8, "ArrowLeft")
+        goes_on(presenter, 9)
+        goes_on(presenter, 1)
+    assert not shop.tables.faults()
+    assert shop.shopper.get("/ledger.json").json["balanced"]
+
+
+def test_a_key_that_is_held_down_is_one_press(talk_shop: SupervisedShop, visit: Visit) -> None:
+    """And the second window follows the first, and moves it."""
+    presenter = visit(talk_shop, "/stage")
+    notes = visit(talk_shop, "/stage/notes")
+    for _ in range(5):  # without a release between: all but the first are repeats
+        presenter.page.keyboard.down("ArrowRight")
+    presenter.page.keyboard.up("ArrowRight")
+    sees_scene(presenter, 2)
+    notes.sees(SCENES[1].sentence)
+    assert talk_shop.tables.rows("SELECT scene FROM stage") == [(1,)]
+    notes.page.get_by_role("button", name="Back").click()
+    sees_scene(presenter, 1)
+    notes.sees(SCENES[0].sentence)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1920, 1080)])
+def test_no_scene_scrolls_on_a_projector(
+    talk_shop: SupervisedShop, visit: Callable[..., Visitor], width: int, height: int
+) -> None:
+    """Nothing is cut off either, with a sale in both lanes that has met a crash."""
+    presenter = visit(talk_shop, "/stage", viewport={"width": width, "height": height}, tolerated=NO_ANSWER)
+    page = presenter.page
+    for number, scene in enumerate(SCENES, 1):
+        sees_scene(presenter, number)
+        if scene.act is not None:
+            sold = sum(each.act is not None for each in SCENES[:number])
+            sells(presenter, talk_shop, sold)
+            expect(page.locator(".strip button[data-key=on]")).to_have_text("Next →")
+        hidden = page.evaluate(_HIDDEN)
+        assert hidden == [0, 0], scene.name
+        page.keyboard.press("Space")
