@@ -43,7 +43,7 @@ def create_app(
     from store.reads.orders import Queries
     from store.repair import lost_checkpoints
     from store.repair.reconciler import Reconciler
-    from store.stage import crash_page, lanes, talk, tools
+    from store.stage import crash_page, lanes, reset, talk, tools
     from store.terms_of_sale import Terms, terms
     from store.web import every_request, guestbook, json_api, ledger, storefront
     from store.web.health import Health
@@ -78,6 +78,7 @@ def create_app(
     tools.prepare(app, settings)
 
     def before_workflows_run() -> None:
+        reset.carry_out(settings, databases)
         lost_checkpoints.note(databases, witnesses)
         tools.look_out_for_crashes()
 

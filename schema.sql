@@ -154,6 +154,12 @@ CREATE TABLE IF NOT EXISTS armed_crashes (
     is_for_every INTEGER NOT NULL CHECK (is_for_every IN (0, 1))
 );
 
+-- That the shop is to begin anew: its next server empties all tables before any workflow runs.
+CREATE TABLE IF NOT EXISTS reset_requests (
+    only_row     INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    asked_at_ms  BIGINT  NOT NULL
+);
+
 -- Where the presenter's talk is, in one row.
 CREATE TABLE IF NOT EXISTS stage (
     only_row   INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),

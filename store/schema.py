@@ -73,7 +73,17 @@ def _naming(variable: str) -> Iterator[None]:
         raise refused(f"The database that {variable} names cannot be used: {first_line(cause)}.") from error
 
 
-def _apply_schema(engine: sa.Engine) -> None:
+def begin_anew(databases: Databases) -> None:
+    """Empty every table of the store, and fill in what a new shop has; in one transaction.
+
+    Raises:
+        DatabaseRefused: the store cannot be used.
+    """
+    with _naming("DBOS_DATABASE_URL"):
+        _apply_schema(databases.store, is_emptied=True)
+
+
+def _apply_schema(engine: sa.Engine, *, is_emptied: bool = False) -> None:
     """Bring the store's tables to `SCHEMA_VERSION`, refusing those of a newer shop.
 
     First the migrations that they lack, in their order; then `schema.sql`, which makes what is missing.
@@ -82,11 +92,12 @@ def _apply_schema(engine: sa.Engine) -> None:
         raw: Any = connection.connection.driver_connection
         try:
             if isinstance(raw, sqlite3.Connection):
-                _run_on_sqlite(connection, raw)
+                _run_on_sqlite(connection, raw, _emptying(connection) if is_emptied else "")
             else:
                 with connection.begin():
                     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
-                    raw.execute(_script(_version(connection)))
+                    first = _emptying(connection) if is_emptied else ""
+                    raw.execute(first + _script(_version(connection)))
         except (sqlite3.Error, psycopg.Error):
             # SQLAlchemy is not told of the driver's own errors, and would keep this connection for the next
             # try. One that was made while the database was read-only stays read-only for ever.
@@ -94,7 +105,13 @@ def _apply_schema(engine: sa.Engine) -> None:
             raise
 
 
-def _run_on_sqlite(connection: sa.Connection, raw: sqlite3.Connection) -> None:
+def _emptying(connection: sa.Connection) -> str:
+    """What empties every table but that of the version, those that refer to others first."""
+    tables = [table for table, _ in sa.inspect(connection).get_sorted_table_and_fkc_names() if table]
+    return "".join(f"DELETE FROM {table};\n" for table in reversed(tables) if table != "schema_version")  # noqa: S608
+
+
+def _run_on_sqlite(connection: sa.Connection, raw: sqlite3.Connection, first: str) -> None:
     # executescript() knows nothing of the driver's transactions, so the script opens its own; whoever came
     # first has made another version of the tables meanwhile.
     before = _version(connection)
@@ -103,7 +120,7 @@ def _run_on_sqlite(connection: sa.Connection, raw: sqlite3.Connection) -> None:
             raw.executescript(f"BEGIN IMMEDIATE;\n{_script(before)}\nCOMMIT;")
         return
     try:
-        raw.executescript(f"BEGIN IMMEDIATE;\n{_script(before)}\nCOMMIT;")
+        raw.executescript(f"BEGIN IMMEDIATE;\n{first}{_script(before)}\nCOMMIT;")
     except sqlite3.OperationalError:
         raw.rollback()
         if _version(connection) == before:

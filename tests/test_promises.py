@@ -68,6 +68,8 @@ _ROUTES = {
     "GET /stage/notes/now",
     "POST /stage",
     "POST /stage/every_sale",
+    "GET /stage/reset",
+    "POST /stage/reset",
     "GET /stage/crashes",
     "GET /stage/crashes/now",
     "POST /stage/crashes/<name>",
@@ -95,10 +97,13 @@ _WRITERS = {
         "recoveries",
     },
     "stage/crash_points.py": {"armed_crashes"},
+    "stage/reset.py": {"reset_requests"},
     "stage/talk_state.py": {"stage"},
     "web/health.py": {"pulses"},
 }  # fmt: skip
 """Which module writes which tables. Of `counters`, each has rows of its own: see below."""
+_EMPTIES = {"schema.py": {"DELETE FROM", "DELETE FROM x;"}}
+"""Whoever makes the tables may empty all of them, before any workflow runs."""
 _NO_KEY = {"POST /checkout", "POST /checkout/"}
 """An empty key is refused at the address that it makes."""
 
@@ -127,8 +132,8 @@ def texts(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", [path for path in _SOURCES if named(path) not in _WRITERS], ids=named)
 def test_only_the_writers_write(path: Path) -> None:
-    """No other module has a statement that changes the database, nor builds one."""
-    assert [text for text in texts(path) if _WRITES.search(text)] == []
+    """No other module has a statement that changes the database, nor builds one, but that of a reset."""
+    assert {text.strip() for text in texts(path) if _WRITES.search(text)} == _EMPTIES.get(named(path), set())
     tree = ast.parse(path.read_text(encoding="utf-8"))
     attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     built = {ast.unparse(node) for node in attributes} & {"sa.insert", "sa.update", "sa.delete"}
