@@ -149,6 +149,8 @@ CREATE INDEX IF NOT EXISTS greetings_by_time ON greetings (recorded_at_ms);
 -- Where the presenter lets a server die next: taken out by the server that does, as it dies.
 CREATE TABLE IF NOT EXISTS armed_crashes (
     point        TEXT    NOT NULL PRIMARY KEY,
+    -- The payment that it is armed for; empty for any.
+    only_key     TEXT    NOT NULL,
     armed_at_ms  BIGINT  NOT NULL,
     -- 1 where every order that passes is a crash: then it stays.
     is_for_every INTEGER NOT NULL CHECK (is_for_every IN (0, 1))

@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPException
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import sqlalchemy as sa
 
 from store.stage.crash_points import CRASH_POINTS
+from store.stage.lookout import Lookout
 from tests.conftest import NewUrl
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import is_one_sentence
@@ -45,6 +48,11 @@ def arm(shopper: Shopper, name: str) -> None:
 def armed(shop: Shop) -> list[str]:
     """What is armed."""
     return [row.point for row in shop.tables.rows("SELECT point FROM armed_crashes")]
+
+
+def count_servers(shop: Shop) -> int:
+    """How many server processes there have been; of one that dies before it has answered nobody tells."""
+    return len(shop.tables.rows("SELECT number FROM executors"))
 
 
 def sell(shop: SupervisedShop) -> str:
@@ -129,12 +137,12 @@ def test_every_point_has_a_story() -> None:
 def test_it_kills_there_once(supervised: SupervisedShop, name: str) -> None:
     """One server dies of it, at that place in the story; it is armed no longer, and the next passes."""
     act, deaths, before, after = _STORIES[name]
-    shop, died_before = supervised, len(supervised.deaths)
+    shop, servers = supervised, count_servers(supervised)
     arm(shop.shopper, name)
     assert armed(shop) == [name]
     assert f"Armed: {CRASH_POINTS[name].words}" in shop.shopper.page("/presenter/tools").text
     address = act(shop)
-    shop.wait_for_deaths(died_before + deaths)
+    eventually(lambda: count_servers(shop), lambda count: count == servers + deaths)
     assert armed(shop) == []
     assert shop.parent.output.count(f"crashing, as armed: {CRASH_POINTS[name].words}") == 1
     rows = eventually(
@@ -150,8 +158,8 @@ def test_it_kills_there_once(supervised: SupervisedShop, name: str) -> None:
         assert last == ([before] if before else [])
         assert after in [f"{step} {fate}" for kind, fate, step in rows[place:] if kind == "step"]
     act(shop)
-    shop.wait_for_deaths(died_before + deaths + (act is crash_a_sale))
-    assert len(shop.deaths) == died_before + deaths + (act is crash_a_sale)
+    more = 1 if act is crash_a_sale else 0
+    assert count_servers(shop) == servers + deaths + more
     assert not shop.tables.faults()
 
 
@@ -174,6 +182,57 @@ def test_what_is_armed_outlives_a_stop_and_may_be_disarmed(open_shop: Callable[.
     shop.shopper.wait_for(payment_id, "Dispatched")
     assert armed(shop) == []
     assert not shop.tables.faults()
+
+
+def test_a_press_that_is_sent_again_arms_no_second_crash(open_shop: Callable[..., Shop]) -> None:
+    """It names the server that it was meant for, which the crash has ended."""
+    shop = open_shop()
+    page = shop.shopper.page("/stage/crashes").text
+    executor = re.search(r'name="executor" value="(\d+)"', page)
+    assert executor
+    shop.shopper.submit("/stage/crashes/reserve", do="arm", executor=executor[1])
+    with suppress(OSError, HTTPException):
+        shop.shopper.buy(key())
+    assert shop.server.wait_for_death() == -9
+    shop.server.restart()
+    assert shop.shopper.submit("/stage/crashes/reserve", do="arm", executor=executor[1]).status == 303
+    assert armed(shop) == []
+
+
+def test_what_is_armed_does_not_disturb_what_passes(tmp_path: Path) -> None:
+    """A connection that is lost, a COMMIT that fails, a disarming: nothing dies, and no error is changed."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/some.sqlite3")
+    died: list[str] = []
+    lookout = Lookout(died.append)
+    lookout.install()
+    insert = sa.text("INSERT INTO orders (n, m) VALUES (:n, :m)")
+    try:
+        lookout.want({"after commit of reserve": ""})
+        with engine.begin() as connection:
+            later = "REFERENCES orders DEFERRABLE INITIALLY DEFERRED"
+            connection.exec_driver_sql(f"CREATE TABLE orders (n INTEGER PRIMARY KEY, m INTEGER {later})")
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+            connection.commit()
+            connection.execute(insert, {"n": 1, "m": 2})
+            with pytest.raises(sa.exc.IntegrityError):
+                connection.commit()  # there is no 2
+        assert died == []
+        with engine.connect() as connection:
+            connection.execute(insert, {"n": 3, "m": None})
+            connection.invalidate()
+        assert died == []
+        lookout.want({})
+        with engine.begin() as connection:
+            connection.execute(insert, {"n": 4, "m": None})
+        assert died == []
+        lookout.want({"after commit of reserve": "", "before commit of reserve": "7"})
+        with engine.begin() as connection:
+            connection.execute(insert, {"n": 5, "m": None})
+        assert died == ["after commit of reserve"]
+    finally:
+        lookout.want({})
+        engine.dispose()
 
 
 def test_what_cannot_be_armed_is_refused(open_shop: Callable[..., Shop]) -> None:

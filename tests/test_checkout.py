@@ -87,6 +87,9 @@ def test_a_payment_window_is_made_longer_once(open_shop: OpenShop) -> None:
         assert (answer.status, answer.location) == (303, f"/pay/{payment_id}")
         assert window() == (8_000, True)
     assert more_time not in shop.shopper.page(f"/pay/{payment_id}").text
+    # The workflow remembers the old deadline until it has looked again.
+    books = shop.shopper.get("/ledger.json").json
+    assert (books["balanced"], books["faults"]) == (True, [])
     eventually(settled, lambda count: count == 1)  # at the old deadline: not yet
     shop.server.kill()
     shop.server.restart()

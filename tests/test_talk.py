@@ -95,6 +95,13 @@ def test_little_differs() -> None:
             {"reserve", "wait", "settle", "start", "ticks"},
             set(),
         ),
+        (  # one that had not to wait, because the payment came before
+            story("reserve", "settle", "dispatch", *(f"tick {n}" for n in range(1, 11))),
+            "dispatched",
+            set(),
+            {"reserve", "wait", "settle", "start", "ticks"},
+            set(),
+        ),
     ],
 )
 def test_the_running_line_is_lit_and_remembered_ones_are_not_run_again(
@@ -177,6 +184,37 @@ def test_a_scene_sells_in_both_lanes_and_may_crash(open_shop: OpenShop) -> None:
     assert "customers cheated: <strong>0<" in page
     assert page.count("line remembered") == 4
     assert not shop.tables.faults()
+
+
+def test_a_sale_that_is_refused_holds_nothing_up(open_shop: OpenShop) -> None:
+    """It is said, no crash is left armed for somebody else, and the next press sells."""
+    shop = open_shop(STORE_UNPAID_PER_CLIENT=1)
+    held = shop.shopper.buy()
+    for moves in range(2):
+        press(shop.shopper, "go", moves)
+    for _ in range(2):
+        assert press(shop.shopper, "act", 2).status == 409
+    assert shop.tables.rows("SELECT point FROM armed_crashes") == []
+    assert place(shop) == (2, 0, 2)
+    shop.shopper.confirm(held)
+    shop.shopper.wait_for(held, "Dispatched")
+    with suppress(OSError, HTTPException):  # it may die before it has answered
+        press(shop.shopper, "act", 2)
+    assert shop.server.wait_for_death() == -9
+
+
+def test_the_crash_of_a_scene_is_for_its_own_sale(open_shop: OpenShop) -> None:
+    """Somebody else's order that passes tick 5 first goes on."""
+    shop = open_shop(STORE_DISPATCH_TICK_SECONDS=0.2)
+    for moves in range(2):
+        press(shop.shopper, "go", moves)
+    other = shop.shopper.buy()
+    shop.shopper.confirm(other)
+    assert press(shop.shopper, "act", 2).status == 303
+    assert shop.server.wait_for_death() == -9
+    [(progress,)] = shop.tables.rows("SELECT progress FROM orders WHERE payment_id = :id", id=other)
+    assert progress >= 5
+    assert shop.tables.rows("SELECT progress FROM orders WHERE payment_id <> :id", id=other) == [(5,)]
 
 
 def test_every_sale_is_a_crash(open_shop: OpenShop) -> None:

@@ -90,7 +90,8 @@ class Account:
 # --- reading ---------------------------------------------------------------------------------------
 
 _SELECTS = {
-    "orders": "SELECT payment_id, order_id, product_id, price_cents, status, reason, progress, pay_by_ms"
+    "orders": "SELECT payment_id, order_id, product_id, price_cents, status, reason, progress,"
+    " created_at_ms, pay_by_ms, extended_at_ms"
     " FROM orders WHERE payment_id {keys}",
     "payments": "SELECT payment_id, kind, amount_cents FROM payments"
     " WHERE kind IN ('charge', 'refund') AND payment_id {keys}",

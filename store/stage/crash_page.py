@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from flask import Response, abort, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
+from store.durable import runtime
 from store.durable.deadlines import call_with_deadline
 from store.settings import Settings
 from store.stage import crash_points
 from store.stage.crash_points import CRASH_POINTS
-from store.stage.tools import armed_points, presenter
+from store.stage.tools import armed_points, is_meant_for_this_server, presenter
 from store.web.every_request import fragment, page
 
 
@@ -34,27 +36,29 @@ def prepare(settings: Settings) -> None:
 @presenter.get("/stage/crashes")
 def crashes() -> str:
     """Show where a crash can be armed."""
-    return page("crash_points.html", points=points())
+    return page("crash_points.html", points=points(), executor=runtime.executor_number())
 
 
 @presenter.get("/stage/crashes/now")
 def crashes_now() -> Response:
     """The same as it stands now."""
-    return fragment("_crash_points.html", points=points())
+    return fragment("_crash_points.html", points=points(), executor=runtime.executor_number())
 
 
 @presenter.post("/stage/crashes/<name>")
 def change_crash(name: str) -> AnyResponse:
     """Arm one point, or disarm it."""
-    changes = {"arm": crash_points.arm, "disarm": crash_points.disarm}
+    changes: dict[str, Callable[[str], object]] = {"arm": crash_points.arm, "disarm": crash_points.disarm}
     if name not in CRASH_POINTS:
         abort(404, f"There is no such crash point: it is one of {', '.join(CRASH_POINTS)}.")
     change = changes.get(request.form.get("do", ""))
     if change is None:
         abort(400, "A crash point is either armed or disarmed: go back and choose one of the two.")
 
-    call_with_deadline(partial(change, name))
-    call_with_deadline(crash_points.look_out)
+    # Sent again after the crash that it has armed, it is not meant to arm another one.
+    if is_meant_for_this_server():
+        call_with_deadline(partial(change, name))
+        call_with_deadline(crash_points.armed().look_out)
     return redirect(url_for(".crashes"), 303)
 
 

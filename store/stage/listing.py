@@ -89,7 +89,7 @@ def durable(story: Timeline | None, status: Status | None) -> tuple[CodeLine, ..
         lines_of("durable"),
         done=done,
         remembered={does for does, fate in fates.items() if fate is Fate.REMEMBERED and does in done},
-        is_running=story is not None and status is not Status.CANCELLED,
+        is_running=story is not None and status not in {Status.CANCELLED, Status.DISPATCHED},
     )
 
 
@@ -124,7 +124,10 @@ def _marked(
     is_dead: bool = False,
 ) -> tuple[CodeLine, ...]:
     """The lines with their marks: the first that is not done is running, or stopped for ever."""
-    current = next((line.does for line in lines if line.does and line.does not in done), "")
+    order = [line.does for line in lines if line.does]
+    # What comes before something that is done is done, or was not needed.
+    done = set(order[: max((order.index(does) + 1 for does in done), default=0)])
+    current = next((does for does in order if does not in done), "")
 
     def mark(line: CodeLine) -> Mark:
         if line.does in remembered:

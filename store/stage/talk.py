@@ -19,7 +19,7 @@ from store.stage.listing import CodeLine
 from store.stage.naive import PRICE_CENTS
 from store.stage.script import LIMITS, SCENES, Act, Scene
 from store.stage.talk_state import Place
-from store.stage.tools import Running, presenter, running
+from store.stage.tools import Running, is_meant_for_this_server, presenter, running
 from store.vocabulary import new_key
 from store.web.every_request import fragment, htmx, page
 from store.web.origin import client_of
@@ -28,6 +28,8 @@ from store.web.track import Track
 from store.web.waterfall import Waterfall
 
 _ACT_WORDS = {Act.SELL: "Sell one", Act.SELL_AND_CRASH: "Sell one, and crash"}
+_DIGITS = 9
+"""Of a number of moves."""
 _EVERY_SALE = "reserve"
 """The crash point of the scene in which every sale is a crash."""
 
@@ -118,15 +120,17 @@ def notes_now() -> Response:
 def move() -> AnyResponse:
     """Go on, go back, or do what the scene does: once for each place that the talk has come to."""
     moves, do = request.form.get("moves", ""), request.form.get("do", "")
-    if not moves.isdecimal() or do not in {"go", "back", "act"}:
+    if not moves.isdecimal() or len(moves) > _DIGITS or do not in {"go", "back", "act"}:
         abort(400, "That press cannot be understood: load the stage again.")
     place = call_with_deadline(lambda: talk_state.begin(new_key()))
-    scene = SCENES[place.scene]
+    scene = _scene_of(place)
     if int(moves) != place.moves or (do == "act" and scene.act is None):
         return _moved_meanwhile()
     if do == "act":
         # The sale first: pressed again after a crash, it is the same one.
-        _act(scene.act, place.next_key)
+        if not _sell(place.next_key, crashes=scene.act is Act.SELL_AND_CRASH):
+            call_with_deadline(lambda: talk_state.renew_key(place.moves, new_key()))
+            abort(409, "That sale was refused: fill the shelf, or pay for what is held, and sell again.")
         has_moved = call_with_deadline(lambda: talk_state.show_sale(place.moves, new_key()))
     else:
         number = (place.scene + 1) % len(SCENES) if do == "go" else max(0, place.scene - 1)
@@ -155,24 +159,34 @@ def every_sale() -> AnyResponse:
     if change is None:
         abort(400, "Every sale is a crash, or none: go back and choose one of the two.")
 
-    call_with_deadline(partial(change, _EVERY_SALE))
-    call_with_deadline(crash_points.look_out)
+    if is_meant_for_this_server():
+        call_with_deadline(partial(change, _EVERY_SALE))
+        call_with_deadline(crash_points.armed().look_out)
     return redirect(url_for(".stage"), 303)
 
 
-def _act(act: Act | None, key: str) -> None:
-    if act is Act.SELL_AND_CRASH:
-        call_with_deadline(partial(crash_points.arm, "tick"))
-        call_with_deadline(crash_points.look_out)
+def _sell(key: str, *, crashes: bool) -> bool:
+    """Sell one in both lanes, once for each key; False if the shop refuses. It may crash this very sale."""
+    if crashes and lanes.find(key) is None:  # or a press that is sent again would arm another crash
+        call_with_deadline(partial(crash_points.arm, "tick", key))
+        call_with_deadline(crash_points.armed().look_out)
     try:
         lanes.start(key, client_of(request))
     except (commands.KeyTaken, commands.TooManyUnpaid):
-        abort(409, "That sale cannot be run: load the stage again.")
+        if crashes:
+            call_with_deadline(partial(crash_points.disarm, "tick"))
+            call_with_deadline(crash_points.armed().look_out)
+        return False
+    return True
+
+
+def _scene_of(place: Place) -> Scene:
+    return SCENES[min(place.scene, len(SCENES) - 1)]
 
 
 def _view() -> StageView:
     place = talk_state.read(queries())
-    scene = SCENES[min(place.scene, len(SCENES) - 1)]
+    scene = _scene_of(place)
     run = lanes.find(place.run_key) if place.run_key else None
     ledger = the_shop().ledger.latest()
     has_journal = place.run_key and scene.name == "journal"

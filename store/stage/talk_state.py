@@ -69,5 +69,12 @@ def show_sale(session: Session, moves: int, next_key: str) -> bool:
     )
 
 
+@plain_transaction
+def renew_key(session: Session, moves: int, next_key: str) -> bool:
+    """Have another key for the next sale, where this one was refused; False as in `go`."""
+    renew = "UPDATE stage SET next_key = :next_key WHERE moves = :moves"
+    return bool(execute(session, renew, next_key=next_key, moves=moves))
+
+
 def _place(row: Any) -> Place:
     return Place(row.scene, bool(row.has_acted), row.run_key, row.next_key, row.moves)

@@ -48,7 +48,8 @@ def prepare(app: Flask, settings: Settings) -> None:
 def look_out_for_crashes() -> None:
     """Look out for the crashes that are armed, as a server starts, if there is anybody who may arm them."""
     if crash_points.armed.is_set:
-        crash_points.look_out()
+        crash_points.armed().install()
+        crash_points.armed().look_out()
 
 
 def is_welcome() -> bool:
@@ -186,12 +187,16 @@ def crash_application() -> AnyResponse:
     A form says which server it was meant for. A browser sends a form that was not answered
     again, by itself or on a reload, and one press of the button is one crash.
     """
-    meant_for = request.form.get("executor")
-    if meant_for is None or meant_for == str(runtime.executor_number()):
+    if is_meant_for_this_server():
         os._exit(1)
     if htmx:
         return cast(AnyResponse, make_response("", 204, push_url=False))
     return redirect(url_for("storefront.store"), 303)
+
+
+def is_meant_for_this_server() -> bool:
+    """Whether a form says so, or says of none: a browser sends one again that a crash has left unanswered."""
+    return request.form.get("executor", "") in {"", str(runtime.executor_number())}
 
 
 def _access() -> Access:

@@ -2,7 +2,7 @@
 
     python -m tests.crash.mortal "after commit of charge"
 
-The points are those of `store/stage/crash_points.py`. Whoever asks for one that is never reached finds the
+The points are those of `store/stage/lookout.py`. Whoever asks for one that is never reached finds the
 process alive.
 """
 
@@ -12,17 +12,18 @@ import os
 import signal
 import sys
 
-from store.stage.crash_points import Appointment
+from store.stage.lookout import Lookout
 
 
-def _die() -> None:
-    os.write(1, f"dying {_POINT}\n".encode())
+def _die(point: str) -> None:
+    os.write(1, f"dying {point}\n".encode())
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    _POINT = sys.argv.pop(1)
-    Appointment(_POINT, _die).begin()
+    lookout = Lookout(_die)
+    lookout.install()
+    lookout.want({sys.argv.pop(1): ""})
 
     import app
 
