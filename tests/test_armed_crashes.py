@@ -34,7 +34,7 @@ def guestbook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guestbook]:
 @pytest.fixture(scope="module")
 def supervised(new_url: NewUrl, guestbook: Guestbook) -> Iterator[SupervisedShop]:
     """One shop for all: what each test arms has fired when it ends."""
-    shop = SupervisedShop(new_url(), STORE_GUESTBOOK_URL=guestbook.url, STORE_GREETING_WINDOW_SECONDS=60)
+    shop = SupervisedShop(new_url(), STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.2)
     yield shop
     shop.parent.close()
 
@@ -59,6 +59,9 @@ def sell(shop: SupervisedShop) -> str:
     """Buy and pay, asking again where the server dies over it, until it is dispatched."""
     one_key = key()
     patiently(lambda: shop.shopper.buy(one_key))
+    # It has begun to wait for its payment.
+    waits = "SELECT 1 FROM operation_outputs WHERE workflow_uuid = :id AND function_name = 'DBOS.sleep'"
+    eventually(lambda: shop.checkpoints.rows(waits, id=one_key), bool)
     patiently(lambda: shop.shopper.confirm(one_key))
     wait_for(shop, f"/orders/{one_key}", "Dispatched")
     return f"/orders/{one_key}/timeline"

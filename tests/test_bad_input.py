@@ -120,7 +120,7 @@ def test_a_key_that_belongs_to_another_workflow_is_refused(shop: Shop, shopper: 
 def test_the_payment_of_an_order_whose_workflow_is_gone_is_not_lost(open_shop: Callable[..., Shop]) -> None:
     """Somebody threw the checkpoints away. What is heard of its payment is kept, and acted on later."""
     shop = open_shop()
-    payment_id = shop.shopper.buy()
+    payment_id = shop.shopper.hold()
     shop.checkpoints.change("DELETE FROM workflow_status")
     assert shop.shopper.order(payment_id).status == 200
     assert refuses(shop.shopper.post(f"/payment_webhook/{payment_id}/paid"), 504)
@@ -154,7 +154,7 @@ def test_an_unknown_order_number_is_not_found(shopper: Shopper, number: str) -> 
 )
 def test_a_status_other_than_paid_or_failed_is_refused(shop: Shop, shopper: Shopper, status: str) -> None:
     """400 by webhook and by form, and the order is as it was."""
-    payment_id = shopper.buy()
+    payment_id = shopper.hold()
     assert refuses(shopper.post(f"/payment_webhook/{payment_id}/{quote(status)}"), 400)
     assert refuses(shopper.submit(f"/pay/{payment_id}", outcome=status), 400)
     assert shop.tables.orders()[payment_id] == "pending"
@@ -165,7 +165,7 @@ def test_a_status_other_than_paid_or_failed_is_refused(shop: Shop, shopper: Shop
 )
 def test_a_form_without_an_outcome_is_refused(shop: Shop, shopper: Shopper, form: bytes) -> None:
     """400, and the order is as it was."""
-    payment_id = shopper.buy()
+    payment_id = shopper.hold()
     assert refuses(shopper.request("POST", f"/pay/{payment_id}", form, _FORM), 400)
     assert shop.tables.orders()[payment_id] == "pending"
 

@@ -19,7 +19,7 @@ OpenShop = Callable[..., Shop]
 
 def test_a_paid_order_is_dispatched(shop: Shop, shopper: Shopper) -> None:
     """The whole of a purchase, as forms without JavaScript make it."""
-    payment_id = shopper.buy()
+    payment_id = shopper.hold()
     assert shopper.page(f"/pay/{payment_id}").heading == "Your widget is held"
     answer = shopper.confirm(payment_id)
     assert (answer.status, answer.location) == (303, f"/orders/{payment_id}")
@@ -65,7 +65,7 @@ def test_paying_after_the_window_shows_that_it_closed(open_shop: OpenShop) -> No
 def test_a_payment_window_is_made_longer_once(open_shop: OpenShop) -> None:
     """By its own length, and not again; the checkout waits on at the old deadline, also after a crash."""
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=4)
-    payment_id = shop.shopper.buy()
+    payment_id = shop.shopper.hold()
 
     def window() -> tuple[int, bool]:
         [row] = shop.tables.rows("SELECT pay_by_ms - created_at_ms AS ms, extended_at_ms FROM orders")
@@ -94,7 +94,7 @@ def test_a_payment_window_is_made_longer_once(open_shop: OpenShop) -> None:
     shop.server.kill()
     shop.server.restart()
     shop.shopper.wait_for(payment_id, "The payment window closed")
-    assert settled() == 2
+    eventually(settled, lambda count: count == 2)
     assert shop.tables.rows("SELECT 1 FROM orders WHERE updated_at_ms >= created_at_ms + 8000")
     assert shop.shopper.submit(more_time).location == f"/pay/{payment_id}"
     assert window() == (8_000, True)
@@ -105,7 +105,7 @@ def test_a_payment_window_is_made_longer_once(open_shop: OpenShop) -> None:
 def test_more_time_is_time_to_pay(open_shop: OpenShop) -> None:
     """A payment after the old deadline is in time."""
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=3)
-    payment_id = shop.shopper.buy()
+    payment_id = shop.shopper.hold()
     shop.shopper.submit(f"/pay/{payment_id}/more_time")
     ended = "SELECT created_at_ms + 3000 FROM orders"
     eventually(now_ms, lambda now: now > shop.tables.rows(ended)[0][0])
@@ -133,7 +133,7 @@ def test_a_sold_out_page_sells_again_once_the_shelf_is_filled(open_shop: OpenSho
     assert shop.shopper.submit("/restock").status == 303
     again = shop.shopper.page(f"/pay/{payment_id}").key
     assert again != payment_id
-    assert shop.shopper.page(f"/pay/{shop.shopper.buy(again)}").heading == "Your widget is held"
+    assert shop.shopper.page(f"/pay/{shop.shopper.hold(again)}").heading == "Your widget is held"
     assert not shop.tables.faults()
 
 
@@ -156,7 +156,7 @@ def test_a_click_on_an_empty_shelf_makes_nothing_and_its_key_buys_later(open_sho
     assert page.key == one_key
     assert "Somebody took" not in page.text
     assert shop.shopper.post(f"/checkout/{one_key}").text == one_key
-    assert shop.shopper.page(f"/pay/{shop.shopper.buy(one_key)}").heading == "Your widget is held"
+    assert shop.shopper.page(f"/pay/{shop.shopper.hold(one_key)}").heading == "Your widget is held"
     assert shop.tables.orders() == {one_key: "pending"}
     assert not shop.tables.faults()
 

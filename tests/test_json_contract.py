@@ -116,7 +116,7 @@ def test_an_order_has_five_fields_in_each_of_its_states(open_shop: OpenShop) -> 
 def test_progress_remaining_counts_down_from_ten_to_nothing(open_shop: OpenShop) -> None:
     """Each tick of the row is told as what is still to come."""
     shop = open_shop(STORE_DISPATCH_TICK_SECONDS=3600)
-    payment_id = shop.shopper.buy()
+    payment_id = shop.shopper.hold()
     order_id = number_of(shop, payment_id)
     assert shop.shopper.get(f"/order/{order_id}").json["progress_remaining"] == 10
     shop.shopper.confirm(payment_id)
@@ -132,7 +132,7 @@ def test_progress_remaining_counts_down_from_ten_to_nothing(open_shop: OpenShop)
 
 def test_a_dispatch_is_seen_to_go_one_way(shop: Shop, shopper: Shopper) -> None:
     """What a front end polls never goes back, and ends at status 1 with nothing remaining."""
-    payment_id = shopper.buy()
+    payment_id = shopper.hold()
     order_id = number_of(shop, payment_id)
     seen: list[dict[str, Any]] = [shopper.get(f"/order/{order_id}").json]
     shopper.post(f"/payment_webhook/{payment_id}/paid")
@@ -153,7 +153,7 @@ def test_a_dispatch_is_seen_to_go_one_way(shop: Shop, shopper: Shopper) -> None:
 def test_orders_are_newest_first_and_a_hundred_at_most(stocked_shop: Shop) -> None:
     """The list is bounded whoever asks; `before` walks through all of it."""
     shopper = stocked_shop.shopper
-    newest = number_of(stocked_shop, shopper.buy())
+    newest = number_of(stocked_shop, shopper.hold())
 
     def numbers(query: str = "") -> list[int]:
         answer = shopper.get(f"/orders{query}")

@@ -22,7 +22,7 @@ _FOR_EVERYBODY = (
 @pytest.mark.sampled(1)
 def test_a_payment_id_is_only_its_owners(open_shop: Callable[..., Shop]) -> None:
     """Not on a page of everybody's, in a list, or in the log: not after a crash, late money or a refusal."""
-    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=6, STORE_UNPAID_PER_CLIENT=3)
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=15, STORE_UNPAID_PER_CLIENT=3)
     paid, declined, expired, refused = (key() for _ in range(4))
     for each in (paid, declined, expired, refused):
         shop.shopper.buy(each)

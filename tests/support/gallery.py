@@ -10,7 +10,7 @@ from tests.support.shop import Shop
 from tests.support.shopper import Answer, eventually, key
 from tests.support.standstill import buy_too_late, orders_held
 
-PAYMENT_WINDOW_SECONDS = 2.4
+PAYMENT_WINDOW_SECONDS = 6
 """Long enough to look at a held unit, short enough to wait for the end of it."""
 TICK_SECONDS = 0.15
 """Long enough to catch a dispatch on its way."""
@@ -54,6 +54,7 @@ def catch_orders(shop: Shop) -> dict[str, Exhibit]:
     shown["order, pending"] = show_order(shop, held, "Waiting for your payment")
     paid = shopper.buy()
     shopper.confirm(paid)
+    eventually(shop.tables.orders, lambda orders: orders.get(paid) == "paid")
     with ThreadPoolExecutor() as browser, orders_held(shop.database_url):
         shown["order, paid"] = show_order(shop, paid, "Paid. Your widget is on its way")
         buying = browser.submit(shopper.buy, wanted)

@@ -120,6 +120,18 @@ class Shopper(Client):
         assert answer.location == f"/pay/{key}", answer
         return key
 
+    def hold(self, key: str | None = None) -> str:
+        """Buy, and wait until it is decided what came of it; the payment id.
+
+        Buy Now answers after half a second at most, whether there is an order by then or not.
+        """
+        payment_id = self.buy(key)
+        eventually(
+            lambda: self.page(f"/pay/{payment_id}"),
+            lambda answer: answer.status != 200 or not answer.heading.startswith("Reserving"),
+        )
+        return payment_id
+
     def confirm(self, payment_id: str) -> Answer:
         """Click Confirm payment."""
         return self.submit(f"/pay/{payment_id}", outcome="paid")
