@@ -53,7 +53,7 @@ def start_three(shop: Shop) -> tuple[str, str, str]:
     """One that nobody will pay, one that is being dispatched, and one that will be paid when it is over."""
     unpaid, under_way, pending = key(), key(), key()
     for each in (unpaid, under_way):
-        shop.shopper.buy(each)
+        shop.shopper.hold(each)
     shop.shopper.confirm(under_way)
     shop.shopper.wait_for(under_way, "Paid. Your widget is on its way")
     return unpaid, under_way, pending
@@ -66,7 +66,7 @@ def test_a_window_that_ends_while_the_disk_is_full(tmp_path: Path) -> None:
     """Its order is cancelled once there is room; what was charged is dispatched; what is new is sold."""
     shop = Shop(
         f"sqlite:///{tmp_path}/store.sqlite3",
-        STORE_PAYMENT_WINDOW_SECONDS=2,
+        STORE_PAYMENT_WINDOW_SECONDS=8,
         STORE_DISPATCH_TICK_SECONDS=0.3,
     )
     shop.server.start()
@@ -97,7 +97,7 @@ def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]
 @pytest.fixture
 def shop(own_postgres: Postgres) -> Iterator[Shop]:
     """A shop on it with a short payment window."""
-    shop = Shop(own_postgres.new_url(), STORE_PAYMENT_WINDOW_SECONDS=3, STORE_DISPATCH_TICK_SECONDS=0.3)
+    shop = Shop(own_postgres.new_url(), STORE_PAYMENT_WINDOW_SECONDS=8, STORE_DISPATCH_TICK_SECONDS=0.3)
     shop.server.start()
     yield shop
     shop.server.close()

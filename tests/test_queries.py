@@ -19,7 +19,7 @@ from store.schema import connect
 from store.settings import Settings, is_sqlite
 from tests.conftest import NewUrl
 from tests.support.shop import Shop
-from tests.support.shopper import key
+from tests.support.shopper import eventually, key
 from tests.support.standstill import buy_too_late
 from tests.support.tables import Tables
 
@@ -213,6 +213,9 @@ def test_a_poll_writes_nothing(open_shop: Callable[..., Shop]) -> None:
     done, pending, late = shopper.buy(), shopper.buy(), buy_too_late(shop)
     shopper.confirm(done)
     shopper.wait_for(done, "Dispatched")
+    # Two wait for their payment; all that is over has been written down.
+    alive = "SELECT count(*) FROM workflow_status WHERE status = 'PENDING'"
+    eventually(lambda: shop.checkpoints.rows(alive), lambda rows: rows == [(2,)])
     before = everything(shop)
     assert {"orders", "payments"} <= before.keys()
     assert any(name.endswith("operation_outputs") and rows for name, rows in before.items())

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -36,13 +37,19 @@ def database_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/store.sqlite3"
 
 
-@pytest.fixture(params=_WAYS)
+# One at a time: whoever has the reloader watches the files that the test of it touches.
+def _way(name: str) -> Any:
+    # One at a time: whoever has the reloader watches the files that the test of it touches.
+    return pytest.param(name, marks=pytest.mark.xdist_group("reloader")) if "--debug" in name else name
+
+
+@pytest.fixture(params=[_way(name) for name in _WAYS])
 def served(request: pytest.FixtureRequest, database_url: str) -> Iterator[Server]:
     """The shop, served in one of the ways, with dispatches of some seconds."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     script = tuple(word.replace("PORT", port) for word in _WAYS[request.param])
-    settings = {"STORE_PORT": port, "STORE_DISPATCH_TICK_SECONDS": 0.2}
+    settings = {"STORE_PORT": port, "STORE_DISPATCH_TICK_SECONDS": 0.5}
     server = Server(database_url, settings, script=script, afresh=True)
     server.start(url=f"http://127.0.0.1:{port}")
     yield server
@@ -69,6 +76,8 @@ def test_it_stops_soon_and_leaves_its_orders(
     shopper.buy(unpaid)
     shopper.buy(moving)
     shopper.confirm(moving)
+    orders = Tables(database_url).orders
+    eventually(orders, lambda found: (found.get(unpaid), found.get(moving)) == ("pending", "paid"))
     asked_at = time.monotonic()
     served.signal_group(number)
     served.wait_for_death()
@@ -84,6 +93,7 @@ def test_it_stops_soon_and_leaves_its_orders(
     assert not Tables(database_url).faults()
 
 
+@pytest.mark.xdist_group("reloader")
 @pytest.mark.parametrize("served", ["flask run --debug"], indirect=True)
 def test_a_reload_goes_on_with_the_orders(served: Server, database_url: str) -> None:
     """Saving a file restarts the shop of `flask run --debug` at once, though a shopper is about to pay."""

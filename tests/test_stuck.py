@@ -373,6 +373,10 @@ def test_a_greeting_that_only_the_checkpoints_know_is_written_down_again(greeter
     greeter.shopper.submit("/guestbook", key=visit, name="Ada")
     page = f"/greetings/{visit}"
     eventually(lambda: greeter.shopper.page(page).heading, lambda shown: shown.startswith("Thank you"))
+    ended = "SELECT status FROM workflow_status WHERE workflow_uuid = :id"
+    eventually(
+        lambda: greeter.checkpoints.rows(ended, id=f"{visit}.greeting"), lambda rows: rows == [("SUCCESS",)]
+    )
     greeter.server.kill()
     copy.put_back()
     greeter.server.restart()

@@ -86,7 +86,9 @@ def test_no_connection_is_refused_while_the_server_is_dead(keep: Callable[..., S
     for visitor in visitors:
         visitor.join()
     assert not refused
-    assert set(answered) == {200}
+    # 503 where one took its time to open: it is there, and says so.
+    assert set(answered) <= {200, 503}
+    eventually(lambda: shop.shopper.get("/product").status, lambda status: status == 200)
 
 
 @pytest.mark.timeout(900)  # two hundred starts of a server take their time
@@ -103,6 +105,11 @@ def test_many_kills_leave_an_order_that_completes(keep: Callable[..., Supervised
     for count in range(1, kills + 1):
         os.kill(shop.server_pid, signal.SIGKILL)
         shop.wait_for_deaths(count)
+        # It has answered; that it has started may not be written down yet.
+        eventually(
+            lambda: int(shop.tables.rows("SELECT max(number) FROM executors")[0][0]),
+            lambda newest: newest > count,  # noqa: B023 - asked before the next round
+        )
     shop.parent.stop()
     shop.parent.close()
     hurried = SupervisedShop(shop.parent.database_url)

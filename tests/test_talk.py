@@ -168,12 +168,15 @@ def test_a_press_counts_once(open_shop: OpenShop) -> None:
 
 def test_a_scene_sells_in_both_lanes_and_may_crash(open_shop: OpenShop) -> None:
     """The naive lane has taken the money and never ships; the durable one has."""
-    shop = open_shop(STORE_DISPATCH_TICK_SECONDS=0.1)
+    shop = open_shop(STORE_DISPATCH_TICK_SECONDS=0.5)
     for moves in range(2):
         press(shop.shopper, "go", moves)
-    assert press(shop.shopper, "act", 2).status == 303
+    with suppress(OSError, HTTPException):  # it may die before it has answered
+        press(shop.shopper, "act", 2)
     assert shop.server.wait_for_death() == -9
     shop.server.restart()
+    if place(shop) == (2, 0, 2):  # then a browser sends it again
+        press(shop.shopper, "act", 2)
     eventually(lambda: list(shop.tables.orders().values()), lambda ended: ended == ["dispatched"])
     page = eventually(
         lambda: shop.shopper.page("/stage").text, lambda text: "customers cheated: <strong>1, $99.99" in text
@@ -189,7 +192,7 @@ def test_a_scene_sells_in_both_lanes_and_may_crash(open_shop: OpenShop) -> None:
 def test_a_sale_that_is_refused_holds_nothing_up(open_shop: OpenShop) -> None:
     """It is said, no crash is left armed for somebody else, and the next press sells."""
     shop = open_shop(STORE_UNPAID_PER_CLIENT=1)
-    held = shop.shopper.buy()
+    held = shop.shopper.hold()
     for moves in range(2):
         press(shop.shopper, "go", moves)
     for _ in range(2):
@@ -210,7 +213,8 @@ def test_the_crash_of_a_scene_is_for_its_own_sale(open_shop: OpenShop) -> None:
         press(shop.shopper, "go", moves)
     other = shop.shopper.buy()
     shop.shopper.confirm(other)
-    assert press(shop.shopper, "act", 2).status == 303
+    with suppress(OSError, HTTPException):  # it may die before it has answered
+        press(shop.shopper, "act", 2)
     assert shop.server.wait_for_death() == -9
     [(progress,)] = shop.tables.rows("SELECT progress FROM orders WHERE payment_id = :id", id=other)
     assert progress >= 5

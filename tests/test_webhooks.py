@@ -78,7 +78,7 @@ def test_a_signature_is_what_the_specification_makes() -> None:
 
 def test_a_signed_webhook_settles_and_may_be_repeated(signed_shop: Shop) -> None:
     """The same message again, now or by many at once, is the same answer, one charge and one order."""
-    payment_id = signed_shop.shopper.buy(key())
+    payment_id = signed_shop.shopper.hold(key())
     body = about(payment_id, type="payment.paid", data={"amounts": [9999]})
     message = signed(body)
     first = send(signed_shop, payment_id, body, message)
@@ -93,7 +93,7 @@ def test_a_signed_webhook_settles_and_may_be_repeated(signed_shop: Shop) -> None
 @pytest.mark.parametrize("by", [_OLD_KEY, _NEW_KEY])
 def test_either_secret_is_good_while_one_replaces_the_other(signed_shop: Shop, by: bytes) -> None:
     """And a sender that signs with both, or with a version of tomorrow too, is understood."""
-    payment_id = signed_shop.shopper.buy(key())
+    payment_id = signed_shop.shopper.hold(key())
     body = about(payment_id)
     message = signed(body, by=by)
     other = signed(body, by=b"a key that nobody here has ever seen")["webhook-signature"]
@@ -123,7 +123,7 @@ _FORGED = {
 @pytest.mark.parametrize("changed", _FORGED.values(), ids=_FORGED)
 def test_a_forged_webhook_is_refused(signed_shop: Shop, changed: dict[str, str | None]) -> None:
     """401 in one sentence, and the order still awaits its payment."""
-    payment_id = signed_shop.shopper.buy(key())
+    payment_id = signed_shop.shopper.hold(key())
     body = about(payment_id)
     message: dict[str, str | None] = {**signed(body), **changed} if changed else {}
     headers = {name: text for name, text in message.items() if text is not None}
@@ -133,7 +133,7 @@ def test_a_forged_webhook_is_refused(signed_shop: Shop, changed: dict[str, str |
 
 def test_what_was_signed_is_the_body_and_by_whom(signed_shop: Shop) -> None:
     """Another body, or another key, is another message."""
-    payment_id = signed_shop.shopper.buy(key())
+    payment_id = signed_shop.shopper.hold(key())
     body = about(payment_id)
     assert refuses(send(signed_shop, payment_id, body + b" ", signed(body)), 401)
     assert refuses(send(signed_shop, payment_id, b"", signed(body)), 401)
@@ -146,7 +146,7 @@ def test_what_was_signed_is_the_body_and_by_whom(signed_shop: Shop) -> None:
 @pytest.mark.parametrize("age_seconds", [301 + 5, -301 - 5])
 def test_a_stale_webhook_is_refused(signed_shop: Shop, age_seconds: int) -> None:
     """Five minutes either way, and no more."""
-    payment_id = signed_shop.shopper.buy(key())
+    payment_id = signed_shop.shopper.hold(key())
     body = about(payment_id)
     answer = send(signed_shop, payment_id, body, signed(body, age_seconds=age_seconds))
     assert refuses(answer, 401)
@@ -170,7 +170,7 @@ def test_the_tolerance_is_five_minutes_to_the_second() -> None:
 
 def test_a_message_that_was_overheard_is_good_for_nothing_else(signed_shop: Shop) -> None:
     """Neither for another payment nor for another outcome, though it was never delivered; then it is."""
-    mine, other, declined = (signed_shop.shopper.buy(key()) for _ in range(3))
+    mine, other, declined = (signed_shop.shopper.hold(key()) for _ in range(3))
     message, no_message = about(mine), about(declined, "failed")
     headers, no_headers = signed(message), signed(no_message)
     assert refuses(send(signed_shop, other, message, headers), 400)
@@ -222,7 +222,7 @@ _NO_BODIES = {
 @pytest.mark.parametrize("text", _NO_BODIES.values(), ids=_NO_BODIES)
 def test_a_signed_body_must_name_what_the_path_names(signed_shop: Shop, text: str) -> None:
     """400 in one sentence, and the order still awaits its payment."""
-    payment_id = signed_shop.shopper.buy(key())
+    payment_id = signed_shop.shopper.hold(key())
     assert refuses(send(signed_shop, payment_id, text.replace("ID", payment_id).encode()), 400)
     assert signed_shop.tables.orders()[payment_id] == "pending"
 
@@ -230,7 +230,7 @@ def test_a_signed_body_must_name_what_the_path_names(signed_shop: Shop, text: st
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
 def test_a_body_is_utf8(signed_shop: Shop, encoding: str) -> None:
     """Other encodings, which some readers of JSON guess, are no body."""
-    payment_id = signed_shop.shopper.buy(key())
+    payment_id = signed_shop.shopper.hold(key())
     text = f'{{"payment_id": "{payment_id}", "status": "paid", "by": "Ä"}}'
     assert refuses(send(signed_shop, payment_id, text.encode(encoding)), 400)
     assert send(signed_shop, payment_id, text.encode()).status == 200
@@ -248,7 +248,7 @@ def test_a_signature_comes_before_every_other_question(signed_shop: Shop) -> Non
 @pytest.mark.parametrize("body", [b"", b"[" * 60_000, about("another-order", "failed")])
 def test_without_a_secret_the_body_says_nothing(shop: Shop, body: bytes) -> None:
     """As other front ends call it."""
-    payment_id = shop.shopper.buy(key())
+    payment_id = shop.shopper.hold(key())
     assert send(shop, payment_id, body, {}).status == 200
     assert shop.tables.orders()[payment_id] != "pending"
 
@@ -258,7 +258,7 @@ def test_without_a_secret_the_body_says_nothing(shop: Shop, body: bytes) -> None
 
 def test_the_page_takes_no_payment_where_there_is_a_secret(signed_shop: Shop, shop: Shop) -> None:
     """It offers none, goes on polling, and refuses what is posted all the same; the webhook pays."""
-    payment_id = signed_shop.shopper.buy(key())
+    payment_id = signed_shop.shopper.hold(key())
     for path in (f"/pay/{payment_id}", f"/pay/{payment_id}/status"):
         page = signed_shop.shopper.page(path)
         assert page.heading == "Your widget is held"
@@ -273,13 +273,13 @@ def test_the_page_takes_no_payment_where_there_is_a_secret(signed_shop: Shop, sh
     assert not signed_shop.tables.rows("SELECT * FROM payment_notices WHERE payment_id = :id", id=payment_id)
     assert announce(signed_shop, payment_id).status == 200
     signed_shop.shopper.wait_for(payment_id, "Dispatched")
-    elsewhere = shop.shopper.page(f"/pay/{shop.shopper.buy(key())}")
+    elsewhere = shop.shopper.page(f"/pay/{shop.shopper.hold(key())}")
     assert re.search(r'value="paid"[^>]*>Confirm payment<', elsewhere.text)
 
 
 def test_a_shopper_may_cancel_and_late_money_is_given_back(signed_shop: Shop) -> None:
     """Whatever the provider says afterwards."""
-    payment_id = signed_shop.shopper.buy(key())
+    payment_id = signed_shop.shopper.hold(key())
     assert signed_shop.shopper.cancel(payment_id).status == 303
     signed_shop.shopper.wait_for(payment_id, "Payment cancelled")
     assert announce(signed_shop, payment_id).status == 200
@@ -319,7 +319,7 @@ def test_the_line_in_the_readme_pays(signed_shop: Shop, options: list[str]) -> N
         pytest.skip("no curl on this machine")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     [line] = [line for line in readme.splitlines() if "app.py sign" in line]
-    payment_id = signed_shop.shopper.buy("my-very-first-order" if not options else key())
+    payment_id = signed_shop.shopper.hold("my-very-first-order" if not options else key())
     for said, meant in (
         (".venv/bin/python", shlex.quote(sys.executable)),
         ("sign ", f"sign {shlex.join(options)} -- " if options else "sign "),

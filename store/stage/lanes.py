@@ -197,7 +197,7 @@ def run_lanes() -> AnyResponse:
         abort(400, "That button has no usable key: go back to the lanes for a new one.")
     try:
         start(key, client_of(request))
-    except (commands.KeyTaken, commands.TooManyUnpaid):
+    except (commands.KeyTaken, commands.TooManyUnpaid, commands.UnknownPayment):
         abort(409, "That click cannot be run: go back to the lanes for a new one.")
     return redirect(url_for(".lanes_of", key=key), 303)
 

@@ -172,7 +172,7 @@ def _sell(key: str, *, crashes: bool) -> bool:
         call_with_deadline(crash_points.armed().look_out)
     try:
         lanes.start(key, client_of(request))
-    except (commands.KeyTaken, commands.TooManyUnpaid):
+    except (commands.KeyTaken, commands.TooManyUnpaid, commands.UnknownPayment):
         if crashes:
             call_with_deadline(partial(crash_points.disarm, "tick"))
             call_with_deadline(crash_points.armed().look_out)

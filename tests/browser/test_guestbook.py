@@ -97,14 +97,15 @@ def test_a_name_that_is_none_is_refused_where_it_was_written(
     visitor.sees("Thank you for being awesome, Ada!")
 
 
+@pytest.mark.parametrize("kept_shop", [1.5], indirect=True)  # likewise
 def test_both_lanes_through_one_crash(kept_shop: SupervisedShop, guestbook: Guestbook, visit: Visit) -> None:
     """One click runs both, one crashes both: one lane is whole, and the page says how the other is not."""
     presenter = visit(kept_shop, "/lanes", tolerated=NO_ANSWER)
     durable, naive = (presenter.page.locator("#lanes .card").nth(number) for number in (0, 1))
     presenter.page.get_by_role("button", name="Run both lanes").click()
-    expect(naive).to_contain_text(re.compile(r"On its way: [1-6] of 10\."))
+    expect(naive).to_contain_text(re.compile(r"On its way: [1-2] of 10\."))
     presenter.page.get_by_role("button", name="Crash the server").click()
-    expect(durable).to_contain_text("Charged once, and dispatched.")
+    expect(durable).to_contain_text("Charged once, and dispatched.", timeout=60_000)
     expect(durable).to_contain_text("In both books, once in each.")
     expect(naive).to_contain_text("of 10, and never shipped.")
     expect(naive).to_contain_text("Signed in the online guestbook as No. ")

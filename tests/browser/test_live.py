@@ -153,7 +153,7 @@ def test_the_checkpoints_stay_open_while_the_order_moves(
 
 def test_an_open_page_shows_that_its_payment_window_has_closed(open_shop: OpenShop, visit: Visit) -> None:
     """It goes on to the order, which says what happened, by itself."""
-    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=3)
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=8)
     shopper = visit(shop)
     payment_id = shopper.buy()
     shopper.sees("The payment window closed")
@@ -189,14 +189,16 @@ def test_the_countdown_counts_while_the_server_is_away(open_shop: OpenShop, visi
 
 def test_a_tab_that_slept_through_the_deadline_shows_what_happened(open_shop: OpenShop, visit: Visit) -> None:
     """Frozen as a browser freezes a tab, in which no clock ticks; it wakes up with nothing left to press."""
-    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=3)
+    shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=8)
     shopper = visit(shop, tolerated=NO_ANSWER)
     payment_id = shopper.buy()
     assert shopper.seconds_to_pay > 0
     browser = shopper.page.context.new_cdp_session(shopper.page)
     browser.send("Page.setWebLifecycleState", {"state": "frozen"})
+    asked = shopper.asked("/status")
     eventually(lambda: row(shop, payment_id).status, lambda status: status == "cancelled")
-    assert shopper.asked("/status") < 3
+    browser.send("Browser.getVersion")  # what it has asked meanwhile has been told by then
+    assert shopper.asked("/status") <= asked + 1
     browser.send("Page.setWebLifecycleState", {"state": "active"})
     shopper.sees("The payment window closed")
     assert shopper.path == f"/orders/{payment_id}"
@@ -246,7 +248,8 @@ def test_what_has_not_changed_is_answered_without_a_body(
 ) -> None:
     """304, by the tag of what the page shows; as soon as something changes, 200 once."""
     shopper = visit(still_shop, f"/orders/{paid_order}")
-    looks = [shopper.next_answer("/progress") for _ in range(2)]
+    shopper.wait_until(lambda: shopper.asked("/progress") > 2)
+    looks = [answer for answer in shopper.responses if "/progress" in answer.url][:2]
     assert [look.status for look in looks] == [200, 304]
     assert looks[1].request.headers["hx-ptag"] == looks[0].headers["hx-ptag"]
     move(still_shop, paid_order, 2)

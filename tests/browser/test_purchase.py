@@ -256,7 +256,7 @@ def test_a_button_stays_dead_until_its_answer_is_there(
 
 def test_a_crash_in_the_middle_is_a_pause(open_shop: OpenShop, visit: Visit, free_port: int) -> None:
     """The shop is killed while the bar moves, and started again: the open page goes on by itself."""
-    shop = open_shop(STORE_PORT=free_port, STORE_DISPATCH_TICK_SECONDS=0.15)
+    shop = open_shop(STORE_PORT=free_port, STORE_DISPATCH_TICK_SECONDS=0.5)
     shopper = visit(shop, tolerated="ERR_CONNECTION|Failed to fetch|Failed to load resource")
     payment_id = shopper.buy()
     shopper.pay()

@@ -8,6 +8,7 @@ import signal
 
 from tests.support.server import SUPERVISED, Server
 from tests.support.shopper import Shopper, eventually
+from tests.support.started import is_alive
 from tests.support.tables import Tables, checkpoints_of
 
 TICK_SECONDS = 0.02
@@ -56,7 +57,9 @@ class SupervisedShop(Shop):
 
     def kill(self) -> None:
         """Kill the newest server, whether it has answered anybody or not, and leave the parent alone."""
-        [(pid,)] = self.tables.rows("SELECT pid FROM executors ORDER BY number DESC LIMIT 1")
+        newest = "SELECT pid FROM executors ORDER BY number DESC LIMIT 1"
+        # One that has answered may not have written down yet that it has started.
+        [(pid,)] = eventually(lambda: self.tables.rows(newest), lambda rows: is_alive(rows[0].pid))
         os.kill(pid, signal.SIGKILL)
 
     def wait_for_deaths(self, count: int) -> None:
