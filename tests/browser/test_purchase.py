@@ -206,10 +206,13 @@ def test_the_second_of_two_slow_clicks_on_buy_now_pays_nothing(
 
 
 def test_confirm_then_cancel_pays(still_shop: Shop, visit: Visit) -> None:
-    """Both buttons in the same moment: the first counts, and the second was already dead."""
+    """All buttons in the same moment: the first counts, and the others were already dead."""
     shopper = visit(still_shop)
     payment_id = shopper.buy()
-    shopper.page.evaluate("document.querySelectorAll('#payment button').forEach(button => button.click())")
+    shopper.page.evaluate(
+        "['.actions button', '.plain'].flatMap(which => [...document.querySelectorAll(`#payment ${which}`)])"
+        ".forEach(button => button.click())"
+    )
     shopper.sees("Paid. Your widget is on its way")
     assert shopper.asked(f"/pay/{payment_id}", "POST") == 1
     assert row(still_shop, payment_id).status == "paid"
