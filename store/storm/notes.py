@@ -131,6 +131,11 @@ class Notes:
         with self._lock:
             self.complaints.append(sentence)
 
+    @property
+    def answered_at(self) -> float:
+        """When somebody was answered last, on the monotonic clock."""
+        return self._answered_at
+
     def answered(self) -> None:
         """Somebody was, now, with something else than that they should come back."""
         with self._lock:

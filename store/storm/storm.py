@@ -37,6 +37,8 @@ _LOG_BYTES = 100_000
 """Of the servers, shown where something is wrong."""
 _REST_SECONDS = 120.0
 """The shop must have come to rest this long after the last kill."""
+_MOST_YOUNG = 2
+"""Servers in a row that are killed before anybody is answered."""
 _CALM_SECONDS = 5.0
 """After faults, it has come to rest if it stays so for this long."""
 _REST_AFTER_FAULTS_SECONDS = 60.0
@@ -155,14 +157,25 @@ class _Storm:
         )
 
     def _kill(self) -> None:
-        """SIGKILL at moments that chance picks: between two requests, within one, or while it starts."""
+        """SIGKILL at moments that chance picks: between two requests, within one, or while it starts.
+
+        But where so many in a row have died before anybody was answered, the next one lives until somebody
+        is: on a machine where a start takes longer than lies between two kills, nobody ever would be.
+        """
         chance = random.Random(self._plan.seed)  # noqa: S311 - it keeps no secret
         usual_seconds = self._plan.seconds / max(1, self._plan.kills)
+        killed_at, died_young = float("-inf"), 0
         while self._kills < self._plan.kills and self._parent.is_alive():
             time.sleep(chance.uniform(0, 2 * usual_seconds))
+            while (
+                died_young >= _MOST_YOUNG and self._notes.answered_at < killed_at and self._parent.is_alive()
+            ):
+                time.sleep(0.05)
             while not self._supervisor.kill_server() and self._parent.is_alive():
                 # The last one is dead, and the next not yet born. It gets some time to live.
                 time.sleep(chance.random())
+            died_young = 0 if self._notes.answered_at > killed_at else died_young + 1
+            killed_at = time.monotonic()
             self._kills += 1
         if not self._parent.is_alive():
             self._notes.complain("the parent gave up")
