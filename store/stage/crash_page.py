@@ -57,9 +57,18 @@ def change_crash(name: str) -> AnyResponse:
 
     # Sent again after the crash that it has armed, it is not meant to arm another one.
     if is_meant_for_this_server():
-        call_with_deadline(partial(change, name))
-        call_with_deadline(crash_points.armed().look_out)
+        change_what_is_armed(partial(change, name))
     return redirect(url_for(".crashes"), 303)
+
+
+def change_what_is_armed(change: Callable[[], object]) -> None:
+    """Arm or disarm, and look out for what is armed then.
+
+    Raises:
+        DeadlineExceeded: the database does not answer.
+    """
+    call_with_deadline(change)
+    call_with_deadline(crash_points.armed().look_out)
 
 
 def points() -> list[PointView]:

@@ -13,7 +13,7 @@ from store import commands
 from store.durable.deadlines import call_with_deadline
 from store.ledger.invariants import Ledger
 from store.stage import crash_points, lanes, listing, talk_state
-from store.stage.crash_page import PointView, points
+from store.stage.crash_page import PointView, change_what_is_armed, points
 from store.stage.lanes import Run
 from store.stage.listing import CodeLine
 from store.stage.naive import PRICE_CENTS
@@ -160,22 +160,19 @@ def every_sale() -> AnyResponse:
         abort(400, "Every sale is a crash, or none: go back and choose one of the two.")
 
     if is_meant_for_this_server():
-        call_with_deadline(partial(change, _EVERY_SALE))
-        call_with_deadline(crash_points.armed().look_out)
+        change_what_is_armed(partial(change, _EVERY_SALE))
     return redirect(url_for(".stage"), 303)
 
 
 def _sell(key: str, *, crashes: bool) -> bool:
     """Sell one in both lanes, once for each key; False if the shop refuses. It may crash this very sale."""
     if crashes and lanes.find(key) is None:  # or a press that is sent again would arm another crash
-        call_with_deadline(partial(crash_points.arm, "tick", key))
-        call_with_deadline(crash_points.armed().look_out)
+        change_what_is_armed(partial(crash_points.arm, "tick", key))
     try:
         lanes.start(key, client_of(request))
     except (commands.KeyTaken, commands.TooManyUnpaid, commands.UnknownPayment):
         if crashes:
-            call_with_deadline(partial(crash_points.disarm, "tick"))
-            call_with_deadline(crash_points.armed().look_out)
+            change_what_is_armed(partial(crash_points.disarm, "tick"))
         return False
     return True
 
@@ -187,7 +184,7 @@ def _scene_of(place: Place) -> Scene:
 def _view() -> StageView:
     place = talk_state.read(queries())
     scene = _scene_of(place)
-    run = lanes.find(place.run_key) if place.run_key else None
+    run = lanes.find(place.run_key) if place.run_key and scene.lanes else None
     ledger = the_shop().ledger.latest()
     has_journal = place.run_key and scene.name == "journal"
     return StageView(
