@@ -99,7 +99,7 @@ def test_an_order_that_met_three_crashes(keep: Callable[..., SupervisedShop]) ->
     assert _CRASH.findall(page) == [
         (
             str(number),
-            f"after tick {left}" if left else "before the dispatch",
+            f"after {left} of 10 ticks" if left else "before the dispatch",
             str(number + 1),
             str(back - died),
         )

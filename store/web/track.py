@@ -20,6 +20,7 @@ STEP = 88
 _NARROWEST, _WIDEST = 14, 64
 _MS_PER_UNIT = 30
 """A crack is so much wider for each so many milliseconds of darkness."""
+_MOST_LABELLED = 4
 _CLOSE = 190
 """Labels nearer than this would run into each other, so the next one stands a line lower."""
 
@@ -67,6 +68,11 @@ class Track:
     def of(cls, subject: str, progress: int, crashes: Iterable[Crash] = (), **how: bool) -> Track:
         """The picture of an order that is so far, and met these crashes, oldest first."""
         return cls(subject, progress, tuple(_cracks(crashes)), **how)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many cracks are there that labels would hide them; sentences beside it say it all."""
+        return len(self.cracks) > _MOST_LABELLED
 
     @property
     def is_whole(self) -> bool:
