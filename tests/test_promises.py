@@ -17,6 +17,7 @@ import pytest
 
 from store import money, vocabulary
 from store.settings import ROOT, Settings
+from store.web.static_files import BUNDLES
 
 pytestmark = pytest.mark.quick
 
@@ -327,9 +328,20 @@ def test_what_is_vendored_says_its_version_everywhere() -> None:
     assert inside
     version = inside[1]
     assert scripts == [f"htmx-{version}.min.js", f"hx-ptag-{version}.min.js"]
-    base = (ROOT / "templates" / "base.html").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"static_url\('vendor/([^']+)'\)", base)) == scripts
+    for bundle in ("shop.js", "projector.js"):
+        sent = [name for name in BUNDLES[bundle] if name.startswith("vendor/")]
+        assert sent == [f"vendor/{script}" for script in scripts]
     assert "Permission to use, copy, modify" in (vendor / "LICENSE-htmx.txt").read_text(encoding="utf-8")
+
+
+def test_every_script_and_stylesheet_is_sent_in_a_bundle() -> None:
+    """Under a name that is no file's: pages ask for bundles, and whoever works on the shop for sources."""
+    static = ROOT / "static"
+    sources = {str(path.relative_to(static)) for path in static.rglob("*") if path.suffix in {".css", ".js"}}
+    assert {source for bundle in BUNDLES.values() for source in bundle} == sources
+    assert not sources & set(BUNDLES)
+    asked_for = "".join(path.read_text(encoding="utf-8") for path in _TEMPLATES)
+    assert set(re.findall(r"static_url\('([^']+\.(?:css|js))'\)", asked_for)) == set(BUNDLES)
 
 
 @pytest.mark.parametrize("path", _TEMPLATES, ids=named)

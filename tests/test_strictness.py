@@ -23,13 +23,13 @@ _PATHS = (
     "/product",
     "/ledger",
     "/no-such-page",
-    "/static/css/base.css",
+    "/static/no-such-file",
 )
 
 
 @pytest.mark.parametrize("path", _PATHS)
 def test_every_answer_tells_the_browser_to_be_strict(shop: Shop, path: str) -> None:
-    """Pages, fragments, JSON, files and errors alike."""
+    """Pages, fragments, JSON and errors alike."""
     headers = shop.shopper.page(path).headers
     policy = {words[0]: words[1:] for words in map(str.split, headers["Content-Security-Policy"].split(";"))}
     assert policy["default-src"] == ["'self'"]
@@ -40,6 +40,23 @@ def test_every_answer_tells_the_browser_to_be_strict(shop: Shop, path: str) -> N
     assert headers["Referrer-Policy"] == "same-origin"
     assert "camera=()" in headers["Permissions-Policy"]
     assert "Strict-Transport-Security" not in headers, "this came over plain HTTP"
+
+
+@pytest.mark.parametrize("path", ["/static/shop.css", "/static/css/base.css", "/static/widget.svg"])
+def test_a_file_says_what_keeps_it_a_file(shop: Shop, path: str) -> None:
+    """It is what its type says, for pages of the shop alone. A policy is for documents."""
+    headers = shop.shopper.get(path).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "Content-Security-Policy" not in headers
+
+
+def test_no_picture_has_a_script() -> None:
+    """A picture in SVG can be opened by itself, as a document, and has no policy then."""
+    pictures = list((ROOT / "static").rglob("*.svg"))
+    assert pictures
+    for picture in pictures:
+        assert not re.search(r"(?i)<script|\son\w+=|javascript:|<foreignObject", picture.read_text("utf-8"))
 
 
 def test_over_tls_a_browser_is_told_to_stay_there(open_shop: Callable[..., Shop]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
+from waitress.task import WSGITask
 
 from store import client_addresses
 from store.serving.thread_pools import Kind, KindOf, Pools
@@ -100,6 +101,19 @@ class _Connections:
         return self._open[client] if client is not None else 0
 
 
+class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
+    """A request and its answer. One without a body leaves the connection open.
+
+    Waitress closes after every answer that says no length, so each unchanged poll, a 304, would cost a new
+    connection. What ends at its headers needs no length (RFC 9112, section 6.3).
+    """
+
+    def set_close_on_finish(self) -> None:
+        is_asked_to = self.request.headers.get("CONNECTION", "").lower() == "close"
+        if self.has_body or self.version == "1.0" or is_asked_to:
+            super().set_close_on_finish()
+
+
 class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     """A connection. It counts for its client; and it is idle from the first byte of a request on.
 
@@ -108,6 +122,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     their connection for ever.
     """
 
+    task_class = _Task
     request: object
     requests: list[object]
     last_activity: float

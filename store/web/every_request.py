@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
 from dbos import error as dbos_error
-from flask import Flask, Response, abort, current_app, jsonify, render_template, request, url_for
+from flask import Flask, Response, abort, jsonify, render_template, request
 from flask_htmx import HTMX, make_response
 from jinja2 import StrictUndefined
+from markupsafe import Markup
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
@@ -21,7 +20,7 @@ from werkzeug.routing import BaseConverter
 from store import vocabulary
 from store.durable import deadlines, runtime
 from store.durable.deadlines import DeadlineExceeded
-from store.web import formats, origin
+from store.web import compression, formats, origin, static_files
 from store.web.shop import Shop, install, queries, the_shop
 
 MAX_BODY_BYTES = 64 * 1024
@@ -55,12 +54,12 @@ def prepare(app: Flask, shop: Shop) -> None:
     """Give `app` the shop, and what every request to it shares."""
     install(app, shop)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = _A_YEAR_SECONDS  # safe: see static_url()
     app.url_map.converters["key"] = Key
     app.jinja_env.undefined = StrictUndefined  # a name that is not there is a mistake of ours
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.globals.update(vocabulary=vocabulary, static_url=static_url)
+    app.jinja_env.globals.update(vocabulary=vocabulary)
     formats.prepare(app)
+    static_files.prepare(app)
     htmx.init_app(app)
 
     app.before_request(_set_deadline)
@@ -96,24 +95,32 @@ def page(template: str, *, with_tools: bool = True, **context: Any) -> str:
     return render_template(template, tools=tools, takes_focus=bool(htmx), **context)
 
 
-def fragment(template: str, **context: Any) -> Response:
-    """A fragment that answers 304 when the poller already shows it, by htmx's ptag."""
+@dataclass(frozen=True)
+class Fragment:
+    """A piece of a page, as htmx is sent it or a page includes it."""
+
+    html: Markup
+    tag: str
+    """Of its content. A poller that shows it says so, and needs nothing."""
+
+
+def render(template: str, **context: Any) -> Fragment:
+    """A fragment, to be sent or kept."""
     html = render_template(template, **context)
-    tag = hashlib.blake2b(html.encode(), digest_size=8).hexdigest()
-    response = Response(status=304) if request.headers.get("HX-PTag") == tag else Response(html)
-    response.headers["HX-PTag"] = tag
+    return Fragment(Markup(html), hashlib.blake2b(html.encode(), digest_size=8).hexdigest())  # noqa: S704
+
+
+def send(piece: Fragment) -> Response:
+    """A fragment, or 304 where the poller already shows it, by htmx's ptag."""
+    is_shown = request.headers.get("HX-PTag") == piece.tag
+    response = Response(status=304) if is_shown else Response(piece.html)
+    response.headers["HX-PTag"] = piece.tag
     return response
 
 
-def static_url(filename: str, **more: Any) -> str:
-    """Where a static file is, with its content in the address so that it may be kept for ever."""
-    path = Path(cast(str, current_app.static_folder), filename)
-    return url_for("static", filename=filename, v=_fingerprint(path, path.stat().st_mtime_ns), **more)
-
-
-@cache
-def _fingerprint(path: Path, _changed_at_ns: int) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
+def fragment(template: str, **context: Any) -> Response:
+    """Render a fragment and send it."""
+    return send(render(template, **context))
 
 
 def show_health() -> tuple[Response, int]:
@@ -142,12 +149,17 @@ def _refuse_large_bodies() -> None:
 def _finish(response: Response) -> Response:
     if request.method == "POST":
         queries().forget_board()
-    if request.endpoint != "static":
-        # Orders move; and going back must fetch the store anew, with a new key.
-        response.headers["Cache-Control"] = "no-store"
-    response.headers.update(_STRICT)
+    if request.endpoint == "static" and response.status_code < 400:
+        return response  # it has what it needs
+    # Orders move; and going back must fetch the store anew, with a new key.
+    response.headers["Cache-Control"] = "no-store"
     # A page that hears another number than before knows that a server has died, or was stopped.
     response.headers["Store-Server"] = str(runtime.executor_number())
+    compression.compress(response)
+    if response.status_code == 304:  # whoever has the fragment has what it was sent with
+        response.headers.pop("Content-Type", None)
+        return response
+    response.headers.update(_STRICT)
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = f"max-age={_A_YEAR_SECONDS}"
     return response

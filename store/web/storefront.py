@@ -7,10 +7,11 @@ with JavaScript and without.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
-from flask import Blueprint, Response, abort, redirect, request, url_for
+from flask import Blueprint, Response, abort, current_app, redirect, request, url_for
 from flask_htmx import make_response
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -19,7 +20,7 @@ from store.reads.checkpoints import is_known_checkout
 from store.reads.records import Board, Order, PaymentView, Refund
 from store.vocabulary import Outcome, PaymentState, Status, is_key, new_key
 from store.web import own_orders
-from store.web.every_request import fragment, page
+from store.web.every_request import Fragment, fragment, page, render, send
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
 from store.web.views import (
@@ -36,6 +37,7 @@ storefront = Blueprint("storefront", __name__)
 
 _RECENT = 8
 """Orders on the store page."""
+_KEPT = "recent orders"
 _LAST_STEPS = timedelta(seconds=10)
 """How long after its order the timeline may still grow."""
 
@@ -54,8 +56,7 @@ def store() -> str:
         "store.html",
         product=board.product,
         shelf=Shelf.of(board, key),
-        recent=_newest(board),
-        alarm=the_shop().ledger.alarm(),
+        recent=_recent(board).html,
         came_too_late=came_too_late,
     )
 
@@ -69,8 +70,7 @@ def shelf() -> Response:
 @storefront.get("/recent")
 def recent() -> Response:
     """The newest orders and their bars."""
-    board = queries().board()
-    return fragment("_recent_orders.html", recent=_newest(board), alarm=the_shop().ledger.alarm())
+    return send(_recent(queries().board()))
 
 
 @storefront.post("/buy")
@@ -218,8 +218,25 @@ def _payment_page(payment_id: str, view: PaymentView) -> PaymentPage:
     )
 
 
-def _newest(board: Board) -> list[OrderView]:
-    return [OrderView.of(order, board.crashes.get(order.payment_id, ())) for order in board.newest[:_RECENT]]
+@dataclass(frozen=True)
+class _Kept:
+    """The newest orders as they were rendered last, and what of."""
+
+    board: Board
+    alarm: tuple[str, ...]
+    fragment: Fragment
+
+
+def _recent(board: Board) -> Fragment:
+    """The newest orders, rendered once for each reading of the board, however many look at them."""
+    alarm = the_shop().ledger.alarm()
+    kept: _Kept | None = current_app.extensions.get(_KEPT)
+    if kept is None or kept.board is not board or kept.alarm != alarm:
+        newest = board.newest[:_RECENT]
+        shown = [OrderView.of(order, board.crashes.get(order.payment_id, ())) for order in newest]
+        kept = _Kept(board, alarm, render("_recent_orders.html", recent=shown, alarm=alarm))
+        current_app.extensions[_KEPT] = kept
+    return kept.fragment
 
 
 def _timeline(order: Order) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import re
@@ -79,6 +80,8 @@ class Client:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
             answer, told = response.read(), dict(response.getheaders())
+            if told.get("Content-Encoding") == "gzip":
+                answer = gzip.decompress(answer)
             is_picture = told.get("Content-Type", "").startswith("image/png")
             return Answer(response.status, told, "" if is_picture else answer.decode())
         finally:
