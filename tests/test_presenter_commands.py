@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
@@ -45,10 +46,8 @@ def test_a_talk_is_a_clean_shop_of_its_own(talk: Server, tmp_path: Path) -> None
     assert "presenter" not in audience.page("/").text.lower()
     assert audience.page("/stage").location == "/stage/sign_in?next=/stage"
     for number in range(52):  # more than one address may hold by default; a busy shop is asked again
-        one_key = f"phone-{number}"
-        eventually(
-            lambda one_key=one_key: audience.submit("/buy", key=one_key).status, lambda status: status == 303
-        )
+        click = partial(audience.submit, "/buy", key=f"phone-{number}")
+        eventually(click, lambda answer: answer.status == 303)
     tables = Tables(f"sqlite:///{tmp_path}/talk/store.sqlite3")
     eventually(tables.orders, lambda orders: len(orders) == 52)
     folder = str(tmp_path / "talk")
