@@ -14,11 +14,17 @@ licences := Apache-2.0;BSD;LGPL-3.0;MIT;PSF-2.0;Zope Public License
 AUDIT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: run check test torture audit lock clean help
+.PHONY: run talk reset check test torture audit lock clean help
 .NOTPARALLEL:
 
 run: $(venv)/run.installed ## open the shop; Ctrl+C closes it
 	@exec $(python) app.py
+
+talk: $(venv)/run.installed ## a clean shop for a talk, with the stage, and a QR code for phones
+	@exec $(python) app.py talk $(ARGS)
+
+reset: $(venv)/run.installed ## the shop of the talk begins anew, also while it runs
+	@exec $(python) app.py reset --talk $(ARGS)
 
 check: $(venv)/test.installed ## style, types, the order of the layers, and the tests that need no shop
 	@echo "Checking the style ..."

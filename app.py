@@ -43,7 +43,7 @@ def create_app(
     from store.reads.orders import Queries
     from store.repair import lost_checkpoints
     from store.repair.reconciler import Reconciler
-    from store.stage import crash_page, lanes, reset, talk, tools
+    from store.stage import crash_page, lanes, reset, sign_in, talk, tools
     from store.terms_of_sale import Terms, terms
     from store.web import every_request, guestbook, json_api, ledger, storefront
     from store.web.health import Health
@@ -75,7 +75,7 @@ def create_app(
     lanes.prepare(settings, databases)
     crash_page.prepare(settings)
     talk.prepare()
-    tools.prepare(app, settings)
+    sign_in.prepare(app, settings)
 
     def before_workflows_run() -> None:
         reset.carry_out(settings, databases)

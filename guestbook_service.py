@@ -8,6 +8,7 @@ by POST /trouble, in every way in which other people's systems do.
 
     POST /record_greeting  {"name": "Ada"}            {"signature": 1, "name": "Ada", "signed_at_ms": …}
     GET  /signatures       ?limit=100, or ?key=…      {"total": 1, "signatures": [{…}]}, newest first
+    DELETE /signatures                               {"total": 0}: the book is empty, and nothing goes wrong
     POST /trouble          {"kind": "fail", "status": 503, "times": 2}, {"kind": "slow", "seconds": 5},
                            or the kinds rubbish, die (after recording, before answering) and none
     GET  /health           {"status": "ok"}
@@ -107,6 +108,12 @@ class Guestbook:
             )
             return {"total": total, "signatures": [_as_json(row) for row in rows]}
 
+    def begin_anew(self) -> None:
+        """Forget every signature and every trouble; of an empty book, nothing."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM signatures")
+            connection.execute("UPDATE trouble SET kind = 'none', times = 0")
+
     def expect_trouble(self, trouble: Trouble) -> None:
         """Do this wrong, the next so many times."""
         with self._writing() as connection:
@@ -203,6 +210,13 @@ def signatures() -> Response:
     if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= _LIST_LIMIT):
         abort(400, f"limit must be a whole number from 1 to {_LIST_LIMIT}.")
     return jsonify(_book().signatures(limit=int(limit), key=request.args.get("key")))
+
+
+@service.delete("/signatures")
+def begin_anew() -> Response:
+    """Empty the book, for its owner; asked again, it is empty still."""
+    _book().begin_anew()
+    return jsonify(total=0)
 
 
 @service.post("/trouble")

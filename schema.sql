@@ -156,10 +156,25 @@ CREATE TABLE IF NOT EXISTS armed_crashes (
     is_for_every INTEGER NOT NULL CHECK (is_for_every IN (0, 1))
 );
 
+-- How long each address or browser that has sent a wrong password for the presenter's tools must wait.
+CREATE TABLE IF NOT EXISTS failed_tries (
+    who           TEXT    NOT NULL PRIMARY KEY,
+    wait_seconds  INTEGER NOT NULL,
+    failed_at_ms  BIGINT  NOT NULL
+);
+
 -- That the shop is to begin anew: its next server empties all tables before any workflow runs.
 CREATE TABLE IF NOT EXISTS reset_requests (
     only_row     INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
     asked_at_ms  BIGINT  NOT NULL
+);
+
+-- What the last reset has left behind. No reset empties this one.
+CREATE TABLE IF NOT EXISTS last_reset (
+    only_row         INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    at_ms            BIGINT  NOT NULL,
+    -- Why the online guestbook was not emptied; empty where it was.
+    guestbook_kept   TEXT    NOT NULL
 );
 
 -- Where the presenter's talk is, in one row.

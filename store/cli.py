@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from store import presenter_commands
 from store.serving import supervisor
 from store.serving.listener import address_of, listen
 from store.settings import BadSetting, Settings, is_sqlite, refuse
@@ -28,9 +29,49 @@ from store.settings import BadSetting, Settings, is_sqlite, refuse
 if TYPE_CHECKING:
     from flask import Flask
 
+Opening = Callable[[Settings, str, int], str]
+
 
 def main(create_app: Callable[..., Flask]) -> None:
     """Do what the command line says; `create_app` makes the shop, in a process that is to serve it."""
+    said = _command_line().parse_args([_kept(word) for word in sys.argv[1:]])
+    try:
+        # A server that has a parent may be of another version than that one.
+        settings = Settings.from_env(is_strict=getattr(said, "socket", None) is None)
+        raise SystemExit(_do(said, settings, create_app))
+    except BadSetting as refusal:
+        refuse(str(refusal))
+
+
+def _do(said: argparse.Namespace, settings: Settings, create_app: Callable[..., Flask]) -> int:
+    """Do one command; the exit code."""
+    if said.command == "storm":
+        return run_storm(said)
+    if said.command in {"stuck", "mend"}:
+        return look_after_stuck(settings, said)
+    if said.command == "talk":
+        talk = presenter_commands.settings_of_talk(settings, said, _say)
+        return supervise(talk, presenter_commands.opening_of_talk)
+    if said.command in {"reset", "disarm"}:
+        command = presenter_commands.reset if said.command == "reset" else presenter_commands.disarm
+        return command(settings, said, _say)
+    if said.command == "migrate":
+        migrate(settings)
+    elif said.command == "sign":
+        sign(settings, said)
+    elif said.command == "server":
+        from store.durable.executors import Death
+
+        deaths = [Death(*map(int, died.split("@"))) for died in said.died]
+        create = partial(create_app, wait_for_database=said.wait_for_database, deaths=deaths)
+        serve(create, settings, inherited=said.socket, port=said.port)
+    else:
+        return supervise(settings, _opening)
+    return 0
+
+
+def _command_line() -> argparse.ArgumentParser:
+    """What can be said, and what it means."""
     parser = argparse.ArgumentParser(prog="python app.py", description="The Widget Store.")
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("serve", help="keep the shop open until Ctrl+C; what it does without a command")
@@ -52,6 +93,7 @@ def main(create_app: Callable[..., Flask]) -> None:
     mender.add_argument("order", nargs="?", type=_id, help="the number of the order, or its payment id (all)")
     mender.add_argument("--dry-run", action="store_true", help="only say what would be run again")
     mender.add_argument("--json", action="store_true", help="as JSON")
+    presenter_commands.add_to(commands)
     storm = commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own")
     storm.add_argument("--shoppers", type=_whole_number(1), default=30, help="how many (%(default)s)")
     storm.add_argument(
@@ -67,34 +109,16 @@ def main(create_app: Callable[..., Flask]) -> None:
         "--faults", action="store_true", help="full disks, locks, hung and restored databases and more, too"
     )
     storm.add_argument("--json", action="store_true", help="the verdict as JSON")
-    said = parser.parse_args([_kept(word) for word in sys.argv[1:]])
-    try:
-        # A server that has a parent may be of another version than that one.
-        settings = Settings.from_env(is_strict=getattr(said, "socket", None) is None)
-        if said.command == "migrate":
-            migrate(settings)
-        elif said.command == "sign":
-            sign(settings, said)
-        elif said.command == "storm":
-            raise SystemExit(run_storm(said))
-        elif said.command in {"stuck", "mend"}:
-            raise SystemExit(look_after_stuck(settings, said))
-        elif said.command == "server":
-            from store.durable.executors import Death
-
-            deaths = [Death(*map(int, died.split("@"))) for died in said.died]
-            create = partial(create_app, wait_for_database=said.wait_for_database, deaths=deaths)
-            serve(create, settings, inherited=said.socket, port=said.port)
-        else:
-            raise SystemExit(supervise(settings))
-    except BadSetting as refusal:
-        refuse(str(refusal))
+    return parser
 
 
-def supervise(settings: Settings) -> int:
-    """Keep a server up until told to stop, with a guestbook unless there is another; the exit code."""
+def supervise(settings: Settings, opening: Opening) -> int:
+    """Keep a server up until told to stop, with a guestbook unless there is another; the exit code.
+
+    `opening` makes what is said once it is open, of the settings, the address and the process id.
+    """
     if settings.guestbook_url:
-        return _keep_up(settings, once_open=lambda: None)
+        return _keep_up(settings, opening, once_open=lambda: None)
     guestbook = supervisor.Supervisor(
         # None of the store's secrets: it is somebody else's. And it may be told to be slow.
         Settings(host="127.0.0.1", port=0, hang_seconds=0),
@@ -109,7 +133,7 @@ def supervise(settings: Settings) -> int:
         target=guestbook.run, args=[lambda pid: f"{where} (process {pid})."], daemon=True
     )
     try:
-        return _keep_up(replace(settings, guestbook_url=guestbook.address), once_open=keeper.start)
+        return _keep_up(replace(settings, guestbook_url=guestbook.address), opening, once_open=keeper.start)
     finally:
         guestbook.stop()
         if keeper.ident is not None:
@@ -117,16 +141,16 @@ def supervise(settings: Settings) -> int:
         guestbook.close()
 
 
-def _keep_up(settings: Settings, *, once_open: Callable[[], None]) -> int:
+def _keep_up(settings: Settings, opening: Opening, *, once_open: Callable[[], None]) -> int:
     """Keep a server up until told to stop; the exit code."""
     parent = supervisor.Supervisor(settings, on_event=_say)
     parent.stop_on_signals()
 
-    def opening(pid: int) -> str:
+    def say_opened(pid: int) -> str:
         once_open()
-        return _opening(settings, parent.address, pid)
+        return opening(settings, parent.address, pid)
 
-    return parent.run(opening)
+    return parent.run(say_opened)
 
 
 def serve(

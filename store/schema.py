@@ -23,6 +23,8 @@ _SCHEMA = ROOT / "schema.sql"
 _MIGRATIONS = ROOT / "migrations"
 _OLDEST = 2
 """What came before has no migration: `schema.sql` itself says what it needs."""
+_KEPT = frozenset({"schema_version", "last_reset"})
+"""What a shop that begins anew keeps: the version of its tables, and that it has begun anew."""
 _SCHEMA_LOCK = 0x57494447
 """Any number, the same in every process: two that start together must not both create tables."""
 
@@ -106,9 +108,9 @@ def _apply_schema(engine: sa.Engine, *, is_emptied: bool = False) -> None:
 
 
 def _emptying(connection: sa.Connection) -> str:
-    """What empties every table but that of the version, those that refer to others first."""
+    """What empties every table but `_KEPT`, those that refer to others first."""
     tables = [table for table, _ in sa.inspect(connection).get_sorted_table_and_fkc_names() if table]
-    return "".join(f"DELETE FROM {table};\n" for table in reversed(tables) if table != "schema_version")  # noqa: S608
+    return "".join(f"DELETE FROM {table};\n" for table in reversed(tables) if table not in _KEPT)  # noqa: S608
 
 
 def _run_on_sqlite(connection: sa.Connection, raw: sqlite3.Connection, first: str) -> None:

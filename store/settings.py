@@ -83,6 +83,12 @@ class Settings:
         "host names that the shop accepts, with commas between them; `.example.com` is that name and all its "
         "subdomains; loopback names and `STORE_HOST` are always accepted",
     )
+    audience_host: str = _setting(
+        "STORE_AUDIENCE_HOST",
+        "",
+        "name or address at which phones reach the shop: the QR code of the stage leads there, and the shop "
+        "accepts it; without it, what the stage itself was asked for by",
+    )
     webhook_secret: str = _setting(
         "STORE_WEBHOOK_SECRET",
         "",
@@ -281,6 +287,7 @@ _READERS: dict[str, Any] = {
     "STORE_TRUSTED_PROXIES": setting_parsers.whole_number(0, 10),
     "STORE_TRUSTED_PROXY_ADDRESSES": setting_parsers.networks,
     "STORE_TRUSTED_HOSTS": setting_parsers.host_names,
+    "STORE_AUDIENCE_HOST": setting_parsers.address,
     "STORE_WEBHOOK_SECRET": setting_parsers.webhook_secrets,
     "STORE_UNPAID_PER_CLIENT": setting_parsers.whole_number(0, 1_000_000),
     "STORE_GREETINGS_PER_CLIENT": setting_parsers.whole_number(0, 1_000_000),

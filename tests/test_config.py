@@ -34,6 +34,7 @@ _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_TRUSTED_PROXY_ADDRESSES", "10.0.0.0/8 , 2001:db8::/32,::1", "10.0.0.0/8,2001:db8::/32,::1"),
     ("STORE_TRUSTED_HOSTS", "widgets.example", "widgets.example"),
     ("STORE_TRUSTED_HOSTS", "a.example, .b.example,192.0.2.7,::1", "a.example,.b.example,192.0.2.7,::1"),
+    ("STORE_AUDIENCE_HOST", "laptop.local", "laptop.local"),
     ("STORE_WEBHOOK_SECRET", f"whsec_{_KEY}", f"whsec_{_KEY}"),
     ("STORE_WEBHOOK_SECRET", f"{_KEY} whsec_{_OTHER_KEY}", f"{_KEY} whsec_{_OTHER_KEY}"),
     ("STORE_GUESTBOOK_URL", "http://127.0.0.1:8001/", "http://127.0.0.1:8001"),
@@ -59,6 +60,7 @@ _GOOD: list[tuple[str, str, Any]] = [
 
 _BAD: list[tuple[str, str]] = [
     *[("STORE_HOST", text) for text in ("two words", "http://127.0.0.1", "127.0.0.1/8", "a?b")],
+    *[("STORE_AUDIENCE_HOST", text) for text in ("two words", "http://192.0.2.7")],
     *[("STORE_PORT", text) for text in ("web", "-1", "65536", "80.5", "1e3", "0x50", "٣", "9" * 5000)],
     *[("STORE_THREADS", text) for text in ("many", "0", "1", "513", "-4")],
     *[("STORE_HANG_SECONDS", text) for text in ("never", "-1", "nan", "3601")],

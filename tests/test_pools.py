@@ -20,7 +20,7 @@ from store.schema import connect
 from store.serving import thread_pools
 from store.serving.thread_pools import Kind
 from store.settings import Settings
-from store.stage import tools
+from store.stage import sign_in
 from store.web import every_request, guestbook, json_api, ledger, storefront
 from store.web import shop as web_shop
 from store.web.health import Health
@@ -143,7 +143,7 @@ def kind_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[thread_pools.K
     queries = Queries(databases.reader)
     every_request.prepare(app, web_shop.Shop(settings, queries, greetings, books, health))
     app.register_blueprint(storefront.storefront)
-    tools.prepare(app, settings)
+    sign_in.prepare(app, settings)
     for blueprint in (json_api.api, ledger.ledger, guestbook.guestbook):
         app.register_blueprint(blueprint)
     yield thread_pools.kinds_of(app)

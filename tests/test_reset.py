@@ -86,11 +86,11 @@ def test_a_reset_forgets_everything_while_shoppers_look_on(busy: SupervisedShop)
     ask_for_reset(busy.shopper)
     busy.wait_for_deaths(2)
     eventually(lambda: busy.tables.rows("SELECT count(*) FROM orders"), lambda rows: rows == [(0,)])
-    eventually(lambda: 404 in statuses, bool)
+    eventually(lambda: 410 in statuses, bool)
     is_over.set()
     for phone in phones:
         phone.join()
-    assert statuses <= {200, 404, 503}
+    assert statuses <= {200, 410, 503}
     assert_it_is_new(busy)
 
 

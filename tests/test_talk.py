@@ -243,7 +243,8 @@ def test_nobody_else_finds_the_stage(open_shop: OpenShop) -> None:
     off, guarded = open_shop(STORE_TRUSTED_PROXIES=1), open_shop(STORE_PRESENTER_PASSWORD=PASSWORD)
     for path in ("/stage", "/stage/now", "/stage/notes", "/stage/notes/now", "/stage/crashes"):
         assert off.shopper.page(path).status == 404
-        assert guarded.shopper.page(path).status == 401
+        assert guarded.shopper.page(path).location == f"/stage/sign_in?next={path}"
+        assert guarded.shopper.get(path).status == 401
     for path in ("/stage", "/stage/every_sale"):
         assert off.shopper.submit(path, do="go", moves="0").status == 404
         assert guarded.shopper.submit(path, do="go", moves="0").status == 401

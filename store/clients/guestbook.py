@@ -78,7 +78,16 @@ def newest(url: str, limit: int) -> list[Signature]:
     return [_signature(each) for each in listed]
 
 
-def _ask(url: str, path: str, seconds: float, **sent: Any) -> tuple[int, bytes]:
+def begin_anew(url: str) -> None:
+    """Have the guestbook at `url` forget every signature; asked again, it has none still.
+
+    Raises:
+        Unavailable: whether it has done so is not known, or it does not offer that.
+    """
+    _understood(*_ask(url, "/signatures", _LOOK_SECONDS, method="DELETE"))
+
+
+def _ask(url: str, path: str, seconds: float, *, method: str = "", **sent: Any) -> tuple[int, bytes]:
     if not url:
         raise Unavailable(
             "No guestbook is running. `python app.py` runs one beside the shop; where the shop is started "
@@ -90,7 +99,7 @@ def _ask(url: str, path: str, seconds: float, **sent: Any) -> tuple[int, bytes]:
 
     def ask() -> tuple[int, bytes]:
         try:
-            connection.request("POST" if sent else "GET", where.path + path, **sent)
+            connection.request(method or ("POST" if sent else "GET"), where.path + path, **sent)
             response = connection.getresponse()
             return response.status, response.read(_LONGEST_ANSWER)
         finally:

@@ -229,6 +229,10 @@ class Queries:
         rows = self.rows(f"SELECT {ORDER_COLUMNS} FROM orders o WHERE {condition}", **values)  # noqa: S608 - ours
         return Order.of(rows[0]) if rows else None
 
+    def has_begun_anew(self) -> bool:
+        """Whether there was a reset: what is not there may have been before it."""
+        return bool(self.rows("SELECT 1 FROM last_reset"))
+
     def rows(self, statement: str, **values: Any) -> list[Any]:
         """One SELECT, within the time that a read may take.
 

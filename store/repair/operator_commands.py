@@ -11,15 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOSClient, DBOSPortableJSONSerializer, SQLAlchemyDatasource, error
-from sqlalchemy.exc import DBAPIError
+from dbos import DBOSClient
 
-from store import schema, terms_of_sale
-from store.database_errors import DatabaseRefused
-from store.durable import runtime, step_decorators
+from store import terms_of_sale
+from store.durable import offline, runtime
 from store.repair import reconciler, stuck_finder
 from store.repair.stuck_work import Lateness, Stuck
-from store.settings import Settings, refuse
+from store.settings import Settings
 
 Say = Callable[[str], None]
 
@@ -72,27 +70,13 @@ def mend(settings: Settings, said: argparse.Namespace, say: Say) -> int:
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[_Shop]:
-    """The databases of a shop, without running any of its workflows."""
-    try:
-        databases = schema.connect(settings)
-        try:
-            step_decorators.bind(
-                SQLAlchemyDatasource.create(
-                    settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
-                )
-            )
-            terms_of_sale.terms.set(terms_of_sale.Terms.of(settings))
-            client = runtime.client_of(settings)
-            with databases.reader.connect() as connection:
-                yield _Shop(connection, client, databases.system, _terms(settings))
-            client.destroy()
-        finally:
-            databases.close()
-    except DatabaseRefused as refusal:
-        refuse(str(refusal))
-    except (DBAPIError, error.DBOSQueryTimeoutError) as trouble:
-        said = trouble.orig if isinstance(trouble, DBAPIError) else trouble
-        refuse(f"The databases cannot be read: {str(said).strip().splitlines()[0]}")
+    """A shop as these commands need it."""
+    with offline.opened(settings) as databases:
+        terms_of_sale.terms.set(terms_of_sale.Terms.of(settings))
+        client = runtime.client_of(settings)
+        with databases.reader.connect() as connection:
+            yield _Shop(connection, client, databases.system, _terms(settings))
+        client.destroy()
 
 
 def _terms(settings: Settings) -> Lateness:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 _QUICK_THREADS = 4
 """Enough for what waits for nothing."""
-_NEED_NO_DATABASE = frozenset({"static", "presenter.sign_in", "presenter.crash_application"})
+_NEED_NO_DATABASE = frozenset(
+    {"static", "presenter.arrive", "presenter.sign_in", "presenter.crash_application"}
+)
 """Endpoints, beside every address at which there is nothing."""
 
 

@@ -1,17 +1,22 @@
 """Who may use the presenter's tools.
 
-Without a password: whoever is on this machine, if the shop listens to nobody else. With one:
-whoever knows it, by HTTP Basic (RFC 7617), from anywhere.
+Without a password: whoever is on this machine, if the shop listens to nobody else. With one: a browser that
+has signed in, and a program that sends it by HTTP Basic (RFC 7617), from anywhere.
+
+Signing in gives a browser a session: a signed cookie with its time, which ends after `SESSION_SECONDS`. The
+key that signs is made of the password. So no secret stands in the repository or in a file, sessions outlive a
+crash and are known to every server of the shop, and a new password ends all of them. No session stands in a
+table: signing out makes that browser forget its cookie, and a copy of the cookie ends with its time.
 
 After a wrong password its address has to wait, and until then no password from there is looked at,
 not even the right one. It cannot be otherwise: if the right one were always let in at once, its answer
-would tell it from the wrong ones, and there would be as many guesses in a second as requests.
+would tell it from the wrong ones, and there would be as many guesses in a second as requests. The waits are
+rows (`failed_tries.py`): where every sale is a crash, a guesser may end the server that remembers them.
 
 So that a guesser behind the same router does not keep the presenter out, a browser that has signed in
-once is recognised by a signed cookie. What it tries counts for itself, and not for its address (OWASP
-calls that device cookies). The cookie is no password: without one it opens nothing, and whoever has
-stolen it has as many guesses as one more address. It is signed with a key made of the password, so it
-outlives a crash, and a new password forgets all browsers.
+once is recognised by another signed cookie. What it tries counts for itself, and not for its address (OWASP
+calls that device cookies). That cookie is no session: without the password it opens nothing, and whoever has
+stolen it has as many guesses as one more address.
 """
 
 from __future__ import annotations
@@ -22,11 +27,13 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
 
 from flask import Request
-from itsdangerous import BadSignature, Signer
+from itsdangerous import BadSignature, Signer, TimestampSigner
 
 from store.settings import LOOPBACK_HOSTS, Settings
 from store.web.origin import address_of, client_of, name_asked_for
@@ -36,7 +43,11 @@ _LONGEST_WAIT_SECONDS = 10.0
 _REMEMBERED = 10_000
 """Addresses and browsers whose failed tries are remembered; the oldest are forgotten."""
 COOKIE = "presenter"
-"""Name of the cookie of a browser that has signed in."""
+"""Name of the cookie of a browser that has signed in once."""
+SESSION_COOKIE = "presenter_session"
+"""Name of the cookie of a browser that is signed in."""
+SESSION_SECONDS = 12 * 3600
+"""How long it is: a day on stage, with its rehearsal."""
 _KEY_ROUNDS = 200_000
 """So that a stolen cookie is slow to find the password with: some 0.1 s for each guess."""
 _PROXY_HEADERS = (
@@ -44,6 +55,29 @@ _PROXY_HEADERS = (
     "cloudfront-", "incap-", "ngrok-", "remote-", "tailscale-",
 )  # fmt: skip
 """What the headers of proxies begin with. No browser sends a header of its own that begins with x-."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """How long an address or browser must wait after its last failed try."""
+
+    seconds: float
+    since: float
+    """When that was, by the clock of this process that only goes forward."""
+
+    def left(self) -> float:
+        """Seconds that are still to wait; 0 or less if none."""
+        return self.since + self.seconds - time.monotonic()
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where failed tries are kept, so that they outlive this server; by default, nowhere."""
+
+    read: Callable[[], Mapping[str, Wait]] = dict
+    """All that are kept, the oldest first."""
+    write: Callable[[str, Wait], object] = lambda _who, _wait: None
+    forget: Callable[[str], object] = lambda _who: None
 
 
 class Decision(Enum):
@@ -61,12 +95,11 @@ class Decision(Enum):
 class Access:
     """Stands before the presenter's tools of one shop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, record: Record | None = None) -> None:
         self._password = settings.presenter_password.encode()
         self._is_private = settings.is_for_this_machine_only
+        self._record = record or Record()
         self._lock = threading.Lock()
-        # Of each address or browser whose last try failed: how long it must wait, and since when.
-        self._failed: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def is_closed_to(self, request: Request) -> bool:
         """Whether there are no tools for anybody who comes from there."""
@@ -78,9 +111,29 @@ class Access:
             return Decision.CLOSED
         if not self._password:
             return Decision.WELCOME
+        if self.is_signed_in(request):
+            return Decision.WELCOME
         if request.authorization is None or request.authorization.password is None:
             return Decision.UNKNOWN
-        return self._try(self._who(request), request.authorization.password.encode())
+        return self.try_password(request, request.authorization.password)
+
+    def try_password(self, request: Request, password: str) -> Decision:
+        """Whether that is the password, as far as whoever makes this request may try one now."""
+        return self._try(self._who(request), password.encode())
+
+    def is_signed_in(self, request: Request) -> bool:
+        """Whether its browser has a session that has not ended."""
+        if not self._password:
+            return False
+        try:
+            self._session_signer.unsign(request.cookies.get(SESSION_COOKIE, ""), max_age=SESSION_SECONDS)
+        except BadSignature:
+            return False
+        return True
+
+    def new_session(self) -> str:
+        """The cookie of a session that begins now."""
+        return self._session_signer.sign(secrets.token_urlsafe(12)).decode()
 
     def seconds_to_wait(self, request: Request) -> int:
         """How long until another try is listened to, in whole seconds, 1 or more."""
@@ -105,27 +158,46 @@ class Access:
 
     @cached_property
     def _signer(self) -> Signer:
-        key = hashlib.pbkdf2_hmac("sha256", self._password, b"store.gate", _KEY_ROUNDS)
-        return Signer(key, salt="store.gate", digest_method=hashlib.sha256)
+        return Signer(self._key, salt="store.gate", digest_method=hashlib.sha256)
+
+    @cached_property
+    def _session_signer(self) -> TimestampSigner:
+        return TimestampSigner(self._key, salt="store.session", digest_method=hashlib.sha256)
+
+    @cached_property
+    def _key(self) -> bytes:
+        return hashlib.pbkdf2_hmac("sha256", self._password, b"store.gate", _KEY_ROUNDS)
+
+    @cached_property
+    def _failed(self) -> OrderedDict[str, Wait]:
+        """Of each address or browser whose last try failed: how long it must wait. Only under the lock."""
+        return OrderedDict(self._record.read())
 
     def _try(self, who: str, password: bytes) -> Decision:
         # One at a time, so that a thousand tries at once are not a thousand first tries.
         with self._lock:
-            if self._left(who) > 0:
+            failed = self._failed.get(who)
+            if failed is not None and failed.left() > 0:
                 return Decision.TOO_SOON
             if hmac.compare_digest(password, self._password):
-                self._failed.pop(who, None)
+                if self._failed.pop(who, None) is not None:
+                    self._record.forget(who)
                 return Decision.WELCOME
-            waited, _ = self._failed.pop(who, (0.0, 0.0))
-            wait = min(max(_FIRST_WAIT_SECONDS, 2 * waited), _LONGEST_WAIT_SECONDS)
-            self._failed[who] = (wait, time.monotonic())
-            if len(self._failed) > _REMEMBERED:
-                self._failed.popitem(last=False)
+            self._remember(who, 2 * failed.seconds if failed else 0)
             return Decision.UNKNOWN
 
+    def _remember(self, who: str, seconds: float) -> None:
+        wait = Wait(min(max(_FIRST_WAIT_SECONDS, seconds), _LONGEST_WAIT_SECONDS), time.monotonic())
+        self._failed[who] = wait
+        self._failed.move_to_end(who)
+        if len(self._failed) > _REMEMBERED:
+            self._record.forget(self._failed.popitem(last=False)[0])
+        self._record.write(who, wait)
+
     def _left(self, who: str) -> float:
-        wait, since = self._failed.get(who, (0.0, 0.0))
-        return since + wait - time.monotonic()
+        with self._lock:
+            failed = self._failed.get(who)
+        return failed.left() if failed else 0.0
 
 
 def _is_local(request: Request) -> bool:

@@ -136,6 +136,13 @@ def disarm(session: Session, name: str) -> int:
     return _take(session, name)
 
 
+@plain_transaction
+def disarm_all(session: Session) -> list[str]:
+    """Disarm every point; the names of those that were armed."""
+    rows = session.execute(sa.text("DELETE FROM armed_crashes RETURNING point")).all()
+    return sorted(row.point for row in rows)
+
+
 def _is_for_every(session: Session, name: str) -> bool:
     every = "SELECT 1 FROM armed_crashes WHERE point = :point AND is_for_every = 1"
     return fetch_one(session, every, point=name) is not None

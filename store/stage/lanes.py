@@ -25,7 +25,7 @@ from store.settings import Settings
 from store.stage import naive
 from store.stage.tools import presenter
 from store.vocabulary import Outcome, Status, is_key, new_key
-from store.web.every_request import fragment, page
+from store.web.every_request import abort_not_there, fragment, page
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
 from store.web.track import Track
@@ -256,5 +256,5 @@ def _greeting_key(key: str) -> str:
 def _find(key: str) -> Run:
     found = find(key)
     if found is None:
-        abort(404, "There is no such run: go back to the lanes.")
+        abort_not_there("There is no such run: go back to the lanes.")
     return found

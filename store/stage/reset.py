@@ -1,8 +1,9 @@
 """The reset: back to the state in which a shop opens, for the next talk.
 
-Nothing is taken from under a workflow. The presenter's press writes down that it is wanted, and ends the
-server as a crash does; the next server empties everything before any workflow runs, the checkpoints first,
-and the request with the store, last of all. One that dies over it is followed by one that begins it again.
+Nothing is taken from under a workflow. The presenter's press, or their command, writes down that it is
+wanted, and every server that runs ends as in a crash. The next one empties everything before any workflow
+runs: the checkpoints first, then the online guestbook, whose owner offers that, and the request with the
+store, last of all. One that dies over it is followed by one that begins it again.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
+from contextlib import suppress
 
 import sqlalchemy as sa
 from flask import abort, redirect, request, url_for
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import schema
+from store.clients import guestbook
 from store.database import Databases
 from store.durable import runtime
 from store.durable.deadlines import call_with_deadline
@@ -29,18 +35,66 @@ from store.web.every_request import page
 _BATCH = 500
 _ANSWER_SECONDS = 0.3
 """For the answer to leave, before the server ends."""
+_LOOK_SECONDS = 0.5
+"""Between two looks at whether a reset is wanted: `app.py reset` promises the opening state within three."""
 _log = logging.getLogger("store")
 
 
 def carry_out(settings: Settings, databases: Databases) -> None:
-    """Begin anew, if that was asked for: before any workflow runs."""
-    if not _is_asked():
-        return
+    """Begin anew, if that was asked for: before any workflow runs. Then look out for the next time."""
+    if is_asked():
+        _begin_anew(settings, databases)
+    if settings.offers_presenter_tools:
+        _watch(databases)
+
+
+def _begin_anew(settings: Settings, databases: Databases) -> None:
     client = runtime.client_of(settings, databases.system)
     while found := client.list_workflows(limit=_BATCH, load_input=False, load_output=False):
         client.delete_workflows([each.workflow_id for each in found])
+    # After the workflows, which would sign again; before the request is gone, or it might never be done.
+    kept = _why_guestbook_is_kept(settings.guestbook_url)
+    _record(kept)
     schema.begin_anew(databases)
     _log.warning("the shop begins anew, as the presenter has asked")
+    if kept:
+        _log.warning("the online guestbook is as it was: %s", kept)
+
+
+def _why_guestbook_is_kept(url: str) -> str:
+    """Empty the online guestbook; why that could not be done, or nothing. It may take a second, no more."""
+    if not url:
+        return ""
+    try:
+        guestbook.begin_anew(url)
+    except guestbook.Unavailable as trouble:
+        return str(trouble)
+    return ""
+
+
+def _watch(databases: Databases) -> None:
+    """End this server once a reset is asked for elsewhere, or was carried out by another server."""
+    last = _last_reset_at_ms(databases)
+
+    def look() -> None:
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            with suppress(DBAPIError, SQLAlchemyTimeout):  # it is away, and may be back by the next look
+                if _is_wanted(databases) or _last_reset_at_ms(databases) != last:
+                    time.sleep(_ANSWER_SECONDS)
+                    os._exit(1)
+
+    threading.Thread(target=look, name="watch for a reset", daemon=True).start()
+
+
+def _is_wanted(databases: Databases) -> bool:
+    with databases.reader.connect() as connection:
+        return connection.execute(sa.text("SELECT 1 FROM reset_requests")).first() is not None
+
+
+def _last_reset_at_ms(databases: Databases) -> int:
+    with databases.reader.connect() as connection:
+        return int(connection.execute(sa.text("SELECT max(at_ms) FROM last_reset")).scalar() or 0)
 
 
 @presenter.get("/stage/reset")
@@ -56,7 +110,7 @@ def reset() -> AnyResponse:
         abort(400, "A reset forgets every order: confirm it on its page.")
     # Sent again by a browser, to the next server, it is not meant.
     if request.form.get("server") == _this_server():
-        call_with_deadline(_ask)
+        call_with_deadline(ask)
         timer = threading.Timer(_ANSWER_SECONDS, os._exit, [1])
         timer.daemon = True
         timer.start()
@@ -69,7 +123,8 @@ def _this_server() -> str:
 
 
 @plain_transaction
-def _ask(session: Session) -> None:
+def ask(session: Session) -> None:
+    """Have the next server begin anew, and those that run end."""
     # No row changes where it has been asked for.
     execute(
         session,
@@ -79,5 +134,25 @@ def _ask(session: Session) -> None:
 
 
 @plain_transaction
-def _is_asked(session: Session) -> bool:
+def is_asked(session: Session) -> bool:
+    """Whether it was asked for, and no server has done it yet."""
     return session.execute(sa.text("SELECT 1 FROM reset_requests")).first() is not None
+
+
+@plain_transaction
+def why_guestbook_was_kept(session: Session) -> str:
+    """Why the last reset did not empty the online guestbook; empty if it did, or there was none."""
+    row = session.execute(sa.text("SELECT guestbook_kept FROM last_reset")).first()
+    return row.guestbook_kept if row else ""
+
+
+@plain_transaction
+def _record(session: Session, guestbook_kept: str) -> None:
+    execute(
+        session,
+        "INSERT INTO last_reset (only_row, at_ms, guestbook_kept) VALUES (1, :at_ms, :kept)"
+        " ON CONFLICT (only_row) DO UPDATE"
+        " SET at_ms = excluded.at_ms, guestbook_kept = excluded.guestbook_kept",
+        at_ms=now_ms(),
+        kept=guestbook_kept,
+    )

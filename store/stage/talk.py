@@ -17,6 +17,7 @@ from store.stage.crash_page import PointView, change_what_is_armed, points
 from store.stage.lanes import Run
 from store.stage.listing import CodeLine
 from store.stage.naive import PRICE_CENTS
+from store.stage.qr import audience_address
 from store.stage.script import LIMITS, SCENES, Act, Scene
 from store.stage.talk_state import Place
 from store.stage.tools import Running, is_meant_for_this_server, presenter, running
@@ -72,6 +73,8 @@ class StageView:
     points: list[PointView]
     is_every_sale_a_crash: bool
     journal: Waterfall | None
+    audience_address: str
+    """Where phones find the shop, in the scene that asks them to; empty where none can."""
     limits: tuple[str, ...] = LIMITS
     of: int = len(SCENES)
 
@@ -196,6 +199,7 @@ def _view() -> StageView:
         running=running(),
         points=points() if scene.name == "choose" else [],
         is_every_sale_a_crash=_EVERY_SALE in crash_points_for_every(),
+        audience_address=audience_address() if scene.name == "every-sale" else "",
         journal=Waterfall.of(queries().timeline(place.run_key)) if has_journal else None,
     )
 

@@ -11,8 +11,9 @@ from collections.abc import Set
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
+from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, Response, abort, current_app, jsonify, redirect, request, url_for
+from flask import Blueprint, Flask, Response, abort, current_app, g, jsonify, redirect, request, url_for
 from flask_htmx import make_response
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
@@ -22,27 +23,28 @@ from store import commands
 from store.durable import runtime
 from store.reads.crashes import Takeover
 from store.reads.records import Executor
-from store.settings import Settings
 from store.stage import crash_points
-from store.stage.access import COOKIE, Access, Decision
+from store.stage.access import COOKIE, SESSION_SECONDS, Access, Decision
 from store.stage.crash_points import CRASH_POINTS
 from store.vocabulary import Status
-from store.web.every_request import fragment, htmx
+from store.web.every_request import fragment, htmx, page, wants_page
 from store.web.shop import offer_presenter_tools, queries, the_shop
 
 presenter = Blueprint("presenter", __name__)
 _REMEMBER_SECONDS = 30 * 24 * 3600
+SIGN_IN = frozenset({"presenter.sign_in", "presenter.try_to_sign_in", "presenter.sign_out"})
+"""The views that everybody may ask for, where there are tools at all."""
+_SIGNED_OUT = "You are signed out, so nothing was done: sign in, and press again."
 _CHALLENGE = WWWAuthenticate("basic", {"realm": "The presenter's tools", "charset": "UTF-8"})
 
 
-def prepare(app: Flask, settings: Settings) -> None:
-    """Give `app` the tools, if anybody may use them."""
-    if settings.offers_presenter_tools:
-        app.extensions["access"] = Access(settings)
-        app.register_blueprint(presenter)
-        offer_presenter_tools(app, lambda: running() if is_welcome() else None)
-        rules = [rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("presenter.")]
-        app.before_request(partial(_hide, {_first_part(rule) for rule in rules}))
+def prepare(app: Flask, access: Access) -> None:
+    """Give `app` the tools, for whoever `access` lets in."""
+    app.extensions["access"] = access
+    app.register_blueprint(presenter)
+    offer_presenter_tools(app, lambda: running() if is_welcome() else None)
+    rules = [rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("presenter.")]
+    app.before_request(partial(_hide, {_first_part(rule) for rule in rules}))
 
 
 def look_out_for_crashes() -> None:
@@ -54,7 +56,7 @@ def look_out_for_crashes() -> None:
 
 def is_welcome() -> bool:
     """Whether whoever makes this request may use the tools: nobody else's page mentions them."""
-    return _access().ask(request) is Decision.WELCOME
+    return access().ask(request) is Decision.WELCOME
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Running:
     """What is wrong with the books."""
     armed: tuple[str, ...]
     """Where the next crash is to come, in words."""
+    is_signed_in: bool
+    """Whether this browser has a session, which it may end."""
 
 
 def running() -> Running:
@@ -77,7 +81,8 @@ def running() -> Running:
     can_pay_here, alarm = the_shop().settings.can_pay_here, the_shop().ledger.alarm()
     names = armed_points()
     armed = tuple(point.words for name, point in CRASH_POINTS.items() if name in names)
-    return Running(newest, queries().count_crashes(), can_pay_here, alarm, armed)
+    is_signed_in = access().is_signed_in(request)
+    return Running(newest, queries().count_crashes(), can_pay_here, alarm, armed, is_signed_in)
 
 
 def armed_points() -> set[str]:
@@ -87,7 +92,7 @@ def armed_points() -> set[str]:
 
 def _hide(first_parts: Set[str]) -> None:
     """Where there are no tools, nothing is found, whatever the method: a 405 would tell of them."""
-    if _first_part(request.path) in first_parts and _access().is_closed_to(request):
+    if _first_part(request.path) in first_parts and access().is_closed_to(request):
         abort(404)
 
 
@@ -96,26 +101,55 @@ def _first_part(path: str) -> str:
 
 
 @presenter.before_request
-def refuse_others() -> None:
-    """Ask for the password where there is one."""
-    answer = _access().ask(request)
+def refuse_others() -> AnyResponse | None:
+    """Lead a browser without a session to where it signs in, and ask anything else for the password."""
+    if request.endpoint in SIGN_IN:
+        return None
+    answer = access().ask(request)
     if answer is Decision.TOO_SOON:
-        seconds = _access().seconds_to_wait(request)
+        seconds = access().seconds_to_wait(request)
         raise TooManyRequests(
             f"A wrong password has just come from where you are: wait {seconds} s before the next try.",
             retry_after=seconds,
         )
     if answer is Decision.UNKNOWN:
+        return _ask_to_sign_in()
+    g.is_let_in = True
+    return None
+
+
+def _ask_to_sign_in() -> AnyResponse:
+    """A browser gets no challenge: it would ask in a dialog, before whoever looks at its screen."""
+    shown = urlsplit((htmx.current_url if htmx else request.referrer) or "").path
+    if htmx and not (htmx.boosted or htmx.history_restore_request):
+        where = url_for(".sign_in", next=shown)
+        return cast(AnyResponse, make_response("", 401, redirect=where))  # htmx goes there, whatever it swaps
+    is_browser = request.headers.get("User-Agent", "").startswith("Mozilla/")  # as all of them say
+    if not wants_page() or (request.authorization and not is_browser):
         raise Unauthorized(
             "The presenter's tools need the password that the shop was started with.",
-            www_authenticate=_CHALLENGE,
+            www_authenticate=None if is_browser else _CHALLENGE,
         )
+    if request.method in {"GET", "HEAD"}:
+        return redirect(url_for(".sign_in", next=request.full_path.rstrip("?")), 303)
+    return sign_in_page(401, shown, _SIGNED_OUT)
+
+
+def sign_in_page(status: int, wanted: str, trouble: str = "", retry_after: int = 0) -> AnyResponse:
+    """The page that asks for the password, and why it does again; `wanted` is the path that comes next."""
+    hours = SESSION_SECONDS // 3600
+    html = page("sign_in.html", with_tools=False, wanted=wanted, trouble=trouble, hours=hours)
+    answer: AnyResponse = make_response(html, status, push_url=False)
+    if retry_after:
+        answer.headers["Retry-After"] = str(retry_after)
+    return answer
 
 
 @presenter.after_request
 def remember_browser(response: Response) -> Response:
     """Recognise a browser that was let in, whoever else tries passwords from its address later."""
-    cookie = _access().cookie_for(request) if response.status_code < 400 else None
+    is_let_in = response.status_code < 400 and g.get("is_let_in", False)
+    cookie = access().cookie_for(request) if is_let_in else None
     if cookie is not None:
         response.set_cookie(
             COOKIE, cookie, _REMEMBER_SECONDS, secure=request.is_secure, httponly=True, samesite="Lax"
@@ -124,8 +158,8 @@ def remember_browser(response: Response) -> Response:
 
 
 @presenter.get("/presenter")
-def sign_in() -> AnyResponse:
-    """Where a browser asks for the password; the tools themselves are on the pages of the shop."""
+def arrive() -> AnyResponse:
+    """To the store: for whoever may use them, the tools are on the pages of the shop."""
     return redirect(url_for("storefront.store"), 303)
 
 
@@ -199,5 +233,6 @@ def is_meant_for_this_server() -> bool:
     return request.form.get("executor", "") in {"", str(runtime.executor_number())}
 
 
-def _access() -> Access:
+def access() -> Access:
+    """What decides who may use the tools."""
     return cast(Access, current_app.extensions["access"])

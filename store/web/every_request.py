@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import sqlalchemy as sa
 from dbos import error as dbos_error
@@ -25,6 +25,7 @@ from store.web.shop import Shop, install, queries, the_shop
 
 MAX_BODY_BYTES = 64 * 1024
 RETRY_AFTER_SECONDS = 2
+BEGAN_ANEW = "The shop began anew."
 _A_YEAR_SECONDS = 365 * 24 * 3600
 
 _STRICT = {
@@ -219,7 +220,7 @@ def _say(code: int, sentence: str) -> Response:
             # They read the database, which may be what is wrong.
             html = page("error.html", with_tools=False, code=code, sentence=sentence, retry=_retry(code))
         else:
-            html = render_template("_error.html", sentence=sentence)
+            html = render_template("_gone.html" if code == 410 else "_error.html", sentence=sentence)
         # The address bar keeps the page that can be reloaded, not the one that failed.
         response = cast(Response, make_response(html, push_url=False))
     else:
@@ -234,6 +235,13 @@ def _retry(code: int) -> Retry | None:
     if request.method == "GET":
         return Retry(request.full_path, None)
     return Retry(request.path, request.form.to_dict())
+
+
+def abort_not_there(sentence: str) -> NoReturn:
+    """404 with that sentence; but of a shop that has begun anew 410, by which an open page stops to look."""
+    if queries().has_begun_anew():
+        abort(410, BEGAN_ANEW)
+    abort(404, sentence)
 
 
 def wants_page() -> bool:

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from store import commands
 from store.reads.greetings import Greeting
 from store.vocabulary import is_key, new_key
-from store.web.every_request import fragment, page, wants_page
+from store.web.every_request import abort_not_there, fragment, page, wants_page
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
 from store.web.waterfall import Waterfall
@@ -99,5 +99,5 @@ def _shown(key: str) -> dict[str, Any]:
 def _find(key: str) -> Greeting:
     found = the_shop().greetings.find(key)
     if found is None:
-        abort(404, "There is no such greeting: if you followed a link, check that all of it was copied.")
+        abort_not_there("There is no such greeting: if you followed a link, check that all of it was copied.")
     return found

@@ -92,6 +92,8 @@ def _refuse_unknown_names(settings: Settings) -> None:
     name = name_asked_for(request)
     if name in LOOPBACK_HOSTS or name == settings.host.lower():
         return
+    if name and name == settings.audience_host.lower():
+        return
     if settings.listens_on_every_address and _is_address(name):
         return
     trusted = settings.trusted_hosts.lower().split(",")

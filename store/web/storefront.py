@@ -20,7 +20,7 @@ from store.reads.checkpoints import is_known_checkout
 from store.reads.records import Board, Order, PaymentView, Refund
 from store.vocabulary import Outcome, PaymentState, Status, is_key, new_key
 from store.web import own_orders
-from store.web.every_request import Fragment, fragment, page, render, send
+from store.web.every_request import Fragment, abort_not_there, fragment, page, render, send
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
 from store.web.views import (
@@ -247,4 +247,4 @@ def _timeline(order: Order) -> dict[str, Any]:
 
 
 def _no_such_order() -> NoReturn:
-    abort(404, "There is no such order: if you followed a link, check that all of it was copied.")
+    abort_not_there("There is no such order: if you followed a link, check that all of it was copied.")
