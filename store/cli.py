@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from store.serving import supervisor
+from store.serving import successor, supervisor
 from store.serving.listener import address_of, listen
 from store.settings import BadSetting, Settings, is_sqlite, refuse
 
@@ -142,6 +142,7 @@ def serve(
     has_parent = inherited is not None or port is not None
     if has_parent:
         supervisor.die_with_parent()
+        successor.parent.set(os.getppid())
     # Before the shop is made: if another one has the port, this one must not touch its orders.
     listener = (
         listen(settings.host, settings.port if port is None else port)

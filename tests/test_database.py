@@ -100,7 +100,10 @@ INSERT INTO naive_runs (run, key, visitor, executor, started_at_ms) VALUES (1, '
 INSERT INTO naive_orders (payment_id, status, progress) VALUES ('n', 'paid', 3);
 INSERT INTO naive_payments (payment_id, amount_cents) VALUES ('n', 9999)
 """
-_AS_IT_WAS = {1: _WITH_GENERATIONS, 2: _WITH_GENERATIONS, 3: _WITH_EXECUTORS, 4: _WITH_EXECUTORS}
+_AS_IT_WAS = {
+    **dict.fromkeys((1, 2), _WITH_GENERATIONS),
+    **dict.fromkeys((3, 4, 5), _WITH_EXECUTORS),
+}
 """What a shop of each earlier version had, besides its one order."""
 
 

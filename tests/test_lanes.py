@@ -75,6 +75,7 @@ def test_without_a_crash_both_lanes_end_well(open_shop: OpenShop, guestbook: Gue
         "naive_runs": 1,
         "units_held_for_ever": 0,
         "charged_and_never_shipped": 0,
+        "charged_more_than_once": 0,
         "greetings_never_written_down": 0,
     }
     assert not shop.tables.faults()

@@ -78,6 +78,16 @@ def newest(url: str, limit: int) -> list[Signature]:
     return [_signature(each) for each in listed]
 
 
+def make_trouble(url: str, **trouble: object) -> None:
+    """Tell the guestbook that comes with the store what to do wrong, as its file says.
+
+    Raises:
+        Unavailable: it does not take it.
+    """
+    headers = {"Content-Type": "application/json"}
+    _understood(*_ask(url, "/trouble", _LOOK_SECONDS, body=json.dumps(trouble).encode(), headers=headers))
+
+
 def _ask(url: str, path: str, seconds: float, **sent: Any) -> tuple[int, bytes]:
     if not url:
         raise Unavailable(

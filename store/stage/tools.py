@@ -23,7 +23,7 @@ from store.durable import runtime
 from store.reads.crashes import Takeover
 from store.reads.records import Executor
 from store.settings import Settings
-from store.stage import crash_points
+from store.stage import crash_points, faults, window_hold
 from store.stage.access import COOKIE, Access, Decision
 from store.stage.crash_points import CRASH_POINTS
 from store.vocabulary import Status
@@ -37,6 +37,9 @@ _CHALLENGE = WWWAuthenticate("basic", {"realm": "The presenter's tools", "charse
 
 def prepare(app: Flask, settings: Settings) -> None:
     """Give `app` the tools, if anybody may use them."""
+    # Imported for their routes, which they add to ours.
+    from store.stage import fault_page, run_again  # noqa: F401, PLC0415
+
     if settings.offers_presenter_tools:
         app.extensions["access"] = Access(settings)
         app.register_blueprint(presenter)
@@ -45,8 +48,9 @@ def prepare(app: Flask, settings: Settings) -> None:
         app.before_request(partial(_hide, {_first_part(rule) for rule in rules}))
 
 
-def look_out_for_crashes() -> None:
-    """Look out for the crashes that are armed, as a server starts, if there is anybody who may arm them."""
+def take_up(settings: Settings) -> None:
+    """Take up what an earlier server was told, as one starts: the window that is held, and armed crashes."""
+    window_hold.take_up(settings)
     if crash_points.armed.is_set:
         crash_points.armed().install()
         crash_points.armed().look_out()
@@ -69,6 +73,8 @@ class Running:
     """What is wrong with the books."""
     armed: tuple[str, ...]
     """Where the next crash is to come, in words."""
+    fault: str
+    """Which fault is on, and for how long, in words; nothing if none is."""
 
 
 def running() -> Running:
@@ -77,7 +83,9 @@ def running() -> Running:
     can_pay_here, alarm = the_shop().settings.can_pay_here, the_shop().ledger.alarm()
     names = armed_points()
     armed = tuple(point.words for name, point in CRASH_POINTS.items() if name in names)
-    return Running(newest, queries().count_crashes(), can_pay_here, alarm, armed)
+    return Running(
+        newest, queries().count_crashes(), can_pay_here, alarm, armed, faults.latest(queries()).says
+    )
 
 
 def armed_points() -> set[str]:
