@@ -197,12 +197,6 @@ CREATE TABLE IF NOT EXISTS reruns (
     PRIMARY KEY (payment_id, attempt)
 );
 
--- Which code a server process runs: a digest of its source files, as they were when it started.
-CREATE TABLE IF NOT EXISTS server_code (
-    executor  INTEGER NOT NULL PRIMARY KEY REFERENCES executors (number),
-    digest    TEXT    NOT NULL
-);
-
 -- What the ledger counts by: each is all that its line of the books has to read.
 CREATE INDEX IF NOT EXISTS orders_by_ending ON orders (status, reason, price_cents, payment_id);
 CREATE INDEX IF NOT EXISTS stock_movements_by_kind ON stock_movements (kind, units);
@@ -251,6 +245,12 @@ CREATE TABLE IF NOT EXISTS executors (
 );
 
 CREATE INDEX IF NOT EXISTS executors_to_adopt ON executors (number) WHERE adopted_at_ms IS NULL;
+
+-- Which code a server process runs: a digest of its source files, as they were when it started.
+CREATE TABLE IF NOT EXISTS server_code (
+    executor  INTEGER NOT NULL PRIMARY KEY REFERENCES executors (number),
+    digest    TEXT    NOT NULL
+);
 
 -- The orders that a crash found under way, each with the executor that took it up, and how far it was.
 CREATE TABLE IF NOT EXISTS recoveries (

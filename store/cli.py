@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from store.serving import successor, supervisor
+from store.serving import supervisor
 from store.serving.listener import address_of, listen
 from store.settings import BadSetting, Settings, is_sqlite, refuse
 
@@ -141,6 +141,8 @@ def serve(
     logging.getLogger("store").setLevel(logging.INFO)
     has_parent = inherited is not None or port is not None
     if has_parent:
+        from store.serving import successor
+
         supervisor.die_with_parent()
         successor.parent.set(os.getppid())
     # Before the shop is made: if another one has the port, this one must not touch its orders.
