@@ -55,6 +55,7 @@ _CAN_INHERIT_SOCKETS = os.name == "posix"
 """Elsewhere each server binds the address anew, and connections are refused in between."""
 _STOP_SECONDS = 2.5
 """A server that was told to stop and has not by then is killed; its orders go on at the next start."""
+_REPLACE_SECONDS = 10.0  # nobody waits at a terminal for it
 _LONGEST_PAUSE_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS = 0.1
 _DEATHS = 20
@@ -261,7 +262,7 @@ class Supervisor:
         while server.poll() is None:
             if (self._is_stopping or self._is_replacing) and kill_at is None:
                 server.terminate()
-                kill_at = time.monotonic() + _STOP_SECONDS
+                kill_at = time.monotonic() + (_STOP_SECONDS if self._is_stopping else _REPLACE_SECONDS)
             if not self._sleep(None if kill_at is None else max(0.0, kill_at - time.monotonic())):
                 server.kill()
         if server.stdin is not None:
