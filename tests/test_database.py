@@ -336,7 +336,8 @@ _WRONG: dict[str, list[dict[str, Any]]] = {
     "stock_movements": [
         {"kind": "theft"}, {"kind": None}, {"cause": None}, {"cause": "opening"}, {"product_id": 7},
         {"units": None}, {"kind": "reserve"}, {"kind": "reserve", "units": 1},
-        {"kind": "reserve", "units": -2}, {"kind": "release"}, {"kind": "release", "units": -1}, {"kind": "release", "units": 2},
+        {"kind": "reserve", "units": -2}, {"kind": "release"}, {"kind": "release", "units": -1},
+        {"kind": "release", "units": 2},
     ],
     "payments": [{"kind": "gift"}, {"amount_cents": -1}, {"payment_id": "nobody"}, {"payment_id": None}],
 }  # fmt: skip
