@@ -149,7 +149,7 @@ def test_faults_and_shelf_by_keyboard(talk_shop: SupervisedShop, visit: Visit) -
     for name, seen in [
         ("Sell out", "0 on the shelf"),
         ("Hold it", "The payment window held"),
-        ("The server is frozen, for 5 seconds", "On: The server is frozen"),
+        ("For 5 s: The server is frozen", "On: The server is frozen"),
     ]:
         page.get_by_role("button", name=name, exact=True).focus()
         page.keyboard.press("Enter")
