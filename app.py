@@ -43,7 +43,7 @@ def create_app(
     from store.reads.orders import Queries
     from store.repair import lost_checkpoints
     from store.repair.reconciler import Reconciler
-    from store.stage import crash_page, lanes, reset, sign_in, talk, tools
+    from store.stage import crash_page, deploy, lanes, reset, sign_in, talk, tools
     from store.terms_of_sale import Terms, terms
     from store.web import every_request, guestbook, json_api, ledger, storefront
     from store.web.health import Health
@@ -80,7 +80,7 @@ def create_app(
     def before_workflows_run() -> None:
         reset.carry_out(settings, databases)
         lost_checkpoints.note(databases, witnesses)
-        tools.look_out_for_crashes()
+        tools.take_up(settings)
 
     terms.set(Terms.of(settings))
     launch = partial(
@@ -89,7 +89,7 @@ def create_app(
         databases,
         deaths=deaths,
         before=before_workflows_run,
-        after=reconciler.start,
+        after=partial(deploy.once_open, deploy.digest(), reconciler.start),
     )
     if wait_for_database:
         Opening(app, settings, databases, launch).begin()

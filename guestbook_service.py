@@ -10,7 +10,8 @@ by POST /trouble, in every way in which other people's systems do.
     GET  /signatures       ?limit=100, or ?key=…      {"total": 1, "signatures": [{…}]}, newest first
     DELETE /signatures                               {"total": 0}: the book is empty, and nothing goes wrong
     POST /trouble          {"kind": "fail", "status": 503, "times": 2}, {"kind": "slow", "seconds": 5},
-                           or the kinds rubbish, die (after recording, before answering) and none
+                           or the kinds rubbish, die (after recording, before answering) and none;
+                           with "for_seconds": 20 it is over after that, whatever is left of it
     GET  /health           {"status": "ok"}
 """
 
@@ -38,6 +39,8 @@ from werkzeug.exceptions import HTTPException
 NAME_MAX_LENGTH = 80
 _KEY_MAX_LENGTH = 255
 _LIST_LIMIT = 100
+_NO_END = 10**9
+"""Seconds: thirty years."""
 _TROUBLES = ("none", "slow", "fail", "rubbish", "die")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS signatures (
@@ -55,6 +58,8 @@ CREATE TABLE IF NOT EXISTS trouble (
     times     INTEGER NOT NULL
 );
 INSERT INTO trouble VALUES (1, 'none', 0, 500, 0) ON CONFLICT DO NOTHING;
+-- When that is over, in ms since 1970, whatever is left of it.
+CREATE TABLE IF NOT EXISTS trouble_ends (at_ms INTEGER NOT NULL);
 """
 
 
@@ -94,7 +99,7 @@ class Guestbook:
                     return _as_json(found)
             added = connection.execute(
                 "INSERT INTO signatures (name, key, signed_at_ms) VALUES (?, ?, ?) RETURNING *",
-                (name, key, time.time_ns() // 1_000_000),
+                (name, key, _now_ms()),
             )
             return _as_json(added.fetchone())
 
@@ -114,16 +119,22 @@ class Guestbook:
             connection.execute("DELETE FROM signatures")
             connection.execute("UPDATE trouble SET kind = 'none', times = 0")
 
-    def expect_trouble(self, trouble: Trouble) -> None:
-        """Do this wrong, the next so many times."""
+    def expect_trouble(self, trouble: Trouble, for_seconds: float) -> None:
+        """Do this wrong, the next so many times, for so long at most."""
         with self._writing() as connection:
             connection.execute("UPDATE trouble SET kind = ?, seconds = ?, status = ?, times = ?", trouble)
+            connection.execute("DELETE FROM trouble_ends")
+            ends_at_ms = _now_ms() + round(for_seconds * 1000)
+            connection.execute("INSERT INTO trouble_ends (at_ms) VALUES (?)", (ends_at_ms,))
 
     def next_trouble(self) -> Trouble:
         """What to do wrong this time."""
         with self._writing() as connection:
             row = connection.execute(
-                "UPDATE trouble SET times = times - 1 WHERE times > 0 RETURNING kind, seconds, status, times"
+                "UPDATE trouble SET times = times - 1 WHERE times > 0"
+                " AND NOT EXISTS (SELECT 1 FROM trouble_ends WHERE at_ms <= ?)"
+                " RETURNING kind, seconds, status, times",
+                (_now_ms(),),
             ).fetchone()
             return Trouble(*row) if row else Trouble("none", 0, 500, 0)
 
@@ -142,6 +153,10 @@ class Guestbook:
 
 class KeyReused(Exception):
     """An Idempotency-Key that came with another request before."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _as_json(row: sqlite3.Row) -> dict[str, Any]:
@@ -224,16 +239,19 @@ def make_trouble() -> Response:
     """Be told what to do wrong, and how often."""
     kind, times = _member("kind", str), _member("times", int, 1)
     seconds, status = _member("seconds", (int, float), 0), _member("status", int, 500)
+    for_seconds = _member("for_seconds", (int, float), _NO_END)
     if kind not in _TROUBLES:
         abort(400, f"kind must be one of {', '.join(_TROUBLES)}.")
     if (
         times not in range(10**6)
         or seconds is None
         or not 0 <= seconds <= 600
+        or for_seconds is None
+        or not (0 <= for_seconds <= 600 or for_seconds == _NO_END)
         or status not in range(400, 600)
     ):
-        abort(400, "times must be 0 or more, seconds 0 to 600, and status 400 to 599.")
-    _book().expect_trouble(Trouble(kind, seconds, status, times))
+        abort(400, "times must be 0 or more, seconds and for_seconds 0 to 600, and status 400 to 599.")
+    _book().expect_trouble(Trouble(kind, seconds, status, times), for_seconds)
     return jsonify(kind=kind, times=times)
 
 

@@ -69,10 +69,10 @@ CREATE TABLE IF NOT EXISTS stock_movements (
     -- The workflow that moved the units: a payment id, or the id of a restock.
     cause           TEXT    NOT NULL,
     product_id      INTEGER NOT NULL REFERENCES products (product_id),
-    -- Onto the shelf is positive, off it is negative.
+    -- Onto the shelf is positive, off it is negative: a restock to nothing clears it.
     units           INTEGER NOT NULL CHECK ((kind = 'reserve' AND units = -1)
                                          OR (kind = 'release' AND units = 1)
-                                         OR (kind = 'restock' AND units >= 0)),
+                                         OR kind = 'restock'),
     recorded_at_ms  BIGINT  NOT NULL,
     PRIMARY KEY (kind, cause)
 );
@@ -188,6 +188,30 @@ CREATE TABLE IF NOT EXISTS stage (
     moves      INTEGER NOT NULL
 );
 
+-- The presenter's fault that was made last, in one row: it is on until its end, and no other begins before that.
+CREATE TABLE IF NOT EXISTS stage_faults (
+    only_row     INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    kind         TEXT    NOT NULL,
+    began_at_ms  BIGINT  NOT NULL,
+    ends_at_ms   BIGINT  NOT NULL
+);
+
+-- That the presenter holds the payment window open: whoever buys meanwhile has long to pay.
+CREATE TABLE IF NOT EXISTS window_holds (
+    only_row     INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    began_at_ms  BIGINT  NOT NULL
+);
+
+-- Finished orders that the presenter had run again from their first line, each time a row.
+CREATE TABLE IF NOT EXISTS reruns (
+    payment_id   TEXT    NOT NULL REFERENCES orders (payment_id),
+    attempt      INTEGER NOT NULL CHECK (attempt > 0),
+    -- What the books had of the order before.
+    as_it_was    TEXT    NOT NULL,
+    began_at_ms  BIGINT  NOT NULL,
+    PRIMARY KEY (payment_id, attempt)
+);
+
 -- What the ledger counts by: each is all that its line of the books has to read.
 CREATE INDEX IF NOT EXISTS orders_by_ending ON orders (status, reason, price_cents, payment_id);
 CREATE INDEX IF NOT EXISTS stock_movements_by_kind ON stock_movements (kind, units);
@@ -237,6 +261,12 @@ CREATE TABLE IF NOT EXISTS executors (
 
 CREATE INDEX IF NOT EXISTS executors_to_adopt ON executors (number) WHERE adopted_at_ms IS NULL;
 
+-- Which code a server process runs: a digest of its source files, as they were when it started.
+CREATE TABLE IF NOT EXISTS server_code (
+    executor  INTEGER NOT NULL PRIMARY KEY REFERENCES executors (number),
+    digest    TEXT    NOT NULL
+);
+
 -- The orders that a crash found under way, each with the executor that took it up, and how far it was.
 CREATE TABLE IF NOT EXISTS recoveries (
     executor    INTEGER NOT NULL REFERENCES executors (number),
@@ -279,6 +309,7 @@ CREATE TABLE IF NOT EXISTS naive_orders (
 
 CREATE TABLE IF NOT EXISTS naive_payments (
     payment_id    TEXT    NOT NULL PRIMARY KEY REFERENCES naive_runs (key),
+    -- All that was taken for it.
     amount_cents  INTEGER NOT NULL
 );
 
@@ -289,13 +320,13 @@ CREATE TABLE IF NOT EXISTS naive_greetings (
 );
 
 -- What a new shop opens with.
-INSERT INTO schema_version (only_row, version) VALUES (1, 5) ON CONFLICT DO NOTHING;
+INSERT INTO schema_version (only_row, version) VALUES (1, 6) ON CONFLICT DO NOTHING;
 -- Greetings of version 1 had no requests: all that were written down were greeted.
 INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_at_ms, outcome)
     SELECT greeting_id, name, '', recorded_at_ms, recorded_at_ms, 'greeted' FROM greetings
     WHERE (SELECT version FROM schema_version) < 2
     ON CONFLICT DO NOTHING;
-UPDATE schema_version SET version = 5 WHERE version < 5;
+UPDATE schema_version SET version = 6 WHERE version < 6;
 -- The third counts nothing: its row is what greetings of one client take turns on.
 INSERT INTO counters (counter, value) VALUES ('orders', 0), ('executors', 0), ('greetings', 0)
     ON CONFLICT DO NOTHING;

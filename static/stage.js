@@ -51,8 +51,9 @@
     return true;
   }
 
-  async function press(form) {
-    presses += 1;
+  async function press(form, times = 1) {
+    if (isCrashing && times > 1) presses = 0; // "ten crashes" again: no more of them
+    else presses += times;
     if (isCrashing) return;
     isCrashing = true;
     try {
@@ -69,13 +70,14 @@
     if (event.target.id !== "crash" || !window.servers) return;
     event.preventDefault();
     event.stopImmediatePropagation(); // htmx would send it as well
-    press(event.target);
+    press(event.target, Number(event.submitter?.dataset.times ?? 1));
   }, true);
 
   document.addEventListener("keydown", (event) => {
     const form = document.getElementById("crash");
     const isTyping = event.target.closest?.("input, textarea, select, [contenteditable]");
-    if (form && window.servers && event.key?.toLowerCase() === "c" && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey && !isTyping) press(form);
+    const times = { c: 1, x: 10 }[event.key?.toLowerCase()];
+    if (form && window.servers && times && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey && !isTyping) press(form, times);
   });
 
   // Somebody else's crash, or a kill from a terminal: an answer comes from another server than the last one.

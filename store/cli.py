@@ -165,7 +165,10 @@ def serve(
     logging.getLogger("store").setLevel(logging.INFO)
     has_parent = inherited is not None or port is not None
     if has_parent:
+        from store.serving import successor
+
         supervisor.die_with_parent()
+        successor.parent.set(os.getppid())
     # Before the shop is made: if another one has the port, this one must not touch its orders.
     listener = (
         listen(settings.host, settings.port if port is None else port)

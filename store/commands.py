@@ -16,6 +16,7 @@ from store.durable import runtime
 from store.durable.deadlines import call_with_deadline, seconds_for_an_event
 from store.vocabulary import (
     PAYMENT_TOPIC,
+    SHELF_SIZE,
     Event,
     Outcome,
     Status,
@@ -158,8 +159,8 @@ def greet(key: str, name: str, client: str, *, wait: bool) -> EndOfGreeting | No
         raise TooManyGreetings(client) from refusal
 
 
-def restock() -> int:
-    """Fill the shelf; returns the units that were added.
+def restock(level: int = SHELF_SIZE) -> int:
+    """Fill the shelf to a level, or clear it where that is 0; returns the units that were added.
 
     Raises:
         DeadlineExceeded: the database does not answer.
@@ -168,7 +169,7 @@ def restock() -> int:
 
     def start_and_wait() -> int:
         with SetWorkflowID(cause):
-            restocking = DBOS.start_workflow(workflows.restock_shelf, cause)
+            restocking = DBOS.start_workflow(workflows.restock_shelf, cause, level)
         return restocking.get_result(polling_interval_sec=0.05)
 
     return call_with_deadline(start_and_wait)

@@ -96,9 +96,9 @@ def dispatch(payment_id: str, paid_at_ms: int) -> OrderNow:
 
 
 @DBOS.workflow(name=RESTOCK, max_recovery_attempts=None)
-def restock_shelf(cause: str) -> int:
-    """Fill the shelf, once for each cause; returns the units that were added."""
-    return fill_shelf(cause)
+def restock_shelf(cause: str, level: int = SHELF_SIZE) -> int:
+    """Fill the shelf to a level, or clear it, once for each cause; returns the units that were added."""
+    return fill_shelf(cause, level)
 
 
 @DBOS.workflow(name=GREETING, max_recovery_attempts=None)
@@ -364,8 +364,8 @@ def _hold_no_longer(session: Session, payment_id: str) -> None:
 
 
 @transaction("fill shelf")
-def fill_shelf(session: Session, cause: str) -> int:
-    """Top the shelf up to `SHELF_SIZE` and record what was added; returns the units."""
+def fill_shelf(session: Session, cause: str, level: int = SHELF_SIZE) -> int:
+    """Top the shelf up to a level, or clear it where that is 0; returns the units, which are recorded."""
     # Row lock, on both databases: no buyer comes between reading the shelf and filling it.
     lock = "UPDATE products SET on_hand = on_hand WHERE product_id = :id RETURNING on_hand"
     shelf = fetch_one(session, lock, id=PRODUCT_ID)
@@ -373,7 +373,7 @@ def fill_shelf(session: Session, cause: str) -> int:
     before = fetch_one(session, earlier, kind=Movement.RESTOCK, cause=cause)
     if before is not None:
         return int(before.units)
-    units = max(0, SHELF_SIZE - shelf.on_hand)
+    units = max(0, level - shelf.on_hand) if level else -shelf.on_hand
     add = "UPDATE products SET on_hand = on_hand + :units WHERE product_id = :id"
     change_one(session, add, units=units, id=PRODUCT_ID)
     _move(session, Movement.RESTOCK, cause=cause, units=units)

@@ -100,7 +100,10 @@ INSERT INTO naive_runs (run, key, visitor, executor, started_at_ms) VALUES (1, '
 INSERT INTO naive_orders (payment_id, status, progress) VALUES ('n', 'paid', 3);
 INSERT INTO naive_payments (payment_id, amount_cents) VALUES ('n', 9999)
 """
-_AS_IT_WAS = {1: _WITH_GENERATIONS, 2: _WITH_GENERATIONS, 3: _WITH_EXECUTORS, 4: _WITH_EXECUTORS}
+_AS_IT_WAS = {
+    **dict.fromkeys((1, 2), _WITH_GENERATIONS),
+    **dict.fromkeys((3, 4, 5), _WITH_EXECUTORS),
+}
 """What a shop of each earlier version had, besides its one order."""
 
 
@@ -332,8 +335,9 @@ _WRONG: dict[str, list[dict[str, Any]]] = {
     ],
     "stock_movements": [
         {"kind": "theft"}, {"kind": None}, {"cause": None}, {"cause": "opening"}, {"product_id": 7},
-        {"units": -1}, {"kind": "reserve"}, {"kind": "reserve", "units": 1}, {"kind": "reserve", "units": -2},
-        {"kind": "release"}, {"kind": "release", "units": -1}, {"kind": "release", "units": 2},
+        {"units": None}, {"kind": "reserve"}, {"kind": "reserve", "units": 1},
+        {"kind": "reserve", "units": -2}, {"kind": "release"}, {"kind": "release", "units": -1},
+        {"kind": "release", "units": 2},
     ],
     "payments": [{"kind": "gift"}, {"amount_cents": -1}, {"payment_id": "nobody"}, {"payment_id": None}],
 }  # fmt: skip

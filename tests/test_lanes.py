@@ -75,6 +75,7 @@ def test_without_a_crash_both_lanes_end_well(open_shop: OpenShop, guestbook: Gue
         "naive_runs": 1,
         "units_held_for_ever": 0,
         "charged_and_never_shipped": 0,
+        "charged_more_than_once": 0,
         "greetings_never_written_down": 0,
     }
     assert not shop.tables.faults()
@@ -152,11 +153,31 @@ def test_a_crash_breaks_one_lane(
     )
     assert said in page
     assert "and never in ours." in page
-    assert damage(shop) == {"naive_runs": 1, **counted, "greetings_never_written_down": 1}
+    assert damage(shop) == {
+        "naive_runs": 1,
+        **counted,
+        "charged_more_than_once": 0,
+        "greetings_never_written_down": 1,
+    }
     assert "The naive lane (not part of the shop)" in shop.shopper.page("/ledger").text
     assert shop.tables.rows("SELECT name FROM greetings") == [("Durable visitor 1",)]
     assert not shop.tables.rows("SELECT * FROM naive_greetings")
     assert_both_signed(guestbook.names[before:])
+    assert not shop.tables.faults()
+
+
+def test_run_again_the_naive_lane_charges_twice(open_shop: OpenShop, guestbook: Guestbook) -> None:
+    """While both are running it is refused; the page and the books say what it has done."""
+    shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.1)
+    address = run(shop)
+    assert shop.shopper.submit(f"{address}/again").status == 409
+    eventually(lambda: shop.shopper.page(address).text, lambda text: "Both lanes have ended" in text)
+    assert shop.shopper.submit(f"{address}/again", executor="77").status == 303  # meant for another server
+    assert shop.tables.rows("SELECT amount_cents FROM naive_payments") == [(9999,)]
+    assert shop.shopper.submit(f"{address}/again").status == 303
+    eventually(lambda: shop.shopper.page(address).text, lambda text: "charged 2 times: $199.98" in text)
+    assert damage(shop)["charged_more_than_once"] == 1
+    assert shop.shopper.submit("/lanes/nowhere/again").status == 404
     assert not shop.tables.faults()
 
 

@@ -20,6 +20,7 @@ _EMPTY = (
     "orders", "payments", "payment_notices", "holds", "refusals", "greeting_requests", "greetings",
     "recoveries", "greeting_recoveries", "mendings", "lost_checkpoints", "naive_orders", "naive_payments",
     "naive_greetings", "naive_runs", "armed_crashes", "reset_requests", "stage",
+    "stage_faults", "window_holds", "reruns",
 )  # fmt: skip
 _CHECKPOINTS = ("workflow_status", "operation_outputs", "workflow_events", "notifications")
 

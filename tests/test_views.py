@@ -82,7 +82,7 @@ def test_of_a_guestbook_that_is_away_nothing_is_claimed() -> None:
 
 
 _UNDER_WAY = NaiveRun(
-    status="paid", progress=3, is_charged=True, signature=1, is_recorded=False, is_dead=False
+    status="paid", progress=3, charged_cents=9999, signature=1, is_recorded=False, is_dead=False
 )
 _WHOLE = replace(_UNDER_WAY, status=Status.DISPATCHED, is_recorded=True)
 _DEAD = replace(_UNDER_WAY, is_dead=True)

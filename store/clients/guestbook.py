@@ -87,6 +87,16 @@ def begin_anew(url: str) -> None:
     _understood(*_ask(url, "/signatures", _LOOK_SECONDS, method="DELETE"))
 
 
+def make_trouble(url: str, **trouble: object) -> None:
+    """Tell the guestbook that comes with the store what to do wrong, as its file says.
+
+    Raises:
+        Unavailable: it does not take it.
+    """
+    headers = {"Content-Type": "application/json"}
+    _understood(*_ask(url, "/trouble", _LOOK_SECONDS, body=json.dumps(trouble).encode(), headers=headers))
+
+
 def _ask(url: str, path: str, seconds: float, *, method: str = "", **sent: Any) -> tuple[int, bytes]:
     if not url:
         raise Unavailable(

@@ -8,7 +8,13 @@ from enum import StrEnum
 from store.ledger.accounts import Fault
 from store.money import price
 
-_DAMAGE = ("naive_runs", "units_held_for_ever", "charged_and_never_shipped", "greetings_never_written_down")
+_DAMAGE = (
+    "naive_runs",
+    "units_held_for_ever",
+    "charged_and_never_shipped",
+    "charged_more_than_once",
+    "greetings_never_written_down",
+)
 
 
 class State(StrEnum):

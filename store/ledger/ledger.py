@@ -64,11 +64,11 @@ damage AS MATERIALIZED (
     SELECT
         count(o.payment_id) FILTER (WHERE p.payment_id IS NULL) AS units_held_for_ever,
         count(p.payment_id) FILTER (WHERE o.status <> 'dispatched') AS charged_and_never_shipped,
-        count(*) FILTER (WHERE g.name IS NULL) AS greetings_never_written_down
+        count(*) FILTER (WHERE NOT EXISTS (SELECT 1 FROM naive_greetings g WHERE g.name = r.visitor))
+            AS greetings_never_written_down
     FROM naive_runs r
     LEFT JOIN naive_orders o ON o.payment_id = r.key
     LEFT JOIN naive_payments p ON p.payment_id = r.key
-    LEFT JOIN naive_greetings g ON g.name = r.visitor
     WHERE r.executor < (SELECT max(number) FROM executors)
 )
 SELECT
@@ -103,6 +103,8 @@ SELECT
     (SELECT count(DISTINCT payment_id) FROM recoveries) AS recovered,
     ({CRASHES}) AS crashes,
     (SELECT count(*) FROM naive_runs) AS naive_runs,
+    (SELECT count(*) FROM naive_payments WHERE amount_cents > (SELECT price_cents FROM products
+        WHERE product_id = {PRODUCT_ID})) AS charged_more_than_once,
     damage.*
 FROM damage
 """  # noqa: S608 - constants of ours, no input

@@ -50,9 +50,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Mending:
-    """That it was found stuck, and run again."""
+    """That it was run again from its first line: found stuck, or finished and asked for by the presenter."""
 
     reason: str
+    """Why it was stuck; nothing where the presenter asked."""
     at: datetime
 
 
@@ -106,8 +107,11 @@ def read(
 
 
 def mendings_of(connection: sa.Connection, workflow_ids: Sequence[str]) -> list[Mending]:
-    """When one of these workflows was found stuck and run again, oldest first."""
-    statement = "SELECT reason, mended_at_ms FROM mendings WHERE workflow_id IN :ids ORDER BY mended_at_ms"
+    """When one of these workflows was run again, oldest first."""
+    statement = (
+        "SELECT reason, mended_at_ms FROM mendings WHERE workflow_id IN :ids"
+        " UNION ALL SELECT '', began_at_ms FROM reruns WHERE payment_id IN :ids ORDER BY mended_at_ms"
+    )
     select = sa.text(statement).bindparams(sa.bindparam("ids", expanding=True))
     rows = connection.execute(select, {"ids": workflow_ids})
     return [Mending(row.reason, as_time(row.mended_at_ms)) for row in rows]

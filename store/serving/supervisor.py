@@ -55,6 +55,7 @@ _CAN_INHERIT_SOCKETS = os.name == "posix"
 """Elsewhere each server binds the address anew, and connections are refused in between."""
 _STOP_SECONDS = 2.5
 """A server that was told to stop and has not by then is killed; its orders go on at the next start."""
+_REPLACE_SECONDS = 10.0  # nobody waits at a terminal for it
 _LONGEST_PAUSE_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS = 0.1
 _DEATHS = 20
@@ -97,6 +98,7 @@ class Supervisor:
         # they want may be held by the very thread that they interrupt.
         self._awake, self._alarm = socket.socketpair()
         self._is_stopping = False
+        self._is_replacing = False
         self._server: subprocess.Popen[bytes] | None = None
         self._deaths: deque[str] = deque(maxlen=_DEATHS)
         """As the next servers are told of them: one that answers may not have reached the database yet."""
@@ -124,15 +126,19 @@ class Supervisor:
             code = self._wait_for_the_end_of(server)
             if self._is_stopping:
                 break
+            has_opened = has_opened or first_answer.came
+            if code == 0 and self._is_replacing:
+                said = self._announce_successor(server.pid, "was replaced")
+                pause_seconds = 0.0
+                continue
             if code == 0:
                 self._tell(f"{self._program.name} {server.pid} was stopped, and is not started again.")
                 break
-            has_opened = has_opened or first_answer.came
             if code == REFUSED and not has_opened:
                 return REFUSED
             self._deaths.append(f"{server.pid}@{self._started_at_ms}@{time.time_ns() // 1_000_000}")
             if first_answer.came:
-                said = self._announce_successor(server.pid, code)
+                said = self._announce_successor(server.pid, f"died ({_cause(code)})")
                 pause_seconds = 0.0
             else:
                 pause_seconds = next_pause(pause_seconds)
@@ -155,20 +161,27 @@ class Supervisor:
         self._is_stopping = True
         self._wake()
 
+    def replace(self) -> None:
+        """Have the server stop in good order, and the next one start from the files as they are then."""
+        self._is_replacing = True
+        self._wake()
+
     def stop_on_signals(self) -> None:
-        """Stop on SIGTERM and Ctrl+C. Only in the main thread."""
+        """Stop on SIGTERM and Ctrl+C, and replace the server on SIGUSR2. Only in the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
+        if hasattr(signal, "SIGUSR2"):
+            signal.signal(signal.SIGUSR2, lambda *_: self.replace())
 
     def close(self) -> None:
         """Let the address go."""
         for end in (self._listener, self._awake, self._alarm):
             end.close()
 
-    def _announce_successor(self, pid: int, code: int) -> Callable[[int], str]:
+    def _announce_successor(self, pid: int, end: str) -> Callable[[int], str]:
         died_at = time.monotonic()
         return lambda successor: (
-            f"{self._program.name} {pid} died ({_cause(code)}); "
+            f"{self._program.name} {pid} {end}; "
             f"{self._program.name.lower()} {successor} answered {time.monotonic() - died_at:.2f} s later."
         )
 
@@ -224,6 +237,7 @@ class Supervisor:
         told = self._deaths if self._program.is_told_of_deaths else ()
         deaths = [word for death in told for word in ("--died", death)]
         self._started_at_ms = time.time_ns() // 1_000_000
+        self._is_replacing = False
         self._server = subprocess.Popen(  # noqa: S603 - our own program
             [*self._program.command, *where, *more, *deaths],
             cwd=ROOT,
@@ -246,9 +260,9 @@ class Supervisor:
         threading.Thread(target=watch, name="watch", daemon=True).start()
         kill_at: float | None = None
         while server.poll() is None:
-            if self._is_stopping and kill_at is None:
+            if (self._is_stopping or self._is_replacing) and kill_at is None:
                 server.terminate()
-                kill_at = time.monotonic() + _STOP_SECONDS
+                kill_at = time.monotonic() + (_STOP_SECONDS if self._is_stopping else _REPLACE_SECONDS)
             if not self._sleep(None if kill_at is None else max(0.0, kill_at - time.monotonic())):
                 server.kill()
         if server.stdin is not None:

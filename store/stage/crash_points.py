@@ -21,6 +21,7 @@ from store.database import for_a_last_word
 from store.durable.statements import execute, fetch_one
 from store.durable.step_decorators import now_ms, plain_transaction
 from store.process_value import ProcessValue
+from store.serving import successor
 from store.settings import Settings
 from store.stage.lookout import Lookout
 
@@ -54,6 +55,11 @@ CRASH_POINTS: Mapping[str, CrashPoint] = {
 """By the name that stands in a row and in an address."""
 
 
+DEPLOY = CrashPoint("after commit of the checkpoint of tick 5", "A deploy at tick 5")
+"""No crash: the server is replaced in good order there. A scene of the talk arms it, and nobody else can."""
+_POINTS: Mapping[str, CrashPoint] = {**CRASH_POINTS, "deploy": DEPLOY}
+
+
 class Armed:
     """What the presenter has armed, as far as this process looks out for it."""
 
@@ -70,20 +76,22 @@ class Armed:
         """Look out for what is armed now, and for nothing else."""
         with self._lock:  # or a reading that is older than another would come last
             rows = _read_armed()
-            self._lookout.want({CRASH_POINTS[name].moment: key for name, key in rows if name in CRASH_POINTS})
+            self._lookout.want({_POINTS[name].moment: key for name, key in rows if name in _POINTS})
 
     def _crash(self, point: str) -> None:
         """Kill this process, if the point is armed still: another one may have died of it.
 
         Nothing is raised: whoever comes here has done what it wanted, and must go on with it.
         """
-        [(name, words)] = [(name, each.words) for name, each in CRASH_POINTS.items() if each.moment == point]
+        [(name, words)] = [(name, each.words) for name, each in _POINTS.items() if each.moment == point]
         try:
             is_ours = self._take(name)
         except Exception as trouble:  # noqa: BLE001 - whatever it was, the shop goes on
             _log.warning("not crashed at an armed point: %s", type(trouble).__name__)
             return
-        if is_ours:
+        if is_ours and name == "deploy":
+            successor.ask()
+        elif is_ours:
             _log.warning("crashing, as armed: %s", words)
             os.kill(os.getpid(), _DEADLY)
 

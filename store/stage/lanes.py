@@ -23,7 +23,7 @@ from store.reads.greetings import Greeting
 from store.reads.records import Order
 from store.settings import Settings
 from store.stage import naive
-from store.stage.tools import presenter
+from store.stage.tools import is_meant_for_this_server, presenter
 from store.vocabulary import Outcome, Status, is_key, new_key
 from store.web.every_request import abort_not_there, fragment, page
 from store.web.origin import client_of
@@ -38,13 +38,24 @@ class NaiveRun:
     status: str | None
     """Of its order; None if it has none."""
     progress: int
-    is_charged: bool
+    charged_cents: int
+    """All that was taken for it."""
     signature: int | None
     """Its number in the online guestbook, if it has signed there."""
     is_recorded: bool
     """Whether our own book has the greeting."""
     is_dead: bool
     """Whether the server that ran it is gone, so that nothing more will come of it."""
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether money was taken."""
+        return self.charged_cents > 0
+
+    @property
+    def charges(self) -> int:
+        """How often it was."""
+        return self.charged_cents // naive.PRICE_CENTS
 
     @property
     def is_whole(self) -> bool:
@@ -152,11 +163,12 @@ def start(key: str, client: str) -> None:
 def find(key: str) -> Run | None:
     """What has become of a click; None if there was none with this key."""
     row = _one(
-        "SELECT r.visitor, o.status, o.progress, p.payment_id AS charged, g.name AS recorded,"
+        "SELECT r.visitor, o.status, o.progress, p.amount_cents,"
+        " EXISTS (SELECT 1 FROM naive_greetings g WHERE g.name = r.visitor) AS recorded,"
         " r.executor < (SELECT max(number) FROM executors) AS is_dead"
         " FROM naive_runs r LEFT JOIN naive_orders o ON o.payment_id = r.key"
         " LEFT JOIN naive_payments p ON p.payment_id = r.key"
-        " LEFT JOIN naive_greetings g ON g.name = r.visitor WHERE r.key = :key",
+        " WHERE r.key = :key",
         key=key,
     )
     if row is None:
@@ -164,9 +176,9 @@ def find(key: str) -> Run | None:
     run = NaiveRun(
         status=row.status,
         progress=row.progress or 0,
-        is_charged=row.charged is not None,
+        charged_cents=row.amount_cents or 0,
         signature=the_shop().greetings.signature_of(row.visitor),
-        is_recorded=row.recorded is not None,
+        is_recorded=bool(row.recorded),
         is_dead=bool(row.is_dead),
     )
     greeting = the_shop().greetings.find(_greeting_key(key))
@@ -205,13 +217,25 @@ def run_lanes() -> AnyResponse:
 @presenter.get("/lanes/<key:key>")
 def lanes_of(key: str) -> str:
     """Show what has become of one click."""
-    return page("lanes.html", key=key, run=_find(key), new_key=new_key(), code=code())
+    run, executor = _find(key), runtime.executor_number()
+    return page("lanes.html", key=key, run=run, new_key=new_key(), code=code(), executor=executor)
 
 
 @presenter.get("/lanes/<key:key>/progress")
 def progress_of_lanes(key: str) -> Response:
     """What has become of it by now."""
-    return fragment("_lanes.html", key=key, run=_find(key))
+    return fragment("_lanes.html", key=key, run=_find(key), executor=runtime.executor_number())
+
+
+@presenter.post("/lanes/<key:key>/again")
+def run_naive_again(key: str) -> AnyResponse:
+    """Run the naive lane of a click once more; the durable one has a page of its own for that."""
+    run = _find(key)
+    if not run.is_final:
+        abort(409, "The lanes are still running: run it again when both have ended.")
+    if is_meant_for_this_server():
+        naive.run_again(key, runtime.executor_number())
+    return redirect(url_for(".lanes_of", key=key), 303)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,18 @@ def begin(key: str, executor: int) -> str | None:
         # On Postgres another key took that number at the same time, so there is a next one now.
 
 
+def run_again(key: str, executor: int) -> bool:
+    """Do the same once more, as somebody does who cannot tell how far it had come; False without a run."""
+    visitor = "SELECT visitor FROM naive_runs WHERE key = :key"
+    with lane().engine.connect() as connection:
+        found = connection.execute(sa.text(visitor), {"key": key}).scalar()
+    if found is None:
+        return False
+    write("UPDATE naive_runs SET executor = :executor WHERE key = :key", key=key, executor=executor)
+    run(key, found)
+    return True
+
+
 def run(key: str, visitor: str) -> None:
     """Run a sale and a greeting, each in a thread of this process."""
     for work in (partial(checkout, key), partial(greet, visitor)):
@@ -118,7 +130,8 @@ class OrderNow(TypedDict):
 def reserve(payment_id: str) -> OrderNow:
     """Hold a unit; the order then."""
     write(
-        "INSERT INTO naive_orders (payment_id, status, progress) VALUES (:payment_id, :status, 0)",
+        "INSERT INTO naive_orders (payment_id, status, progress) VALUES (:payment_id, :status, 0)"
+        " ON CONFLICT (payment_id) DO UPDATE SET status = excluded.status, progress = 0",
         payment_id=payment_id,
         status=Status.PENDING,
     )
@@ -134,7 +147,8 @@ def wait_for_notice(_order: OrderNow) -> str | None:
 def settle(payment_id: str, _notice: str | None) -> OrderNow:
     """Take the money; the order then."""
     write(
-        "INSERT INTO naive_payments (payment_id, amount_cents) VALUES (:payment_id, :cents)",
+        "INSERT INTO naive_payments (payment_id, amount_cents) VALUES (:payment_id, :cents)"
+        " ON CONFLICT (payment_id) DO UPDATE SET amount_cents = naive_payments.amount_cents + :cents",
         payment_id=payment_id,
         cents=PRICE_CENTS,
     )

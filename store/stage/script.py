@@ -13,6 +13,8 @@ class Act(StrEnum):
     """The same sale in both lanes."""
     SELL_AND_CRASH = "sell_and_crash"
     """The same, and the server dies at tick 5."""
+    SELL_AND_DEPLOY = "sell_and_deploy"
+    """The same, and the server is replaced at tick 5, in good order, by the code that is on the disk then."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,15 @@ SCENES: tuple[Scene, ...] = (
         "Now every sale is a crash.",
         "Press E to begin and to end. Each Buy Now of anybody kills the server after the unit is reserved."
         " Let them buy on their phones, and watch the last two numbers.",
+    ),
+    Scene(
+        "deploy",
+        "New code, in the middle of an order.",
+        "First change a line of the shop in your editor, and save: a word on a page will do. Go on, and at"
+        " tick 5 the server is stopped in good order, and the new code starts. Nobody died, so it is no crash"
+        " and leaves no crack. Where two servers have the same code, nothing was changed.",
+        Act.SELL_AND_DEPLOY,
+        ("durable",),
     ),
     Scene(
         "books",

@@ -12,8 +12,10 @@ from werkzeug.wrappers import Response as AnyResponse
 from store import commands
 from store.durable.deadlines import call_with_deadline
 from store.ledger.invariants import Ledger
-from store.stage import crash_points, lanes, listing, talk_state
+from store.serving import successor
+from store.stage import crash_points, deploy, lanes, listing, talk_state
 from store.stage.crash_page import PointView, change_what_is_armed, points
+from store.stage.deploy import ServerCode
 from store.stage.lanes import Run
 from store.stage.listing import CodeLine
 from store.stage.naive import PRICE_CENTS
@@ -21,14 +23,20 @@ from store.stage.qr import audience_address
 from store.stage.script import LIMITS, SCENES, Act, Scene
 from store.stage.talk_state import Place
 from store.stage.tools import Running, is_meant_for_this_server, presenter, running
-from store.vocabulary import new_key
+from store.vocabulary import dispatch_id, new_key
 from store.web.every_request import fragment, htmx, page
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
 from store.web.track import Track
 from store.web.waterfall import Waterfall
 
-_ACT_WORDS = {Act.SELL: "Sell one", Act.SELL_AND_CRASH: "Sell one, and crash"}
+_ACT_WORDS = {
+    Act.SELL: "Sell one",
+    Act.SELL_AND_CRASH: "Sell one, and crash",
+    Act.SELL_AND_DEPLOY: "Sell one, and deploy",
+}
+_ARMED_BY = {Act.SELL_AND_CRASH: "tick", Act.SELL_AND_DEPLOY: "deploy"}
+"""The point at which what an act does comes, for its own sale alone."""
 _DIGITS = 9
 """Of a number of moves."""
 _EVERY_SALE = "reserve"
@@ -75,6 +83,8 @@ class StageView:
     journal: Waterfall | None
     audience_address: str
     """Where phones find the shop, in the scene that asks them to; empty where none can."""
+    servers: tuple[ServerCode, ...]
+    """Which code the newest servers run, where the scene is about that."""
     limits: tuple[str, ...] = LIMITS
     of: int = len(SCENES)
 
@@ -131,7 +141,9 @@ def move() -> AnyResponse:
         return _moved_meanwhile()
     if do == "act":
         # The sale first: pressed again after a crash, it is the same one.
-        if not _sell(place.next_key, crashes=scene.act is Act.SELL_AND_CRASH):
+        if scene.act is Act.SELL_AND_DEPLOY and (why_not := successor.why_not()):
+            abort(409, why_not)
+        if not _sell(place.next_key, _ARMED_BY.get(scene.act) if scene.act else None):
             call_with_deadline(lambda: talk_state.renew_key(place.moves, new_key()))
             abort(409, "That sale was refused: fill the shelf, or pay for what is held, and sell again.")
         has_moved = call_with_deadline(lambda: talk_state.show_sale(place.moves, new_key()))
@@ -167,15 +179,17 @@ def every_sale() -> AnyResponse:
     return redirect(url_for(".stage"), 303)
 
 
-def _sell(key: str, *, crashes: bool) -> bool:
-    """Sell one in both lanes, once for each key; False if the shop refuses. It may crash this very sale."""
-    if crashes and lanes.find(key) is None:  # or a press that is sent again would arm another crash
-        change_what_is_armed(partial(crash_points.arm, "tick", key))
+def _sell(key: str, point: str | None) -> bool:
+    """Sell one in both lanes, once for each key; False if the shop refuses. A point is armed for it alone."""
+    if point and lanes.find(key) is None:  # or a press that is sent again would arm another crash
+        # A checkpoint has the id of its workflow; a tick itself, that of its payment.
+        only_key = dispatch_id(key) if point == "deploy" else key
+        change_what_is_armed(partial(crash_points.arm, point, only_key))
     try:
         lanes.start(key, client_of(request))
     except (commands.KeyTaken, commands.TooManyUnpaid, commands.UnknownPayment):
-        if crashes:
-            change_what_is_armed(partial(crash_points.disarm, "tick"))
+        if point:
+            change_what_is_armed(partial(crash_points.disarm, point))
         return False
     return True
 
@@ -200,6 +214,7 @@ def _view() -> StageView:
         points=points() if scene.name == "choose" else [],
         is_every_sale_a_crash=_EVERY_SALE in crash_points_for_every(),
         audience_address=audience_address() if scene.name == "every-sale" else "",
+        servers=deploy.servers(queries()) if scene.name == "deploy" else (),
         journal=Waterfall.of(queries().timeline(place.run_key)) if has_journal else None,
     )
 

@@ -23,7 +23,8 @@ from store import commands
 from store.durable import runtime
 from store.reads.crashes import Takeover
 from store.reads.records import Executor
-from store.stage import crash_points
+from store.settings import Settings
+from store.stage import crash_points, faults, window_hold
 from store.stage.access import COOKIE, SESSION_SECONDS, Access, Decision
 from store.stage.crash_points import CRASH_POINTS
 from store.vocabulary import Status
@@ -40,6 +41,9 @@ _CHALLENGE = WWWAuthenticate("basic", {"realm": "The presenter's tools", "charse
 
 def prepare(app: Flask, access: Access) -> None:
     """Give `app` the tools, for whoever `access` lets in."""
+    # Imported for their routes, which they add to ours.
+    from store.stage import fault_page, run_again  # noqa: F401, PLC0415
+
     app.extensions["access"] = access
     app.register_blueprint(presenter)
     offer_presenter_tools(app, lambda: running() if is_welcome() else None)
@@ -47,8 +51,9 @@ def prepare(app: Flask, access: Access) -> None:
     app.before_request(partial(_hide, {_first_part(rule) for rule in rules}))
 
 
-def look_out_for_crashes() -> None:
-    """Look out for the crashes that are armed, as a server starts, if there is anybody who may arm them."""
+def take_up(settings: Settings) -> None:
+    """Take up what an earlier server was told, as one starts: the window that is held, and armed crashes."""
+    window_hold.take_up(settings)
     if crash_points.armed.is_set:
         crash_points.armed().install()
         crash_points.armed().look_out()
@@ -73,6 +78,8 @@ class Running:
     """Where the next crash is to come, in words."""
     is_signed_in: bool
     """Whether this browser has a session, which it may end."""
+    fault: str
+    """Which fault is on, and for how long, in words; nothing if none is."""
 
 
 def running() -> Running:
@@ -82,7 +89,8 @@ def running() -> Running:
     names = armed_points()
     armed = tuple(point.words for name, point in CRASH_POINTS.items() if name in names)
     is_signed_in = access().is_signed_in(request)
-    return Running(newest, queries().count_crashes(), can_pay_here, alarm, armed, is_signed_in)
+    fault = faults.latest(queries()).says
+    return Running(newest, queries().count_crashes(), can_pay_here, alarm, armed, is_signed_in, fault)
 
 
 def armed_points() -> set[str]:

@@ -186,12 +186,12 @@ def _row_of_crash(axis: _Axis, crash: Crash) -> tuple[datetime, Row]:
 def _row_of_mending(axis: _Axis, mending: Mending) -> tuple[datetime, Row]:
     return mending.at, Row(
         kind="mending",
-        words="Found stuck, and run again",
+        words="Found stuck, and run again" if mending.reason else "Run again by the presenter",
         technical="",
         at=mending.at,
         lasted="",
         bar=axis.bar(mending.at, mending.at),
-        fate=mending.reason,
+        fate=mending.reason or "From its first line, under the same id",
         fate_name="mending",
     )
 

@@ -55,9 +55,12 @@ VIEWS = (
     "lanes-run",
     "lanes-broken",
     "crash-points",
+    "faults",
+    "run-again",
     "stage-hands-up",
     "stage-two-shops",
     "stage-choose",
+    "stage-deploy",
     "stage-notes",
     "reset",
     "books",
@@ -108,7 +111,7 @@ class Gallery:
             "UPDATE orders SET created_at_ms = 1, pay_by_ms = 2 WHERE payment_id = :id", id=overdue
         )
         self._late.shopper.submit("/stage/crashes/recovery", do="arm")  # it recovers from nothing
-        for shop, scene in ((self._shop, 1), (self._late, 5)):
+        for shop, scene in ((self._shop, 1), (self._late, 5), (self._broken_lanes, 7)):
             for moves in range(scene):
                 shop.shopper.submit("/stage", do="go", moves=str(moves))
         kept_waiting = self._kept_waiting()
@@ -127,9 +130,12 @@ class Gallery:
             "pay-sold-out": View(self._empty, f"/pay/{sold_out}", "Sold out"),
             "pay-time-is-up": View(self._shop, f"/pay/{late}", "Time is up"),
             "crash-points": View(self._late, "/stage/crashes", "Where to crash"),
+            "faults": View(self._late, "/stage/faults", "Faults and shelf"),
+            "run-again": View(self._shop, f"/stage/orders/{expired}/again", "Run it again"),
             "stage-hands-up": View(self._new, "/stage", "Who has lost an order to a crash?"),
             "stage-two-shops": View(self._shop, "/stage", "Two shops, the same sale."),
             "stage-choose": View(self._late, "/stage", "You choose: where shall it die?"),
+            "stage-deploy": View(self._broken_lanes, "/stage", "New code, in the middle of an order."),
             "stage-notes": View(self._late, "/stage/notes", "You choose: where shall it die?"),
             "reset": View(self._shop, "/stage/reset", "Begin anew"),
             "order-declined": View(self._shop, f"/orders/{self._cancelled()}", "Payment cancelled"),

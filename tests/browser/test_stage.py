@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import expect
 
+from store.reads.orders import CRASHES
 from store.stage.script import SCENES
 from tests.browser.conftest import Visit
 from tests.browser.visitor import NO_ANSWER, Visitor
@@ -93,10 +94,16 @@ def gives_the_talk(presenter: Visitor, shop: SupervisedShop, visit: Visit, death
     phone.sees("Dispatched")
     expect(page.locator(".counts b")).to_have_text(["4", "3", "0", "0"])
     goes_on(presenter, 8)
+    page.keyboard.press("Space")  # sells one, and its server is replaced in the middle of it
+    eventually(lambda: list(shop.tables.orders().values()), lambda ended: ended == ["dispatched"] * 5)
+    expect(page.locator(".servers .now")).to_contain_text("Server 5")
+    expect(page.locator(".servers li")).to_contain_text(["died", "died", "replaced in good order", "running"])
+    expect(page.locator(".strip button[data-key=on]")).to_have_text("Next →")
+    goes_on(presenter, 9)
     expect(page.locator(".verdict")).to_have_text("The books balance.")
-    goes_on(presenter, 9)
-    goes_on(presenter, 8, "ArrowLeft")
-    goes_on(presenter, 9)
+    goes_on(presenter, 10)
+    goes_on(presenter, 9, "ArrowLeft")
+    goes_on(presenter, 10)
 
 
 @pytest.mark.timeout(240)  # two talks
@@ -113,6 +120,57 @@ def test_the_talk_is_given_twice_by_keyboard_alone(talk_shop: SupervisedShop, vi
         presenter.page.keyboard.press("Enter")
         talk_shop.wait_for_deaths(4 * talk + 4)
     sees_scene(presenter, 1)
+
+
+@pytest.mark.timeout(240)  # twelve servers
+def test_ten_crashes_are_one_key_and_can_be_stopped(talk_shop: SupervisedShop, visit: Visit) -> None:
+    """Each lands on the next server and is counted; the key again ends them; the order goes on over all."""
+    presenter = visit(talk_shop, tolerated=NO_ANSWER)
+    page = presenter.page
+    presenter.buy()
+    presenter.confirm.click()
+    page.get_by_role("button", name="Ten crashes").focus()
+    page.keyboard.press("Enter")
+    eventually(lambda: talk_shop.tables.rows(CRASHES), lambda rows: rows == [(10,)], patience_seconds=120)
+    expect(page.locator("#presenter")).to_contain_text("10 crashes survived", timeout=20_000)
+    presenter.sees("Dispatched")
+    page.keyboard.press("x")
+    eventually(lambda: talk_shop.tables.rows(CRASHES)[0][0], lambda count: count > 10)
+    page.keyboard.press("x")
+    expect(page.locator("#crash-news")).to_be_empty(timeout=30_000)
+    assert talk_shop.tables.rows(CRASHES)[0][0] < 20
+    assert not talk_shop.tables.faults()
+
+
+def test_faults_and_shelf_by_keyboard(talk_shop: SupervisedShop, visit: Visit) -> None:
+    """The server stands still for five seconds and goes on; the shelf is cleared; the window is held."""
+    presenter = visit(talk_shop, "/stage/faults", tolerated=NO_ANSWER)
+    page = presenter.page
+    for name, seen in [
+        ("Sell out", "0 on the shelf"),
+        ("Hold it", "The payment window held"),
+        ("For 5 s: The server is frozen", "On: The server is frozen"),
+    ]:
+        page.get_by_role("button", name=name, exact=True).focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#faults")).to_contain_text(seen)
+    expect(page.locator("#announcement")).to_have_text("Nothing is wrong.", timeout=30_000)
+    assert talk_shop.deaths == []
+    assert not talk_shop.tables.faults()
+
+
+def test_an_order_is_run_again_on_its_page(talk_shop: SupervisedShop, visit: Visit) -> None:
+    """The button comes when the order has ended; what it changed is said there: nothing."""
+    presenter = visit(talk_shop)
+    presenter.buy()
+    presenter.confirm.click()
+    presenter.sees("Dispatched")
+    again = presenter.page.get_by_role("button", name="Run it again")
+    again.focus()
+    presenter.page.keyboard.press("Enter")
+    expect(presenter.page.locator("#run-again")).to_contain_text("Run again: 4 steps, nothing changed.")
+    assert talk_shop.tables.rows("SELECT attempt FROM reruns") == [(1,)]
+    assert not talk_shop.tables.faults()
 
 
 def test_a_key_that_is_held_down_is_one_press(talk_shop: SupervisedShop, visit: Visit) -> None:
