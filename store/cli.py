@@ -83,7 +83,12 @@ def main(create_app: Callable[..., Flask]) -> None:
             from store.durable.executors import Death
 
             deaths = [Death(*map(int, died.split("@"))) for died in said.died]
-            create = partial(create_app, wait_for_database=said.wait_for_database, deaths=deaths)
+            create = partial(
+                create_app,
+                wait_for_database=said.wait_for_database,
+                deaths=deaths,
+                has_parent=said.socket is not None,
+            )
             serve(create, settings, inherited=said.socket, port=said.port)
         else:
             raise SystemExit(supervise(settings))

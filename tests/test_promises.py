@@ -68,6 +68,11 @@ _ROUTES = {
     "GET /stage/notes/now",
     "POST /stage",
     "POST /stage/every_sale",
+    "GET /stage/storm",
+    "POST /stage/storm",
+    "GET /stage/storm/now",
+    "GET /stage/storm/newest.svg",
+    "GET /stage/storm/<number>.svg",
     "GET /stage/reset",
     "POST /stage/reset",
     "GET /stage/crashes",
@@ -99,6 +104,7 @@ _WRITERS = {
     "stage/crash_points.py": {"armed_crashes"},
     "stage/reset.py": {"reset_requests"},
     "stage/talk_state.py": {"stage"},
+    "stage/storm_state.py": {"storms", "storm_sales", "storm_requests"},
     "web/health.py": {"pulses"},
 }  # fmt: skip
 """Which module writes which tables. Of `counters`, each has rows of its own: see below."""

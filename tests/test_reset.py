@@ -14,12 +14,15 @@ from tests.conftest import NewUrl
 from tests.support.guestbook import Guestbook
 from tests.support.shop import PASSWORD, Shop, SupervisedShop
 from tests.support.shopper import Shopper, eventually
+from tests.support.started import is_alive
+from tests.support.storms import start_storm, storm_process
 
 pytestmark = pytest.mark.each_database
 _EMPTY = (
     "orders", "payments", "payment_notices", "holds", "refusals", "greeting_requests", "greetings",
     "recoveries", "greeting_recoveries", "mendings", "lost_checkpoints", "naive_orders", "naive_payments",
     "naive_greetings", "naive_runs", "armed_crashes", "reset_requests", "stage",
+    "storm_requests", "storm_sales", "storms",
 )  # fmt: skip
 _CHECKPOINTS = ("workflow_status", "operation_outputs", "workflow_events", "notifications")
 
@@ -92,6 +95,23 @@ def test_a_reset_forgets_everything_while_shoppers_look_on(busy: SupervisedShop)
         phone.join()
     assert statuses <= {200, 404, 503}
     assert_it_is_new(busy)
+
+
+@pytest.mark.timeout(240)  # a storm kills servers on a machine that may be busy
+def test_a_reset_ends_a_storm(new_url: NewUrl) -> None:
+    """Its shoppers sell nothing more, its process is gone, and the shop is as new."""
+    shop = SupervisedShop(new_url())
+    try:
+        start_storm(shop, shoppers=6, seconds=60, kills=30)
+        eventually(lambda: shop.deaths, lambda deaths: len(deaths) >= 2)
+        pid = storm_process(shop)
+        ask_for_reset(shop.shopper)
+        eventually(lambda: shop.tables.rows("SELECT count(*) FROM storms"), lambda rows: rows == [(0,)])
+        eventually(lambda: is_alive(pid), lambda alive: not alive)
+        eventually(lambda: shop.tables.rows("SELECT count(*) FROM orders"), lambda rows: rows == [(0,)])
+        assert_it_is_new(shop)
+    finally:
+        shop.parent.close()
 
 
 def test_a_reset_that_was_interrupted_is_begun_again(open_shop: Callable[..., Shop]) -> None:

@@ -64,7 +64,7 @@ damage AS MATERIALIZED (
     SELECT
         count(o.payment_id) FILTER (WHERE p.payment_id IS NULL) AS units_held_for_ever,
         count(p.payment_id) FILTER (WHERE o.status <> 'dispatched') AS charged_and_never_shipped,
-        count(*) FILTER (WHERE g.name IS NULL) AS greetings_never_written_down
+        count(*) FILTER (WHERE g.name IS NULL AND r.visitor <> '') AS greetings_never_written_down
     FROM naive_runs r
     LEFT JOIN naive_orders o ON o.payment_id = r.key
     LEFT JOIN naive_payments p ON p.payment_id = r.key

@@ -81,6 +81,13 @@ SCENES: tuple[Scene, ...] = (
         " Let them buy on their phones, and watch the last two numbers.",
     ),
     Scene(
+        "storm",
+        "A storm over this very shop.",
+        "Press B. Thirty shoppers buy for a minute, and the server is killed fifteen times. The ordinary shop"
+        " has the same sales and the same kills. At the end every order is looked at, and held against what"
+        " its shopper was shown.",
+    ),
+    Scene(
         "books",
         "And the books balance.",
         "Every unit and every cent is counted from rows that are only ever added, and compared with what the"
