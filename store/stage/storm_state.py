@@ -204,10 +204,15 @@ def begin(session: Session, number: int) -> Storm | None:
     return Storm.of(fetch_one(session, "SELECT * FROM storms WHERE number = :number", number=number))
 
 
-def is_on(session: Session, secret: str) -> bool:
-    """Whether the storm with this secret is wanted still."""
-    on = "SELECT 1 FROM storms WHERE secret = :secret AND is_on = 1"
-    return fetch_one(session, on, secret=secret) is not None
+def newest_server(session: Session, secret: str) -> int:
+    """The number of the newest server, which the storm may have killed; 0 if it is not wanted any more."""
+    row = fetch_one(
+        session,
+        "SELECT (SELECT max(number) FROM executors) AS server FROM storms"
+        " WHERE secret = :secret AND is_on = 1",
+        secret=secret,
+    )
+    return 0 if row is None else int(row.server or 0)
 
 
 def record(session: Session, secret: str, batch: Batch) -> bool:

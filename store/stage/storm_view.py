@@ -46,13 +46,13 @@ WHERE r.status = 'paid' ORDER BY r.executor DESC, r.progress, o.order_id LIMIT 1
 
 WIDTH, HEIGHT = 1600, 400
 """Of the field, in the units of its picture."""
-_TOP = 84
+_TOP, _MARGIN = 80, 14
 _COLUMNS = {
     _SHOPPING: (0, 240, "at the shelf"),
-    Status.PENDING: (260, 190, "unit held"),
-    Status.PAID: (470, 680, "paid, on the track"),
-    Status.DISPATCHED: (1170, 240, "dispatched"),
-    Status.CANCELLED: (1430, 170, "cancelled"),
+    Status.PENDING: (256, 180, "held"),
+    Status.PAID: (452, 660, "paid, on the track"),
+    Status.DISPATCHED: (1128, 230, "dispatched"),
+    Status.CANCELLED: (1374, 226, "cancelled"),
 }
 """Where each state begins, how wide it is, and what its heading is."""
 _FLATNESS = 2.4
@@ -134,7 +134,7 @@ class StormView:
             Phase.STARTING: "The storm is coming up.",
             Phase.BLOWING: "It blows.",
             Phase.RESTING: "Nobody comes any more. What is under way goes on.",
-            Phase.ENDED: "The storm is over.",
+            Phase.ENDED: f"It is over. {self.verdict_words}",
             Phase.STOPPED: "The storm was stopped. What is under way goes on.",
             Phase.LOST: "The storm has no process any more: the shop was closed, or that has died."
             " What is under way goes on.",
@@ -220,7 +220,7 @@ def _dots(storm: Storm, rows: Rows) -> tuple[tuple[Dot, ...], float]:
     now: dict[int, Any] = {row.shopper: row for row in rows(_SHOPPERS, number=storm.number)}
     down = math.ceil(math.sqrt(storm.shoppers * _FLATNESS))
     across = math.ceil(storm.shoppers / down)
-    row_height = (HEIGHT - _TOP) / down
+    row_height = (HEIGHT - _TOP - _MARGIN) / down
     radius = round(min(16.0, 0.42 * row_height), 1)
     dots = []
     for shopper in range(storm.shoppers):
@@ -232,7 +232,10 @@ def _dots(storm: Storm, rows: Rows) -> tuple[tuple[Dot, ...], float]:
         left, width, _ = _COLUMNS[state]
         if state == Status.PAID:
             share = (progress + share) / _STOPS
-        x, y = left + radius + (width - 2 * radius) * share, _TOP + row_height * (line + 0.5)
+        x, y = (
+            left + _MARGIN + radius + (width - 2 * (_MARGIN + radius)) * share,
+            _TOP + row_height * (line + 0.5),
+        )
         dots.append(Dot(shopper, round(x, 1), round(y, 1), state, was_hit))
     return tuple(dots), radius
 

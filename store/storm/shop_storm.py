@@ -38,6 +38,8 @@ _WRITE_SECONDS = 0.5
 """Between two writes: SQLite has one writer, and the shop is to be it."""
 _LATEST_SECONDS = 30.0
 """How long after its time the last kills may come, where starts take longer than lies between two kills."""
+_LIFE_SECONDS = 1.2
+"""How long a server serves before it is killed."""
 _REST_SECONDS = 60.0
 """Beside the payment window: the shop must have come to rest so long after the last shopper left."""
 _MOST_COMPLAINTS = 20
@@ -96,18 +98,36 @@ class ShopStorm:
     def _kill(self) -> None:
         """Have the server killed at moments that chance picks; each time one that has answered somebody."""
         chance = random.Random(self._storm.seed)  # noqa: S311 - it keeps no secret
-        killed_at = float("-inf")
-        for moment in sorted(chance.uniform(0.05, 0.95) for _ in range(self._storm.kills)):
-            while self._seconds() < moment * self._storm.seconds or self._notes.answered_at <= killed_at:
-                if self._seconds() > self._storm.seconds + _LATEST_SECONDS:
-                    return
-                time.sleep(0.02)  # between two looks
-            if not self._try(storm_state.is_on):
-                continue  # the writer ends the process, or the database is away
+        killed = 0
+        for moment in sorted(chance.uniform(0.05, 0.9) for _ in range(self._storm.kills)):
+            while self._seconds() < moment * self._storm.seconds:
+                time.sleep(0.02)  # between two looks at the clock
+            server = self._server_after(killed)
+            if server is None:
+                return
             with suppress(OSError):  # the shop is closed: so this process ends in a moment
                 supervisor.ask_for_death()
-            killed_at = time.monotonic()
+            killed = server
             self._killed += 1
+
+    def _server_after(self, killed: int) -> int | None:
+        """A newer server than that, once it has served for a while; None if none comes in time.
+
+        Whoever looks on is to see what each death has done before the next one.
+        """
+        while self._seconds() < self._storm.seconds + _LATEST_SECONDS:
+            server = self._try(storm_state.newest_server)
+            if server == 0:
+                return None  # it is not wanted any more: so this process ends in a moment
+            if server is not None and server > killed:
+                since = time.monotonic()
+                while self._notes.answered_at < since + (_LIFE_SECONDS if killed else 0):
+                    if self._seconds() > self._storm.seconds + _LATEST_SECONDS:
+                        return None
+                    time.sleep(0.02)  # between two looks
+                return server
+            time.sleep(0.1)  # between two looks
+        return None
 
     def _keep_the_shelf_filled(self) -> None:
         chance = random.Random(~self._storm.seed)  # noqa: S311 - it keeps no secret
