@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.serving import supervisor
@@ -52,21 +53,7 @@ def main(create_app: Callable[..., Flask]) -> None:
     mender.add_argument("order", nargs="?", type=_id, help="the number of the order, or its payment id (all)")
     mender.add_argument("--dry-run", action="store_true", help="only say what would be run again")
     mender.add_argument("--json", action="store_true", help="as JSON")
-    storm = commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own")
-    storm.add_argument("--shoppers", type=_whole_number(1), default=30, help="how many (%(default)s)")
-    storm.add_argument(
-        "--seconds", type=_whole_number(1), default=60, help="how long they shop (%(default)s)"
-    )
-    storm.add_argument(
-        "--kills", type=_whole_number(0), default=20, help="of the server meanwhile (%(default)s)"
-    )
-    storm.add_argument("--seed", type=_whole_number(0), help="repeats the choices of an earlier storm")
-    storm.add_argument("--database", metavar="URL", help="of a new one; otherwise a SQLite file, thrown away")
-    storm.add_argument("--postgres", action="store_true", help="on a Postgres of its own, thrown away")
-    storm.add_argument(
-        "--faults", action="store_true", help="full disks, locks, hung and restored databases and more, too"
-    )
-    storm.add_argument("--json", action="store_true", help="the verdict as JSON")
+    _add_storm(commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own"))
     said = parser.parse_args([_kept(word) for word in sys.argv[1:]])
     try:
         # A server that has a parent may be of another version than that one.
@@ -94,6 +81,25 @@ def main(create_app: Callable[..., Flask]) -> None:
             raise SystemExit(supervise(settings))
     except BadSetting as refusal:
         refuse(str(refusal))
+
+
+def _add_storm(storm: argparse.ArgumentParser) -> None:
+    """What can be said of a storm."""
+    storm.add_argument("--shoppers", type=_whole_number(1), default=30, help="how many (%(default)s)")
+    storm.add_argument(
+        "--seconds", type=_whole_number(1), default=60, help="how long they shop (%(default)s)"
+    )
+    storm.add_argument(
+        "--kills", type=_whole_number(0), default=20, help="of the server meanwhile (%(default)s)"
+    )
+    storm.add_argument("--seed", type=_whole_number(0), help="repeats the choices of an earlier storm")
+    storm.add_argument("--database", metavar="URL", help="of a new one; otherwise a SQLite file, thrown away")
+    storm.add_argument("--postgres", action="store_true", help="on a Postgres of its own, thrown away")
+    storm.add_argument(
+        "--faults", action="store_true", help="full disks, locks, hung and restored databases and more, too"
+    )
+    storm.add_argument("--picture", metavar="FILE", type=Path, help="the verdict as a picture, too: an SVG")
+    storm.add_argument("--json", action="store_true", help="the verdict as JSON")
 
 
 def supervise(settings: Settings) -> int:
@@ -175,8 +181,13 @@ def run_storm(said: argparse.Namespace) -> int:
     if said.postgres and said.database:
         refuse("A storm is on a Postgres of its own or on the database of --database: say one of the two.")
     settings = Settings.from_env({"DBOS_DATABASE_URL": said.database}) if said.database else None
+    if said.picture is not None:
+        try:
+            said.picture.touch()
+        except OSError as error:
+            refuse(f"The picture cannot be written to {said.picture} ({error.strerror}): name another file.")
     try:
-        return run_storm(plan, settings, on_postgres=said.postgres, as_json=said.json)
+        return run_storm(plan, settings, said.picture, on_postgres=said.postgres, as_json=said.json)
     except DatabaseRefused as refusal:
         refuse(str(refusal))
 

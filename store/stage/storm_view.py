@@ -221,7 +221,8 @@ def _dots(storm: Storm, rows: Rows) -> tuple[tuple[Dot, ...], float]:
     down = math.ceil(math.sqrt(storm.shoppers * _FLATNESS))
     across = math.ceil(storm.shoppers / down)
     row_height = (HEIGHT - _TOP - _MARGIN) / down
-    radius = round(min(16.0, 0.42 * row_height), 1)
+    narrowest = min(width for _, width, _ in _COLUMNS.values()) - 2 * _MARGIN
+    radius = round(min(16.0, 0.42 * row_height, 0.38 * narrowest / across), 1)
     dots = []
     for shopper in range(storm.shoppers):
         place, line = divmod(shopper, down)
@@ -232,10 +233,8 @@ def _dots(storm: Storm, rows: Rows) -> tuple[tuple[Dot, ...], float]:
         left, width, _ = _COLUMNS[state]
         if state == Status.PAID:
             share = (progress + share) / _STOPS
-        x, y = (
-            left + _MARGIN + radius + (width - 2 * (_MARGIN + radius)) * share,
-            _TOP + row_height * (line + 0.5),
-        )
+        x = left + _MARGIN + radius + (width - 2 * (_MARGIN + radius)) * share
+        y = _TOP + row_height * (line + 0.5)
         dots.append(Dot(shopper, round(x, 1), round(y, 1), state, was_hit))
     return tuple(dots), radius
 

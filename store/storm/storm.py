@@ -21,11 +21,16 @@ from typing import IO, Any
 import sqlalchemy as sa
 
 from store import schema
+from store.database import make_engines
 from store.database_errors import DatabaseRefused
+from store.durable.step_decorators import now_ms
+from store.reads import crashes
 from store.serving.supervisor import SERVER, Program, Supervisor
 from store.settings import Settings, is_sqlite
-from store.storm.audit import endings_of, figure, look_at_every_order
-from store.storm.notes import Notes
+from store.stage.storm_picture import Death
+from store.stage.storm_view import death_of
+from store.storm.audit import count_doubled, count_lost, endings_of, figure, look_at_every_order
+from store.storm.notes import Notes, Purchase
 from store.storm.shoppers import Shopper
 from store.storm.verdict import Plan, Progress, Trouble, Verdict
 
@@ -80,7 +85,9 @@ def run(
                     *_, last = "The server did not start.", *_last_lines(log)
                     raise DatabaseRefused(last.removeprefix("widget store: "))
             kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
+            began_at_ms = now_ms()
             verdict = _Storm(plan, supervisor, parent, trouble).blow(kept, tell)
+            verdict = replace(verdict, deaths=_deaths(settings, began_at_ms))
             return verdict if verdict.ok else replace(verdict, server_log=_last_lines(log))
         finally:
             if trouble is not None:
@@ -130,7 +137,7 @@ class _Storm:
         made = look_at_every_order(self._shopper(-3), self._notes)
         if figure(ledger, "orders") != len(made):
             self._notes.complain(f"{len(made)} clicks on Buy Now made {figure(ledger, 'orders')} orders")
-        return self._verdict(kept, ledger)
+        return self._verdict(kept, ledger, made)
 
     def _shopper(self, number: int) -> Shopper:
         seed = f"{self._plan.seed}-{number}"
@@ -225,7 +232,7 @@ class _Storm:
             return "the books do not balance"
         return self._trouble.unrest()
 
-    def _verdict(self, kept: str, ledger: dict[str, Any]) -> Verdict:
+    def _verdict(self, kept: str, ledger: dict[str, Any], made: list[Purchase]) -> Verdict:
         notes = self._notes
         return Verdict(
             plan=self._plan,
@@ -240,6 +247,9 @@ class _Storm:
             longest_dark_seconds=round(notes.longest_dark_seconds, 2),
             seconds_to_rest=round(self._seconds_to_rest, 1),
             ledger=ledger,
+            lost=count_lost(made),
+            doubled=count_doubled(made),
+            requests_made=tuple(notes.log),
             complaints=notes.complaints,
             faults={} if self._trouble is None else self._trouble.verdict(),
         )
@@ -261,6 +271,17 @@ def refuse_the_database_of_others(settings: Settings) -> None:
         raise DatabaseRefused(
             f"A storm needs a database of its own, and this one has {orders} orders: name a new one."
         )
+
+
+def _deaths(settings: Settings, began_at_ms: int) -> tuple[Death, ...]:
+    """Those of the servers since then, as the shop has recorded them."""
+    databases = make_engines(settings)
+    try:
+        with databases.reader.connect() as connection:
+            found = crashes.between(connection, began_at_ms, now_ms())
+    finally:
+        databases.close()
+    return tuple(death_of(each, began_at_ms) for each in found)
 
 
 def _last_lines(log: IO[bytes]) -> tuple[str, ...]:

@@ -31,15 +31,13 @@ def storm_shop(new_url: NewUrl) -> Iterator[SupervisedShop]:
 
 def looks_right(page: Page) -> None:
     """Nothing is below the end of the picture, and axe finds nothing."""
-    assert page.evaluate(_SCROLLS) == [0, 0, 0]
+    assert max(page.evaluate(_SCROLLS)) <= 1  # half a pixel is rounded up
     found = Axe().run(page, options=_RULES).response
     assert [each["id"] for each in found["violations"]] == []
 
 
 @pytest.mark.timeout(300)  # a storm kills servers, on a machine that may be busy
-def test_a_storm_is_started_by_a_key_and_seen_to_its_verdict(
-    storm_shop: SupervisedShop, visit: Visit
-) -> None:
+def test_a_storm_is_started_by_a_key_and_seen_to_its_end(storm_shop: SupervisedShop, visit: Visit) -> None:
     """Dots, a flash for each kill, the order that one met; then the picture, which can be saved."""
     presenter: Visitor = visit(
         storm_shop, "/stage/storm", tolerated=NO_ANSWER, viewport={"width": 1280, "height": 720}
