@@ -19,7 +19,7 @@ from tests.support.shopper import eventually
 from tests.support.started import is_alive
 from tests.support.storms import start_storm, storm_process, storm_processes, storm_row, wait_for_phase
 
-pytestmark = pytest.mark.timeout(300)  # a storm kills servers, on a machine that may be busy
+pytestmark = pytest.mark.timeout(600)  # a storm kills servers, on a machine that may be busy
 OpenShop = Callable[..., Shop]
 _SVG = "{http://www.w3.org/2000/svg}"
 
