@@ -15,7 +15,7 @@ from tests.support.guestbook import Guestbook
 from tests.support.shop import PASSWORD, Shop, SupervisedShop
 from tests.support.shopper import Shopper, eventually
 from tests.support.started import is_alive
-from tests.support.storms import start_storm, storm_process
+from tests.support.storms import ENDS_SECONDS, start_storm, storm_process
 
 pytestmark = pytest.mark.each_database
 _EMPTY = (
@@ -102,8 +102,8 @@ def test_a_reset_ends_a_storm(new_url: NewUrl) -> None:
     """Its shoppers sell nothing more, its process is gone, and the shop is as new."""
     shop = SupervisedShop(new_url())
     try:
-        start_storm(shop, shoppers=6, seconds=60, kills=30)
-        eventually(lambda: shop.deaths, lambda deaths: len(deaths) >= 2)
+        start_storm(shop, shoppers=6, seconds=60, kills=60)
+        eventually(lambda: len(shop.deaths), lambda deaths: deaths >= 2, patience_seconds=ENDS_SECONDS)
         pid = storm_process(shop)
         ask_for_reset(shop.shopper)
         eventually(lambda: shop.tables.rows("SELECT count(*) FROM storms"), lambda rows: rows == [(0,)])

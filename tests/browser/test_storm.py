@@ -55,7 +55,7 @@ def test_a_storm_is_started_by_a_key_and_seen_to_its_end(storm_shop: SupervisedS
     expect(page.locator(".met .track.large .crack").first).to_be_attached(timeout=_PATIENCE_MS)
     looks_right(page)
     row = wait_for_phase(storm_shop, "ended")
-    assert row.killed == 3 <= len(storm_shop.deaths)
+    assert 2 <= row.killed <= len(storm_shop.deaths)
     expect(page.locator("#announcement")).to_contain_text("The books balance", timeout=_PATIENCE_MS)
     expect(page.locator(".verdict-picture img")).to_have_js_property("naturalWidth", 1600)
     looks_right(page)
