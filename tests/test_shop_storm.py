@@ -127,6 +127,8 @@ def test_a_storm_is_started_or_stopped_and_is_the_next_one(storm_shop: Supervise
     assert refuses(storm_shop.shopper.submit("/stage/storm", do="explode"), 400)
     assert refuses(start_storm(storm_shop, number=5), 409)
     assert storm_shop.shopper.submit("/stage/storm", do="stop").status == 303  # it is off
+    back = storm_shop.shopper.submit("/stage/storm", do="stop", on_stage="yes")
+    assert back.location == "/stage"
     assert storm_row(storm_shop) is None
 
 

@@ -79,7 +79,8 @@ def start_or_stop() -> AnyResponse:
     if htmx:
         answer: AnyResponse = make_response("")
         return answer
-    return redirect(url_for(".show_storm"), 303)
+    # A press that comes before htmx is there is an ordinary form, and leads back to where it was.
+    return redirect(url_for(".stage" if "on_stage" in request.form else ".show_storm"), 303)
 
 
 @presenter.get("/stage/storm/<int:number>.svg")
