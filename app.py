@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 
 
 def create_app(
-    settings: Settings | None = None, *, wait_for_database: bool = False, deaths: Sequence[Death] = ()
+    settings: Settings | None = None,
+    *,
+    wait_for_database: bool = False,
+    deaths: Sequence[Death] = (),
+    has_parent: bool = False,
 ) -> Flask:
     """Build the shop and, in a process that serves, launch its workflows.
 
     Settings come from the environment unless given. A setting or a database that cannot be
     used ends the process with one sentence and exit code 2; or else, of a database that is
     away, the shop says so to its visitors, and opens once it is back. `deaths` are those of
-    earlier servers that its parent has seen.
+    earlier servers that its parent has seen, if it `has_parent` that starts servers again.
     """
     from flask import Flask
 
@@ -74,7 +78,7 @@ def create_app(
         app.register_blueprint(blueprint)
     lanes.prepare(settings, databases)
     crash_page.prepare(settings)
-    talk.prepare()
+    talk.prepare(app, settings, has_parent=has_parent)
     sign_in.prepare(app, settings)
 
     def before_workflows_run() -> None:

@@ -212,6 +212,51 @@ CREATE TABLE IF NOT EXISTS reruns (
     PRIMARY KEY (payment_id, attempt)
 );
 
+-- The storms that the presenter has let loose on this shop. A storm is a process of its own, which writes here
+-- what its page shows, twice a second.
+CREATE TABLE IF NOT EXISTS storms (
+    number       INTEGER NOT NULL PRIMARY KEY CHECK (number > 0),
+    -- What its shoppers' requests show, to be told from one another's.
+    secret       TEXT    NOT NULL,
+    shoppers     INTEGER NOT NULL,
+    seconds      INTEGER NOT NULL,
+    kills        INTEGER NOT NULL,
+    seed         INTEGER NOT NULL,
+    phase        TEXT    NOT NULL CHECK (phase IN ('starting', 'blowing', 'resting', 'ended', 'stopped', 'lost')),
+    -- 1 until it has ended, and then null: so there is one at most.
+    is_on        INTEGER UNIQUE CHECK (is_on = 1),
+    asked_at_ms  BIGINT  NOT NULL,
+    -- When its process began; null before.
+    began_at_ms  BIGINT,
+    -- When that has last written. One that is silent for long is gone.
+    heard_at_ms  BIGINT  NOT NULL,
+    killed       INTEGER NOT NULL,
+    -- Requests by what became of each.
+    answered     INTEGER NOT NULL,
+    sent_again   INTEGER NOT NULL,
+    refused      INTEGER NOT NULL,
+    unanswered   INTEGER NOT NULL,
+    -- JSON, once it has ended.
+    verdict      TEXT
+);
+
+-- The clicks on Buy Now of each of its shoppers, counted from 1.
+CREATE TABLE IF NOT EXISTS storm_sales (
+    storm       INTEGER NOT NULL REFERENCES storms (number),
+    shopper     INTEGER NOT NULL,
+    sale        INTEGER NOT NULL,
+    payment_id  TEXT    NOT NULL,
+    PRIMARY KEY (storm, shopper, sale)
+);
+
+-- Its requests, as many in a row as came between two writes: a JSON list of [at ms, took ms, outcome].
+CREATE TABLE IF NOT EXISTS storm_requests (
+    storm     INTEGER NOT NULL REFERENCES storms (number),
+    batch     INTEGER NOT NULL,
+    requests  TEXT    NOT NULL,
+    PRIMARY KEY (storm, batch)
+);
+
 -- What the ledger counts by: each is all that its line of the books has to read.
 CREATE INDEX IF NOT EXISTS orders_by_ending ON orders (status, reason, price_cents, payment_id);
 CREATE INDEX IF NOT EXISTS stock_movements_by_kind ON stock_movements (kind, units);
@@ -294,7 +339,7 @@ CREATE TABLE IF NOT EXISTS naive_runs (
     run            INTEGER NOT NULL PRIMARY KEY CHECK (run > 0),
     -- That of the click; the durable lane's order and greeting have it too.
     key            TEXT    NOT NULL UNIQUE,
-    -- Who greets: nobody else has the name.
+    -- Who greets: nobody else has the name. Empty where nobody does: in a storm.
     visitor        TEXT    NOT NULL,
     -- The server process that runs it. When that is gone, nothing more comes of it.
     executor       INTEGER NOT NULL REFERENCES executors (number),

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store import presenter_commands
@@ -63,7 +64,12 @@ def _do(said: argparse.Namespace, settings: Settings, create_app: Callable[..., 
         from store.durable.executors import Death
 
         deaths = [Death(*map(int, died.split("@"))) for died in said.died]
-        create = partial(create_app, wait_for_database=said.wait_for_database, deaths=deaths)
+        create = partial(
+            create_app,
+            wait_for_database=said.wait_for_database,
+            deaths=deaths,
+            has_parent=said.socket is not None,
+        )
         serve(create, settings, inherited=said.socket, port=said.port)
     else:
         return supervise(settings, _opening)
@@ -94,7 +100,12 @@ def _command_line() -> argparse.ArgumentParser:
     mender.add_argument("--dry-run", action="store_true", help="only say what would be run again")
     mender.add_argument("--json", action="store_true", help="as JSON")
     presenter_commands.add_to(commands)
-    storm = commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own")
+    _add_storm(commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own"))
+    return parser
+
+
+def _add_storm(storm: argparse.ArgumentParser) -> None:
+    """What can be said of a storm."""
     storm.add_argument("--shoppers", type=_whole_number(1), default=30, help="how many (%(default)s)")
     storm.add_argument(
         "--seconds", type=_whole_number(1), default=60, help="how long they shop (%(default)s)"
@@ -108,8 +119,8 @@ def _command_line() -> argparse.ArgumentParser:
     storm.add_argument(
         "--faults", action="store_true", help="full disks, locks, hung and restored databases and more, too"
     )
+    storm.add_argument("--picture", metavar="FILE", type=Path, help="the verdict as a picture, too: an SVG")
     storm.add_argument("--json", action="store_true", help="the verdict as JSON")
-    return parser
 
 
 def supervise(settings: Settings, opening: Opening) -> int:
@@ -197,8 +208,13 @@ def run_storm(said: argparse.Namespace) -> int:
     if said.postgres and said.database:
         refuse("A storm is on a Postgres of its own or on the database of --database: say one of the two.")
     settings = Settings.from_env({"DBOS_DATABASE_URL": said.database}) if said.database else None
+    if said.picture is not None:
+        try:
+            said.picture.touch()
+        except OSError as error:
+            refuse(f"The picture cannot be written to {said.picture} ({error.strerror}): name another file.")
     try:
-        return run_storm(plan, settings, on_postgres=said.postgres, as_json=said.json)
+        return run_storm(plan, settings, said.picture, on_postgres=said.postgres, as_json=said.json)
     except DatabaseRefused as refusal:
         refuse(str(refusal))
 

@@ -77,6 +77,11 @@ _ROUTES = {
     "POST /stage/sign_in",
     "POST /stage/sign_out",
     "GET /stage/qr.svg",
+    "GET /stage/storm",
+    "POST /stage/storm",
+    "GET /stage/storm/now",
+    "GET /stage/storm/newest.svg",
+    "GET /stage/storm/<number>.svg",
     "GET /stage/reset",
     "POST /stage/reset",
     "GET /stage/faults",
@@ -118,6 +123,7 @@ _WRITERS = {
     "stage/deploy.py": {"server_code"},
     "stage/reset.py": {"last_reset", "reset_requests"},
     "stage/talk_state.py": {"stage"},
+    "stage/storm_state.py": {"storms", "storm_sales", "storm_requests"},
     "web/health.py": {"pulses"},
 }  # fmt: skip
 """Which module writes which tables. Of `counters`, each has rows of its own: see below."""

@@ -14,6 +14,8 @@ from tests.conftest import NewUrl
 from tests.support.guestbook import Guestbook
 from tests.support.shop import PASSWORD, Shop, SupervisedShop
 from tests.support.shopper import Shopper, eventually
+from tests.support.started import is_alive
+from tests.support.storms import ENDS_SECONDS, start_storm, storm_process
 
 pytestmark = pytest.mark.each_database
 _EMPTY = (
@@ -21,6 +23,7 @@ _EMPTY = (
     "recoveries", "greeting_recoveries", "mendings", "lost_checkpoints", "naive_orders", "naive_payments",
     "naive_greetings", "naive_runs", "armed_crashes", "reset_requests", "stage",
     "stage_faults", "window_holds", "reruns",
+    "storm_requests", "storm_sales", "storms",
 )  # fmt: skip
 _CHECKPOINTS = ("workflow_status", "operation_outputs", "workflow_events", "notifications")
 
@@ -93,6 +96,23 @@ def test_a_reset_forgets_everything_while_shoppers_look_on(busy: SupervisedShop)
         phone.join()
     assert statuses <= {200, 410, 503}
     assert_it_is_new(busy)
+
+
+@pytest.mark.timeout(240)  # a storm kills servers on a machine that may be busy
+def test_a_reset_ends_a_storm(new_url: NewUrl) -> None:
+    """Its shoppers sell nothing more, its process is gone, and the shop is as new."""
+    shop = SupervisedShop(new_url())
+    try:
+        start_storm(shop, shoppers=6, seconds=60, kills=60)
+        eventually(lambda: len(shop.deaths), lambda deaths: deaths >= 2, patience_seconds=ENDS_SECONDS)
+        pid = storm_process(shop)
+        ask_for_reset(shop.shopper)
+        eventually(lambda: shop.tables.rows("SELECT count(*) FROM storms"), lambda rows: rows == [(0,)])
+        eventually(lambda: is_alive(pid), lambda alive: not alive)
+        eventually(lambda: shop.tables.rows("SELECT count(*) FROM orders"), lambda rows: rows == [(0,)])
+        assert_it_is_new(shop)
+    finally:
+        shop.parent.close()
 
 
 def test_a_reset_that_was_interrupted_is_begun_again(open_shop: Callable[..., Shop]) -> None:

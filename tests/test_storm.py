@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,13 +70,26 @@ def test_a_storm_leaves_the_books_balanced(new_url: NewUrl, often: Often) -> Non
     )
 
 
-def test_a_storm_without_a_database_leaves_nothing_behind() -> None:
+def test_a_storm_without_a_database_leaves_nothing_behind(tmp_path: Path) -> None:
     """A SQLite file that is thrown away; the verdict is for people, and its progress goes elsewhere."""
-    blown = storm("--shoppers", "2", "--seconds", "3", "--kills", "1", "--seed", "1")
+    picture = tmp_path / "storm.svg"
+    blown = storm(
+        "--shoppers", "2", "--seconds", "3", "--kills", "1", "--seed", "1", "--picture", str(picture)
+    )
     assert blown.returncode == 0, blown.stdout + blown.stderr
     assert "The books balance, and every shopper has the order that they were shown." in blown.stdout
     assert "Longest pause" in blown.stdout
     assert "\x1b" not in blown.stdout, "colours are for terminals"
+    description = ET.parse(picture).getroot().find("{http://www.w3.org/2000/svg}desc")  # noqa: S314 - our own
+    assert description is not None
+    assert "2 shoppers, 3 s, seed 1: 1 death of the server" in (description.text or "")
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_storm(tmp_path: Path) -> None:
+    """And not after a minute."""
+    refused = storm("--picture", str(tmp_path / "nowhere" / "storm.svg"))
+    assert refused.returncode == REFUSED
+    assert "The picture cannot be written to" in refused.stderr
 
 
 @pytest.mark.timeout(3600)  # as long as --storm-seconds says, and the minute in which all must end

@@ -64,7 +64,8 @@ damage AS MATERIALIZED (
     SELECT
         count(o.payment_id) FILTER (WHERE p.payment_id IS NULL) AS units_held_for_ever,
         count(p.payment_id) FILTER (WHERE o.status <> 'dispatched') AS charged_and_never_shipped,
-        count(*) FILTER (WHERE NOT EXISTS (SELECT 1 FROM naive_greetings g WHERE g.name = r.visitor))
+        count(*) FILTER (WHERE r.visitor <> ''
+            AND NOT EXISTS (SELECT 1 FROM naive_greetings g WHERE g.name = r.visitor))
             AS greetings_never_written_down
     FROM naive_runs r
     LEFT JOIN naive_orders o ON o.payment_id = r.key

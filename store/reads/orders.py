@@ -174,6 +174,15 @@ class Queries:
 
         return time_limit.read(read)
 
+    def crashes_between(self, first_ms: int, last_ms: int) -> tuple[Crash, ...]:
+        """Every crash whose successor started in this time, in ms since 1970; oldest first."""
+
+        def read() -> tuple[Crash, ...]:
+            with self._reader.connect() as connection:
+                return crashes.between(connection, first_ms, last_ms)
+
+        return time_limit.read(read)
+
     def takeover_by(self, number: int) -> Takeover | None:
         """What the server of this number took over from a crash; None where there was none before it."""
 

@@ -97,6 +97,8 @@ class Supervisor:
         # A byte in here wakes `run`. Signal handlers may do no more than that: any lock that
         # they want may be held by the very thread that they interrupt.
         self._awake, self._alarm = socket.socketpair()
+        # The standard input of every server is the other end: see die_with_parent() and ask_for_death().
+        self._asked, self._for_servers = socket.socketpair()
         self._is_stopping = False
         self._is_replacing = False
         self._server: subprocess.Popen[bytes] | None = None
@@ -175,7 +177,7 @@ class Supervisor:
 
     def close(self) -> None:
         """Let the address go."""
-        for end in (self._listener, self._awake, self._alarm):
+        for end in (self._listener, self._awake, self._alarm, self._asked, self._for_servers):
             end.close()
 
     def _announce_successor(self, pid: int, end: str) -> Callable[[int], str]:
@@ -227,9 +229,13 @@ class Supervisor:
         return self._is_stopping
 
     def _sleep(self, seconds: float | None) -> bool:
-        """Sleep until woken, or for so long; whether woken."""
-        woken, _, _ = select.select([self._awake], [], [], seconds)
-        return bool(woken and self._awake.recv(100))
+        """Sleep until woken, or for so long; whether woken. A server that is to die, dies."""
+        woken, _, _ = select.select([self._awake, self._asked], [], [], seconds)
+        for end in woken:
+            end.recv(100)
+        if self._asked in woken:
+            self.kill_server()
+        return bool(woken)
 
     def _start(self, more: Sequence[str]) -> subprocess.Popen[bytes]:
         inherited = (self._listener.fileno(),) if _CAN_INHERIT_SOCKETS else ()
@@ -244,7 +250,7 @@ class Supervisor:
             env=self._environment,
             stdout=self._log,
             stderr=self._log,
-            stdin=subprocess.PIPE,  # see die_with_parent()
+            stdin=self._for_servers.fileno() if _CAN_INHERIT_SOCKETS else subprocess.PIPE,
             pass_fds=inherited,
             start_new_session=True,  # Ctrl+C in a terminal is for us alone; we pass it on
         )
@@ -287,7 +293,7 @@ def die_with_parent() -> None:
     """End this process when its parent is gone, whatever the parent died of: no orphan keeps the port.
 
     The parent holds the other end of our standard input and never writes; it ends when the
-    parent does.
+    parent does. The same holds for what a server starts, and hands its standard input down to.
     """
 
     def wait_for_the_end() -> None:
@@ -296,3 +302,11 @@ def die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait_for_the_end, name="die with parent", daemon=True).start()
+
+
+def ask_for_death() -> None:
+    """Have the parent kill its server with SIGKILL; for a process that has the standard input of one.
+
+    The parent alone knows that a process id is still that of its server. Raises OSError where there is none.
+    """
+    os.write(0, b"!")

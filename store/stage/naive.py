@@ -43,6 +43,10 @@ def begin(key: str, executor: int) -> str | None:
     """Write down that there will be a run; who is to greet in it, or None if this key has had one."""
     # Nobody else's name, so that its signature can be told from theirs.
     visitor = f"Naive visitor {secrets.token_hex(3)}"
+    return visitor if _begin(key, executor, visitor) else None
+
+
+def _begin(key: str, executor: int, visitor: str) -> bool:
     while True:
         begun = write(
             "INSERT INTO naive_runs (run, key, visitor, executor, started_at_ms)"
@@ -54,9 +58,9 @@ def begin(key: str, executor: int) -> str | None:
             at_ms=now_ms(),
         )
         if begun:
-            return visitor
+            return True
         if write("SELECT run FROM naive_runs WHERE key = :key", key=key):
-            return None
+            return False
         # On Postgres another key took that number at the same time, so there is a next one now.
 
 
@@ -76,6 +80,16 @@ def run(key: str, visitor: str) -> None:
     """Run a sale and a greeting, each in a thread of this process."""
     for work in (partial(checkout, key), partial(greet, visitor)):
         threading.Thread(target=_try, args=[work], name="naive", daemon=True).start()
+
+
+def sell(key: str, executor: int) -> None:
+    """Run a sale alone, in a thread of this process, in which nobody greets; once for each key."""
+
+    def sell_once() -> None:
+        if _begin(key, executor, ""):
+            checkout(key)
+
+    threading.Thread(target=_try, args=[sell_once], name="naive", daemon=True).start()
 
 
 def _try(work: Callable[[], object]) -> None:

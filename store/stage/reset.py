@@ -29,6 +29,7 @@ from store.durable.deadlines import call_with_deadline
 from store.durable.statements import execute
 from store.durable.step_decorators import now_ms, plain_transaction
 from store.settings import Settings
+from store.stage import storm_state
 from store.stage.tools import presenter
 from store.web.every_request import page
 
@@ -110,6 +111,7 @@ def reset() -> AnyResponse:
         abort(400, "A reset forgets every order: confirm it on its page.")
     # Sent again by a browser, to the next server, it is not meant.
     if request.form.get("server") == _this_server():
+        call_with_deadline(storm_state.stop)
         call_with_deadline(ask)
         timer = threading.Timer(_ANSWER_SECONDS, os._exit, [1])
         timer.daemon = True

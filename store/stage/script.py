@@ -83,6 +83,13 @@ SCENES: tuple[Scene, ...] = (
         " Let them buy on their phones, and watch the last two numbers.",
     ),
     Scene(
+        "storm",
+        "A storm over this very shop.",
+        "Press B. Thirty shoppers buy for a minute, and the server is killed fifteen times. The ordinary shop"
+        " has the same sales and the same kills. At the end every order is looked at, and held against what"
+        " its shopper was shown.",
+    ),
+    Scene(
         "deploy",
         "New code, in the middle of an order.",
         "First change a line of the shop in your editor, and save: a word on a page will do. Go on, and at"

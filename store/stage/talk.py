@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from flask import Response, abort, redirect, render_template, request, url_for
+from flask import Flask, Response, abort, redirect, render_template, request, url_for
 from flask_htmx import make_response
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -13,7 +13,8 @@ from store import commands
 from store.durable.deadlines import call_with_deadline
 from store.ledger.invariants import Ledger
 from store.serving import successor
-from store.stage import crash_points, deploy, lanes, listing, talk_state
+from store.settings import Settings
+from store.stage import crash_points, deploy, lanes, listing, storm_page, talk_state
 from store.stage.crash_page import PointView, change_what_is_armed, points
 from store.stage.deploy import ServerCode
 from store.stage.lanes import Run
@@ -21,6 +22,8 @@ from store.stage.listing import CodeLine
 from store.stage.naive import PRICE_CENTS
 from store.stage.qr import audience_address
 from store.stage.script import LIMITS, SCENES, Act, Scene
+from store.stage.storm_state import Plan
+from store.stage.storm_view import StormView
 from store.stage.talk_state import Place
 from store.stage.tools import Running, is_meant_for_this_server, presenter, running
 from store.vocabulary import dispatch_id, new_key
@@ -85,8 +88,10 @@ class StageView:
     """Where phones find the shop, in the scene that asks them to; empty where none can."""
     servers: tuple[ServerCode, ...]
     """Which code the newest servers run, where the scene is about that."""
+    storm: StormView | None
     limits: tuple[str, ...] = LIMITS
     of: int = len(SCENES)
+    usual_storm: Plan = storm_page.USUAL
 
     @property
     def acts(self) -> bool:
@@ -99,8 +104,9 @@ class StageView:
         return _ACT_WORDS[self.scene.act] if self.scene.act else ""
 
 
-def prepare() -> None:
-    """Read the code that is shown now: its file may be another one by the time of the talk."""
+def prepare(app: Flask, settings: Settings, *, has_parent: bool) -> None:
+    """Let storms in; and read the code that is shown now, because its file may be another one by then."""
+    storm_page.prepare(app, settings, has_parent=has_parent)
     for name in _LANES:
         listing.lines_of(name)
 
@@ -215,6 +221,7 @@ def _view() -> StageView:
         is_every_sale_a_crash=_EVERY_SALE in crash_points_for_every(),
         audience_address=audience_address() if scene.name == "every-sale" else "",
         servers=deploy.servers(queries()) if scene.name == "deploy" else (),
+        storm=storm_page.view() if scene.name == "storm" else None,
         journal=Waterfall.of(queries().timeline(place.run_key)) if has_journal else None,
     )
 

@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from store.stage.storm_state import Request, RequestOutcome
 from store.vocabulary import GreetingOutcome, Reason, Status
 
 _ENDED = {Status.DISPATCHED, *Reason}
@@ -92,7 +93,8 @@ class Notes:
         self.purchases: list[Purchase] = []
         self.visits: list[Visit] = []
         self.complaints: list[str] = []
-        self.requests = 0
+        self.log: list[Request] = []
+        """Every request, as it was answered or given up."""
         self.unanswered = 0
         """Requests that died with the server, or were told to come back, and were sent again."""
         self.refused = 0
@@ -102,7 +104,7 @@ class Notes:
         """How long each request took that had to be sent again, in seconds."""
         self.longest_dark_seconds = 0.0
         """The longest time in which nobody at all was answered."""
-        self._answered_at = time.monotonic()
+        self._began_at = self._answered_at = time.monotonic()
         self.younger_than_a_copy = 0
         """Orders that were made after a copy of the store was taken that was then restored."""
 
@@ -143,10 +145,19 @@ class Notes:
             self.longest_dark_seconds = max(self.longest_dark_seconds, now - self._answered_at)
             self._answered_at = now
 
-    def count(self, *, waited_seconds: float, unanswered: int, refused: int) -> None:
-        """One request, answered in the end."""
+    @property
+    def requests(self) -> int:
+        """How many there were."""
+        return len(self.log)
+
+    def count(self, *, waited_seconds: float, unanswered: int, refused: int, is_given_up: bool) -> None:
+        """One request, answered in the end or given up."""
+        at_seconds = time.monotonic() - waited_seconds - self._began_at
+        outcome = RequestOutcome.SENT_AGAIN if unanswered else RequestOutcome.ANSWERED
+        if refused or is_given_up:
+            outcome = RequestOutcome.UNANSWERED if is_given_up else RequestOutcome.REFUSED
         with self._lock:
-            self.requests += 1
+            self.log.append(Request(round(1000 * at_seconds), round(1000 * waited_seconds), outcome))
             self.unanswered += unanswered
             self.refused += refused
             self.longest_pause_seconds = max(self.longest_pause_seconds, waited_seconds)

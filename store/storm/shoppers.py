@@ -49,6 +49,7 @@ class Shopper:
     def __init__(
         self, address: str, seed: str, notes: Notes, window_seconds: float, *, greets: bool = False
     ) -> None:
+        self._headers = {"Accept": "text/html"}
         self._host = address.removeprefix("http://")
         self._chance = random.Random(seed)  # noqa: S311 - it keeps no secret
         self._notes = notes
@@ -64,14 +65,7 @@ class Shopper:
 
     def shop_until(self, is_over: Callable[[], bool]) -> None:
         """Buy one widget after another, each in its own way."""
-        ways = {
-            self.confirm: 40,
-            self._decline: 12,
-            self.double_click: 14,
-            self._walk_away: 12,
-            self._come_back_late: 8,
-            self._reload: 14,
-        }
+        ways = self.ways()
         self._pause()  # they do not all come through the door at once
         while not is_over():
             if self._greets and self._chance.random() < _GREETING_CHANCE:
@@ -82,8 +76,22 @@ class Shopper:
             page = self.get("/")
             key = re.search(r'name="key" value="([^"]+)"', page.text)
             if key is not None:  # otherwise the shelf is empty
-                way(self._notes.begin(key[1]))
+                way(self._begin(key[1]))
             self._pause()
+
+    def ways(self) -> dict[Callable[[Purchase], None], int]:
+        """What may be done with a Buy Now, each with how often it is, of 100 times."""
+        return {
+            self.confirm: 40,
+            self.decline: 12,
+            self.double_click: 14,
+            self._walk_away: 12,
+            self._come_back_late: 8,
+            self.reload: 14,
+        }
+
+    def _begin(self, key: str) -> Purchase:
+        return self._notes.begin(key)
 
     def look(self, purchase: Purchase) -> Status | Reason | None:
         """Open the order's page, and hold it against what it said before."""
@@ -140,7 +148,8 @@ class Shopper:
             self._pause()
             self._settle(purchase, Outcome.PAID)
 
-    def _decline(self, purchase: Purchase) -> None:
+    def decline(self, purchase: Purchase) -> None:
+        """Buy, and have the payment fail."""
         if self._buy(purchase):
             self._pause()
             self._settle(purchase, Outcome.FAILED)
@@ -165,7 +174,8 @@ class Shopper:
         self._send(purchase, Outcome.PAID)
         self.look(purchase)
 
-    def _reload(self, purchase: Purchase) -> None:
+    def reload(self, purchase: Purchase) -> None:
+        """Buy, load the payment page again, pay twice, and look on for a while."""
         if not self._buy(purchase):
             return
         self.get(f"/pay/{purchase.key}")
@@ -251,13 +261,18 @@ class Shopper:
                 answer = Reply(0, path, "")
                 break
             time.sleep(0.1)  # between two tries
-        self._notes.count(waited_seconds=time.monotonic() - began_at, unanswered=unanswered, refused=refused)
+        self._notes.count(
+            waited_seconds=time.monotonic() - began_at,
+            unanswered=unanswered,
+            refused=refused,
+            is_given_up=answer.status == 0,
+        )
         return answer
 
     def _once(self, method: str, path: str, form: Mapping[str, str] | None) -> Reply:
         while True:
             connection = http.client.HTTPConnection(self._host, timeout=_ANSWER_SECONDS)
-            headers = {"Accept": "text/html"}
+            headers = dict(self._headers)
             if form is not None:
                 headers["Content-Type"] = "application/x-www-form-urlencoded"
             try:

@@ -13,7 +13,6 @@ import random
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
@@ -22,13 +21,18 @@ from typing import IO, Any
 import sqlalchemy as sa
 
 from store import schema
+from store.database import make_engines
 from store.database_errors import DatabaseRefused
+from store.durable.step_decorators import now_ms
+from store.reads import crashes
 from store.serving.supervisor import SERVER, Program, Supervisor
 from store.settings import Settings, is_sqlite
-from store.storm.notes import Notes
+from store.stage.storm_picture import Death
+from store.stage.storm_view import death_of
+from store.storm.audit import count_doubled, count_lost, endings_of, figure, look_at_every_order
+from store.storm.notes import Notes, Purchase
 from store.storm.shoppers import Shopper
 from store.storm.verdict import Plan, Progress, Trouble, Verdict
-from store.vocabulary import LIVE
 
 _WINDOW_SECONDS = 6.0
 _TICK_SECONDS = 0.2
@@ -81,7 +85,9 @@ def run(
                     *_, last = "The server did not start.", *_last_lines(log)
                     raise DatabaseRefused(last.removeprefix("widget store: "))
             kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
+            began_at_ms = now_ms()
             verdict = _Storm(plan, supervisor, parent, trouble).blow(kept, tell)
+            verdict = replace(verdict, deaths=_deaths(settings, began_at_ms))
             return verdict if verdict.ok else replace(verdict, server_log=_last_lines(log))
         finally:
             if trouble is not None:
@@ -128,8 +134,10 @@ class _Storm:
                 self._report("the last shoppers leave")
         ledger = self._come_to_rest()
         self._report("looking at every order")
-        self._look_at_every_order(ledger)
-        return self._verdict(kept, ledger)
+        made = look_at_every_order(self._shopper(-3), self._notes)
+        if figure(ledger, "orders") != len(made):
+            self._notes.complain(f"{len(made)} clicks on Buy Now made {figure(ledger, 'orders')} orders")
+        return self._verdict(kept, ledger, made)
 
     def _shopper(self, number: int) -> Shopper:
         seed = f"{self._plan.seed}-{number}"
@@ -224,35 +232,12 @@ class _Storm:
             return "the books do not balance"
         return self._trouble.unrest()
 
-    def _look_at_every_order(self, ledger: dict[str, Any]) -> None:
-        """Every purchase is one order, with one number, that ended as its shopper was shown."""
-        observer, notes = self._shopper(-3), self._notes
-        for purchase in notes.purchases:
-            ending = observer.look(purchase)
-            if ending is None and (purchase.may_be_gone or not purchase.is_taken):
-                continue  # the shelf was empty, or the click was lost with its checkpoints: no order was made
-            if ending is None or ending in LIVE:
-                notes.complain(f"order No. {purchase.number} has not ended")
-            elif ending not in purchase.may_end_as:
-                notes.complain(f"order No. {purchase.number} ended as {ending}, which its shopper did not do")
-        made = [
-            purchase
-            for purchase in notes.purchases
-            if (purchase.is_taken and not purchase.may_be_gone) or purchase.number is not None
-        ]
-        numbers = Counter(purchase.number for purchase in made)
-        for number, purchases in numbers.items():
-            if purchases > 1:
-                notes.complain(f"order No. {number} was shown to {purchases} shoppers")
-        if figure(ledger, "orders") != len(made):
-            notes.complain(f"{len(made)} clicks on Buy Now made {figure(ledger, 'orders')} orders")
-
-    def _verdict(self, kept: str, ledger: dict[str, Any]) -> Verdict:
+    def _verdict(self, kept: str, ledger: dict[str, Any], made: list[Purchase]) -> Verdict:
         notes = self._notes
         return Verdict(
             plan=self._plan,
             database=kept,
-            endings=dict(Counter(str(each.seen[-1]) for each in notes.purchases if each.seen).most_common()),
+            endings=endings_of(notes),
             kills=self._kills,
             requests=notes.requests,
             sent_again=notes.unanswered,
@@ -262,15 +247,12 @@ class _Storm:
             longest_dark_seconds=round(notes.longest_dark_seconds, 2),
             seconds_to_rest=round(self._seconds_to_rest, 1),
             ledger=ledger,
+            lost=count_lost(made),
+            doubled=count_doubled(made),
+            requests_made=tuple(notes.log),
             complaints=notes.complaints,
             faults={} if self._trouble is None else self._trouble.verdict(),
         )
-
-
-def figure(ledger: dict[str, Any], name: str) -> int | None:
-    """The last figure of this name in the ledger, if they could be read."""
-    found = [line["figures"][name] for line in ledger["lines"] if name in line["figures"]]
-    return int(found[-1]) if found else None
 
 
 def refuse_the_database_of_others(settings: Settings) -> None:
@@ -289,6 +271,17 @@ def refuse_the_database_of_others(settings: Settings) -> None:
         raise DatabaseRefused(
             f"A storm needs a database of its own, and this one has {orders} orders: name a new one."
         )
+
+
+def _deaths(settings: Settings, began_at_ms: int) -> tuple[Death, ...]:
+    """Those of the servers since then, as the shop has recorded them."""
+    databases = make_engines(settings)
+    try:
+        with databases.reader.connect() as connection:
+            found = crashes.between(connection, began_at_ms, now_ms())
+    finally:
+        databases.close()
+    return tuple(death_of(each, began_at_ms) for each in found)
 
 
 def _last_lines(log: IO[bytes]) -> tuple[str, ...]:

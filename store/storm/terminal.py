@@ -10,23 +10,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
 from store.money import price
-from store.settings import Settings
+from store.settings import ROOT, Settings
+from store.stage.storm_picture import LIGHT, Picture
 from store.storm import fault_storm, storm
 from store.storm.own_postgres import Cluster
 from store.storm.verdict import Plan, Progress, Verdict
 
 
-def run_storm(plan: Plan, settings: Settings | None, *, on_postgres: bool, as_json: bool) -> int:
+def run_storm(
+    plan: Plan, settings: Settings | None, picture: Path | None, *, on_postgres: bool, as_json: bool
+) -> int:
     """Run the storm, on the database that `settings` name, or on one that is thrown away.
 
-    The verdict goes to standard output, the progress to standard error. The exit code is 1 if
-    anything is wrong.
+    Its picture, as SVG, goes to the file `picture`; the verdict to standard output, the progress to standard
+    error. The exit code is 1 if anything is wrong.
 
     Raises:
         DatabaseRefused: the database cannot be used, or has orders in it.
@@ -41,6 +45,8 @@ def run_storm(plan: Plan, settings: Settings | None, *, on_postgres: bool, as_js
                 store, checkpoints = cluster.urls()
             settings = replace(Settings(), database_url=store, system_database_url=checkpoints)
         verdict = _run(plan, settings, cluster)
+    if picture is not None:
+        picture.write_text(_drawn(verdict), encoding="utf-8")
     if as_json:
         json.dump(verdict.as_json(), sys.stdout, indent=2)
         sys.stdout.write("\n")
@@ -69,6 +75,13 @@ def _run(plan: Plan, settings: Settings, cluster: Cluster | None) -> Verdict:
         if plan.faults:
             return fault_storm.run(plan, settings, cluster, tell)
         return storm.run(plan, settings, tell)
+
+
+def _drawn(verdict: Verdict) -> str:
+    templates = Environment(
+        loader=FileSystemLoader(ROOT / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return templates.get_template("storm.svg").render(picture=Picture.of(verdict.as_result(), LIGHT))
 
 
 def _draw(bar: Bar, task: TaskID, plan: Plan, progress: Progress) -> None:

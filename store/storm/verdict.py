@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from store.serving.supervisor import Supervisor
+from store.stage import storm_state
+from store.stage.storm_picture import Death, Result
+from store.stage.storm_state import Request
 from store.storm.notes import Notes
 
 
@@ -87,6 +90,13 @@ class Verdict:
     """What shoppers were shown that was not so."""
     faults: dict[str, Any]
     """What else happened, if it was to; see `fault_storm`."""
+    lost: int
+    """Orders that did not end as their shopper was shown."""
+    doubled: int
+    """Clicks that share an order with another one."""
+    requests_made: tuple[Request, ...] = ()
+    deaths: tuple[Death, ...] = ()
+    """Both for the picture, and left out of the JSON."""
     server_log: tuple[str, ...] = ()
     """The last that the servers said, where something is wrong."""
 
@@ -97,4 +107,17 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for a program."""
-        return {"ok": self.ok, **asdict(self)}
+        return {"ok": self.ok, **asdict(replace(self, requests_made=(), deaths=()))}
+
+    def as_result(self) -> Result:
+        """What its picture shows."""
+        plan = self.plan
+        return Result(
+            plan=storm_state.Plan(plan.shoppers, round(plan.seconds), plan.kills, plan.seed),
+            orders=sum(self.endings.values()),
+            lost=self.lost,
+            doubled=self.doubled,
+            is_ok=self.ok,
+            requests=self.requests_made,
+            deaths=self.deaths,
+        )

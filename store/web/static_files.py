@@ -60,6 +60,7 @@ BUNDLES = {
         "css/pictures.css",
         "css/stage.css",
         "css/projector.css",
+        "css/storm.css",
         "css/preferences.css",
     ),
     "projector.js": (

@@ -62,6 +62,8 @@ VIEWS = (
     "stage-choose",
     "stage-deploy",
     "stage-notes",
+    "storm-none",
+    "storm-blowing",
     "reset",
     "books",
     "books-late",
@@ -114,6 +116,7 @@ class Gallery:
         for shop, scene in ((self._shop, 1), (self._late, 5), (self._broken_lanes, 7)):
             for moves in range(scene):
                 shop.shopper.submit("/stage", do="go", moves=str(moves))
+        self._storm(pending, late)
         kept_waiting = self._kept_waiting()
         run_to_its_end = self._broken_run()
         self._away.tables.change("ALTER TABLE products RENAME TO away")
@@ -137,6 +140,8 @@ class Gallery:
             "stage-choose": View(self._late, "/stage", "You choose: where shall it die?"),
             "stage-deploy": View(self._broken_lanes, "/stage", "New code, in the middle of an order."),
             "stage-notes": View(self._late, "/stage/notes", "You choose: where shall it die?"),
+            "storm-none": View(self._new, "/stage/storm", "The storm"),
+            "storm-blowing": View(self._shop, "/stage/storm", "The storm"),
             "reset": View(self._shop, "/stage/reset", "Begin anew"),
             "order-declined": View(self._shop, f"/orders/{self._cancelled()}", "Payment cancelled"),
             "order-expired": View(self._shop, f"/orders/{expired}", "The payment window closed"),
@@ -250,6 +255,20 @@ class Gallery:
             " SELECT number + 1, executor_id || '.next', machine, pid, started_at_ms FROM executors"
         )
         return one_key
+
+    def _storm(self, *payment_ids: str) -> None:
+        """One that blows and has no process: the first shoppers have these orders, the others none."""
+        self._shop.tables.change(
+            "INSERT INTO storms (number, secret, shoppers, seconds, kills, seed, phase, is_on, asked_at_ms,"
+            " began_at_ms, heard_at_ms, killed, answered, sent_again, refused, unanswered)"
+            " VALUES (1, 'secret', 12, 60, 15, 1, 'blowing', 1, 1, 1, 9000000000000, 3, 40, 2, 0, 0)"
+        )
+        for shopper, payment_id in enumerate(payment_ids):
+            self._shop.tables.change(
+                "INSERT INTO storm_sales (storm, shopper, sale, payment_id) VALUES (1, :shopper, 1, :id)",
+                shopper=shopper,
+                id=payment_id,
+            )
 
     def _cancelled(self) -> str:
         payment_id = self._shop.shopper.buy()

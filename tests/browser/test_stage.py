@@ -93,17 +93,18 @@ def gives_the_talk(presenter: Visitor, shop: SupervisedShop, visit: Visit, death
     phone.confirm.click()
     phone.sees("Dispatched")
     expect(page.locator(".counts b")).to_have_text(["4", "3", "0", "0"])
-    goes_on(presenter, 8)
+    goes_on(presenter, 8)  # the storm has a test of its own
+    goes_on(presenter, 9)
     page.keyboard.press("Space")  # sells one, and its server is replaced in the middle of it
     eventually(lambda: list(shop.tables.orders().values()), lambda ended: ended == ["dispatched"] * 5)
     expect(page.locator(".servers .now")).to_contain_text("Server 5")
     expect(page.locator(".servers li")).to_contain_text(["died", "died", "replaced in good order", "running"])
     expect(page.locator(".strip button[data-key=on]")).to_have_text("Next →")
-    goes_on(presenter, 9)
+    goes_on(presenter, 10)
     expect(page.locator(".verdict")).to_have_text("The books balance.")
-    goes_on(presenter, 10)
-    goes_on(presenter, 9, "ArrowLeft")
-    goes_on(presenter, 10)
+    goes_on(presenter, 11)
+    goes_on(presenter, 10, "ArrowLeft")
+    goes_on(presenter, 11)
 
 
 @pytest.mark.timeout(240)  # two talks
