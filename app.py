@@ -15,7 +15,7 @@ from store import cli
 from store.settings import BadSetting, Process, Settings, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from flask import Flask
 
@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 
 
 def create_app(
-    settings: Settings | None = None, *, wait_for_database: bool = False, deaths: Sequence[Death] = ()
+    settings: Settings | None = None,
+    *,
+    wait_for_database: bool = False,
+    deaths: Sequence[Death] = (),
+    once_open: Callable[[], None] = lambda: None,
 ) -> Flask:
     """Build the shop and, in a process that serves, launch its workflows.
 
     Settings come from the environment unless given. A setting or a database that cannot be
     used ends the process with one sentence and exit code 2; or else, of a database that is
     away, the shop says so to its visitors, and opens once it is back. `deaths` are those of
-    earlier servers that its parent has seen.
+    earlier servers that its parent has seen. `once_open` is called when workflows may run.
     """
     from flask import Flask
 
@@ -89,7 +93,7 @@ def create_app(
         databases,
         deaths=deaths,
         before=before_workflows_run,
-        after=reconciler.start,
+        after=[once_open, reconciler.start],
     )
     if wait_for_database:
         Opening(app, settings, databases, launch).begin()

@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from store.serving import supervisor
+from store.serving import lifeline, supervisor
 from store.serving.listener import address_of, listen
 from store.settings import BadSetting, Settings, is_sqlite, refuse
 
@@ -31,12 +31,50 @@ if TYPE_CHECKING:
 
 def main(create_app: Callable[..., Flask]) -> None:
     """Do what the command line says; `create_app` makes the shop, in a process that is to serve it."""
+    said = _parser().parse_args([_kept(word) for word in sys.argv[1:]])
+    if getattr(said, "fork_server", None) is not None:
+        from store.serving import fork_server
+
+        sys.argv[2:] = fork_server.become_a_server(said.fork_server)
+        main(create_app)
+        return
+    try:
+        # A server that has a parent may be of another version than that one.
+        settings = Settings.from_env(is_strict=getattr(said, "socket", None) is None)
+        if said.command == "migrate":
+            migrate(settings)
+        elif said.command == "sign":
+            sign(settings, said)
+        elif said.command == "storm":
+            raise SystemExit(run_storm(said))
+        elif said.command in {"stuck", "mend"}:
+            raise SystemExit(look_after_stuck(settings, said))
+        elif said.command == "server":
+            from store.durable.executors import Death
+
+            deaths = [Death(*map(int, died.split("@"))) for died in said.died]
+            create = partial(
+                create_app,
+                wait_for_database=said.wait_for_database,
+                deaths=deaths,
+                once_open=lifeline.say_open if said.socket is not None else lambda: None,
+            )
+            serve(create, settings, inherited=said.socket, port=said.port)
+        else:
+            raise SystemExit(supervise(settings))
+    except BadSetting as refusal:
+        refuse(str(refusal))
+
+
+def _parser() -> argparse.ArgumentParser:
+    """What can be said on the command line."""
     parser = argparse.ArgumentParser(prog="python app.py", description="The Widget Store.")
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("serve", help="keep the shop open until Ctrl+C; what it does without a command")
     server = commands.add_parser("server", help="one server, without the parent that starts it again")
     server.add_argument("--socket", type=int, help=argparse.SUPPRESS)  # for servers that have a parent
     server.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    server.add_argument("--fork-server", type=int, help=argparse.SUPPRESS)
     commands.add_parser("migrate", help="create the database, or bring it up to date")
     # For servers that come after one that has been open: see `opening`.
     server.add_argument("--wait-for-database", action="store_true", help=argparse.SUPPRESS)
@@ -67,28 +105,7 @@ def main(create_app: Callable[..., Flask]) -> None:
         "--faults", action="store_true", help="full disks, locks, hung and restored databases and more, too"
     )
     storm.add_argument("--json", action="store_true", help="the verdict as JSON")
-    said = parser.parse_args([_kept(word) for word in sys.argv[1:]])
-    try:
-        # A server that has a parent may be of another version than that one.
-        settings = Settings.from_env(is_strict=getattr(said, "socket", None) is None)
-        if said.command == "migrate":
-            migrate(settings)
-        elif said.command == "sign":
-            sign(settings, said)
-        elif said.command == "storm":
-            raise SystemExit(run_storm(said))
-        elif said.command in {"stuck", "mend"}:
-            raise SystemExit(look_after_stuck(settings, said))
-        elif said.command == "server":
-            from store.durable.executors import Death
-
-            deaths = [Death(*map(int, died.split("@"))) for died in said.died]
-            create = partial(create_app, wait_for_database=said.wait_for_database, deaths=deaths)
-            serve(create, settings, inherited=said.socket, port=said.port)
-        else:
-            raise SystemExit(supervise(settings))
-    except BadSetting as refusal:
-        refuse(str(refusal))
+    return parser
 
 
 def supervise(settings: Settings) -> int:
@@ -141,7 +158,7 @@ def serve(
     logging.getLogger("store").setLevel(logging.INFO)
     has_parent = inherited is not None or port is not None
     if has_parent:
-        supervisor.die_with_parent()
+        lifeline.die_with_parent()
     # Before the shop is made: if another one has the port, this one must not touch its orders.
     listener = (
         listen(settings.host, settings.port if port is None else port)

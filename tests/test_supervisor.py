@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from store.serving.supervisor import SERVER, Supervisor
+from store.serving.supervisor import SERVER, Supervisor, next_pause
 from store.settings import REFUSED, ROOT, Settings, is_sqlite
 from tests.conftest import NewUrl, Often
 from tests.support.server import SUPERVISED, Server
@@ -194,7 +194,7 @@ class Scripted:
         self.parent = Supervisor(
             Settings(port=0),
             self.events.append,
-            program=replace(SERVER, command=(sys.executable, str(script))),
+            program=replace(SERVER, command=(sys.executable, str(script)), can_be_forked=False),
         )
         self._thread = threading.Thread(target=self.parent.run, args=[lambda pid: f"open, {pid}"])
         self._thread.start()
@@ -238,13 +238,21 @@ def test_a_server_that_keeps_dying_young_is_tried_less_and_less_often(scripted: 
 
 
 def test_the_pause_grows_to_five_seconds_and_no_further() -> None:
-    """A tenth of a second doubled, and doubled again."""
-    from store.serving.supervisor import next_pause
-
+    """A tenth of a second doubled, and doubled again, where servers cannot open."""
     pauses = [0.0]
     while len(pauses) < 9:
-        pauses.append(next_pause(pauses[-1]))
+        pauses.append(next_pause(pauses[-1], is_broken=True))
     assert pauses == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+def test_the_pause_hardly_grows_after_servers_that_were_killed() -> None:
+    """Ten in a row, where every sale is a crash, cost less than two seconds; without end, it is no loop."""
+    pauses = [0.0]
+    while len(pauses) < 100:
+        pauses.append(next_pause(pauses[-1], is_broken=False))
+    assert pauses[1] == 0.1
+    assert sum(pauses[:11]) < 2
+    assert pauses[-1] == 5.0
 
 
 def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
@@ -260,8 +268,11 @@ def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
         "cli",
         "process_value",
         "serving",
+        "serving.forks",
+        "serving.lifeline",
         "serving.listener",
         "serving.probe",
+        "serving.processes",
         "serving.supervisor",
         "setting_parsers",
         "settings",

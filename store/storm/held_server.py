@@ -29,7 +29,9 @@ class Held:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.program = replace(SERVER, command=("/bin/sh", "-c", _SHELL, str(folder), *SERVER.command))
+        self.program = replace(
+            SERVER, command=("/bin/sh", "-c", _SHELL, str(folder), *SERVER.command), can_be_forked=False
+        )
 
     def pid(self) -> int | None:
         """The process id of the server that was started last, if there is one."""
