@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from store.serving import lifeline, supervisor
 from store.serving.listener import address_of, listen
@@ -29,18 +29,27 @@ if TYPE_CHECKING:
     from flask import Flask
 
 
-def main(create_app: Callable[..., Flask]) -> None:
-    """Do what the command line says; `create_app` makes the shop, in a process that is to serve it."""
+Built = TypeVar("Built")
+
+
+def main(build: Callable[..., Built], open_shop: Callable[..., Flask], built: Built | None = None) -> None:
+    """Do what the command line says.
+
+    In a process that is to serve, `build` puts the shop together, unless it is built already, and `open_shop`
+    opens it.
+    """
     said = _parser().parse_args([_kept(word) for word in sys.argv[1:]])
     if getattr(said, "fork_server", None) is not None:
         from store.serving import fork_server
 
-        sys.argv[2:] = fork_server.become_a_server(said.fork_server)
-        main(create_app)
+        words, built = fork_server.become_a_server(
+            said.fork_server, lambda: build(_settings(said), ahead=True)
+        )
+        sys.argv[2:] = words
+        main(build, open_shop, built)
         return
     try:
-        # A server that has a parent may be of another version than that one.
-        settings = Settings.from_env(is_strict=getattr(said, "socket", None) is None)
+        settings = _settings(said)
         if said.command == "migrate":
             migrate(settings)
         elif said.command == "sign":
@@ -53,17 +62,23 @@ def main(create_app: Callable[..., Flask]) -> None:
             from store.durable.executors import Death
 
             deaths = [Death(*map(int, died.split("@"))) for died in said.died]
-            create = partial(
-                create_app,
+            open_this = partial(
+                open_shop,
                 wait_for_database=said.wait_for_database,
                 deaths=deaths,
                 once_open=lifeline.say_open if said.socket is not None else lambda: None,
             )
-            serve(create, settings, inherited=said.socket, port=said.port)
+            serve(lambda: open_this(built or build(settings)), settings, said.socket, said.port)
         else:
             raise SystemExit(supervise(settings))
     except BadSetting as refusal:
         refuse(str(refusal))
+
+
+def _settings(said: argparse.Namespace) -> Settings:
+    # A server that has a parent may be of another version than that one.
+    has_parent = any(getattr(said, word, None) is not None for word in ("socket", "fork_server"))
+    return Settings.from_env(is_strict=not has_parent)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,11 +162,7 @@ def _keep_up(settings: Settings, *, once_open: Callable[[], None]) -> int:
 
 
 def serve(
-    create_app: Callable[[Settings], Flask],
-    settings: Settings,
-    *,
-    inherited: int | None = None,
-    port: int | None = None,
+    open_shop: Callable[[], Flask], settings: Settings, inherited: int | None = None, port: int | None = None
 ) -> None:
     """Be one server: on the socket or port that a parent gives, or else alone and on our own."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
@@ -169,7 +180,7 @@ def serve(
     from store.serving import server, thread_pools
 
     server.stop_on_signals(runtime.say_goodbye)
-    app = create_app(settings)
+    app = open_shop()
     if not has_parent:
         _say(_opening(settings, address_of(settings.host, listener), os.getpid()))
     server.serve(app, settings, listener, kind_of=thread_pools.kinds_of(app))

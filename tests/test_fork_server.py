@@ -240,3 +240,18 @@ def test_what_cannot_be_forked_is_started_afresh(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
     assert not forks.can_fork()
+
+
+def test_a_template_that_changes_is_the_one_of_the_next_server(url: str, checkout: Path) -> None:
+    """The fork server has compiled them all."""
+    kept, changed = Kept(url, checkout), checkout / "templates" / "base.html"
+    try:
+        kept.start()
+        shopper = Shopper(kept.parent.url)
+        assert "another title" not in shopper.get("/").text
+        whole = changed.read_text(encoding="utf-8")
+        changed.write_text(whole.replace("<title>", "<title>another title, "), encoding="utf-8")
+        kept.kill()
+        assert "another title" in shopper.get("/").text
+    finally:
+        kept.parent.close()

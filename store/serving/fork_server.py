@@ -15,36 +15,52 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from store.serving.forks import CODE
 from store.settings import ROOT
 
+T = TypeVar("T")
 _STOPPING = {signal.SIGTERM, signal.SIGINT}
 _NOT_OURS = "store.storm"
 """No server needs it."""
 _LATER = (
+    "encodings.idna",
+    "encodings.unicode_escape",
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite.pysqlite",
 )
 """What is imported only once it is used."""
+_TEMPLATES = ROOT / "templates"
 _Files = dict[str, tuple[int, int]]
 
 
-def become_a_server(control_descriptor: int) -> list[str]:
-    """Fork servers until the parent is gone; returns in each of them, with the words of its command line."""
+def become_a_server(control_descriptor: int, prepare: Callable[[], T]) -> tuple[list[str], T | None]:
+    """Fork servers until the parent is gone; returns in each of them, with the words of its command line.
+
+    And with what `prepare` has made for all of them beforehand, if it could. It may not connect to anything.
+    """
     # They go to everything of a shop at once, where a service is stopped; then the parent ends its server,
     # and is told of that by this process. In a fork, those that have come meanwhile are taken.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     control = socket.socket(fileno=control_descriptor)
     began_at_ns = time.time_ns()
     is_whole = _import_all()
-    files = _files_of_modules()
+    try:
+        prepared = prepare() if is_whole else None
+    except (Exception, SystemExit):  # noqa: BLE001 - whatever is wrong with it, the server tells
+        prepared = None
+    if threading.active_count() > 1:
+        os._exit(1)  # a fork would have their locks, and not them: servers are started afresh
+    files = _files_in_use()
     is_whole = is_whole and all(changed_ns < began_at_ns for changed_ns, _ in files.values())
     # What is there now is there for good: no fork looks through it, which would copy its pages.
     gc.collect()
     gc.freeze()
-    return _fork(control, files, is_whole=is_whole)
+    return _fork(control, files, is_whole=is_whole), prepared
 
 
 def _import_all() -> bool:
@@ -66,14 +82,15 @@ def _import_all() -> bool:
     return is_whole
 
 
-def _files_of_modules() -> _Files:
-    """The files of all that is imported, each with when it was changed and its size."""
+def _files_in_use() -> _Files:
+    """The files of all that is imported or prepared, each with when it was changed and its size."""
+    paths = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     found: _Files = {}
-    for module in list(sys.modules.values()):
-        path = getattr(module, "__file__", None)
+    for path in (*paths, *map(str, _TEMPLATES.iterdir())):
         if path is not None:
             with contextlib.suppress(OSError):
-                state = os.stat(path)  # noqa: PTH116 - more than a thousand of them, between a crash and a page
+                # Path.stat() takes three times as long, and this stands between a crash and the next page.
+                state = os.stat(path)  # noqa: PTH116
                 found[path] = (state.st_mtime_ns, state.st_size)
     return found
 
@@ -97,7 +114,7 @@ def _fork(control: socket.socket, files: _Files, *, is_whole: bool) -> list[str]
                 _tell_exit_code(pid, code)
                 continue
             request, ends, _, _ = socket.recv_fds(control, 65536, 2)
-            if not request or (has_forked and not (is_whole and files == _files_of_modules())):
+            if not request or (has_forked and not (is_whole and files == _files_in_use())):
                 os._exit(0)  # the parent is gone, or makes another one
             line, code = ends
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from dbos import error as dbos_error
 from flask import Flask, Response, abort, current_app, jsonify, render_template, request, url_for
 from flask_htmx import HTMX, make_response
-from jinja2 import StrictUndefined
+from jinja2 import StrictUndefined, TemplateSyntaxError
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
@@ -78,6 +79,16 @@ def prepare(app: Flask, shop: Shop) -> None:
         app.register_error_handler(database_trouble, _catch_breath)
     app.register_error_handler(Exception, _own_up)
     app.add_url_rule("/health", "health", view_func=show_health)
+
+
+def compile_pages(app: Flask) -> None:
+    """Compile templates and routes and read static files now: the first requests would wait for that."""
+    app.url_map.update()
+    for template in app.jinja_env.list_templates():
+        with suppress(TemplateSyntaxError):  # whoever renders it is told
+            app.jinja_env.get_template(template)
+    for path in Path(cast(str, app.static_folder)).rglob("*.*"):
+        _fingerprint(path, path.stat().st_mtime_ns)
 
 
 @dataclass(frozen=True)
