@@ -183,6 +183,7 @@ class Scripted:
             "import os, socket, sys, time\n"
             f"mood = open({str(self.mood)!r}).read()\n"
             "if mood == 'die': sys.exit(7)\n"
+            "if mood == 'open and die': os.write(0, b'!'); sys.exit(7)\n"
             "listener = socket.socket(fileno=int(sys.argv[2]))\n"
             "while True:\n"
             "    answer = listener.accept()[0]\n"
@@ -235,6 +236,16 @@ def test_a_server_that_keeps_dying_young_is_tried_less_and_less_often(scripted: 
     eventually(lambda: sum(bool(DEATH.fullmatch(line)) for line in scripted.events), lambda told: told == 2)
     assert all("(SIGKILL)" in line for line in scripted.events if DEATH.fullmatch(line))
     assert len(scripted.events) == 1 + young_deaths + 2, "one line for each death"
+
+
+def test_a_server_that_dies_once_it_is_open_is_not_taken_for_broken(scripted: Scripted) -> None:
+    """Whatever it dies of, as where every sale in progress is a crash: the pauses stay short."""
+    eventually(lambda: len(scripted.events), lambda count: count == 1)
+    scripted.mood.write_text("open and die", encoding="utf-8")
+    scripted.parent.kill_server()
+    eventually(lambda: len(scripted.events), lambda count: count == 5)
+    young = [_YOUNG_DEATH.fullmatch(line) for line in scripted.events[1:5]]
+    assert [match and match.groups() for match in young] == [("exit code 7", "0.1")] * 4
 
 
 def test_the_pause_grows_to_five_seconds_and_no_further() -> None:
