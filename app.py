@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from store.database import Databases
     from store.durable.executors import Death
-    from store.ledger.witnesses import Witnesses
     from store.repair.reconciler import Reconciler
 
 
@@ -46,8 +45,8 @@ class Built:
     app: Flask
     settings: Settings
     databases: Databases
-    witnesses: Witnesses
     reconciler: Reconciler
+    before_workflows_run: Callable[[], None]
 
 
 def build(settings: Settings, *, ahead: bool = False) -> Built:
@@ -63,8 +62,9 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
     from store.ledger.witnesses import Witnesses
     from store.reads.greetings import Greetings
     from store.reads.orders import Queries
+    from store.repair import lost_checkpoints
     from store.repair.reconciler import Reconciler
-    from store.stage import crash_page, lanes, talk, tools
+    from store.stage import crash_page, lanes, reset, talk, tools
     from store.terms_of_sale import Terms, terms
     from store.web import every_request, guestbook, json_api, ledger, storefront
     from store.web.health import Health
@@ -92,7 +92,13 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
     terms.set(Terms.of(settings))
     if ahead:
         every_request.compile_pages(app)
-    return Built(app, settings, databases, witnesses, reconciler)
+
+    def before_workflows_run() -> None:
+        reset.carry_out(settings, databases)
+        lost_checkpoints.note(databases, witnesses)
+        tools.look_out_for_crashes()
+
+    return Built(app, settings, databases, reconciler, before_workflows_run)
 
 
 def open_shop(
@@ -112,23 +118,16 @@ def open_shop(
     from store import schema
     from store.database_errors import DatabaseRefused
     from store.durable import runtime
-    from store.repair import lost_checkpoints
-    from store.stage import reset, tools
     from store.web.opening import Opening
 
     app, settings, databases = built.app, built.settings, built.databases
-
-    def before_workflows_run() -> None:
-        reset.carry_out(settings, databases)
-        lost_checkpoints.note(databases, built.witnesses)
-        tools.look_out_for_crashes()
 
     launch = partial(
         runtime.launch,
         settings,
         databases,
         deaths=deaths,
-        before=before_workflows_run,
+        before=built.before_workflows_run,
         after=[once_open, built.reconciler.start],
     )
     if wait_for_database:
