@@ -8,6 +8,7 @@ that cannot be imported ends a server, and not the parent that waits for it to b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,32 +16,50 @@ from store import cli
 from store.settings import BadSetting, Process, Settings, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from flask import Flask
 
+    from store.database import Databases
     from store.durable.executors import Death
+    from store.repair.reconciler import Reconciler
 
 
-def create_app(
-    settings: Settings | None = None,
-    *,
-    wait_for_database: bool = False,
-    deaths: Sequence[Death] = (),
-    has_parent: bool = False,
-) -> Flask:
+def create_app(settings: Settings | None = None) -> Flask:
     """Build the shop and, in a process that serves, launch its workflows.
 
     Settings come from the environment unless given. A setting or a database that cannot be
-    used ends the process with one sentence and exit code 2; or else, of a database that is
-    away, the shop says so to its visitors, and opens once it is back. `deaths` are those of
-    earlier servers that its parent has seen, if it `has_parent` that starts servers again.
+    used ends the process with one sentence and exit code 2.
+    """
+    try:
+        built = build(settings or Settings.from_env())
+    except BadSetting as refusal:
+        refuse(str(refusal))
+    return open_shop(built)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A shop that is put together, and has connected to nothing and started nothing yet."""
+
+    app: Flask
+    settings: Settings
+    databases: Databases
+    reconciler: Reconciler
+    before_workflows_run: Callable[[], None]
+    code: str
+    """Which code this is; see `deploy.digest`."""
+
+
+def build(settings: Settings, *, ahead: bool = False) -> Built:
+    """Put the shop together; `ahead` of the processes that open it, with all that can be done beforehand.
+
+    Raises:
+        BadSetting: a setting cannot be used.
     """
     from flask import Flask
 
-    from store import database, schema
-    from store.database_errors import DatabaseRefused
-    from store.durable import runtime
+    from store import database
     from store.ledger.ledger import LedgerReader
     from store.ledger.witnesses import Witnesses
     from store.reads.greetings import Greetings
@@ -51,17 +70,9 @@ def create_app(
     from store.terms_of_sale import Terms, terms
     from store.web import every_request, guestbook, json_api, ledger, storefront
     from store.web.health import Health
-    from store.web.opening import Opening
     from store.web.shop import Shop
 
-    try:
-        settings = settings or Settings.from_env()
-        databases = database.make_engines(settings)
-        if not wait_for_database:
-            schema.prepare(databases, settings)
-    except (BadSetting, DatabaseRefused) as refusal:
-        refuse(str(refusal))
-
+    databases = database.make_engines(settings)
     app = Flask("app")
     reconciler = Reconciler(settings, databases)
     greetings = Greetings(databases.reader, settings.guestbook_url)
@@ -78,40 +89,69 @@ def create_app(
         app.register_blueprint(blueprint)
     lanes.prepare(settings, databases)
     crash_page.prepare(settings)
-    talk.prepare(app, settings, has_parent=has_parent)
+    talk.prepare(app, settings)
     sign_in.prepare(app, settings)
+    terms.set(Terms.of(settings))
+    if ahead:
+        every_request.compile_pages(app)
 
     def before_workflows_run() -> None:
         reset.carry_out(settings, databases)
         lost_checkpoints.note(databases, witnesses)
         tools.take_up(settings)
 
-    terms.set(Terms.of(settings))
+    return Built(app, settings, databases, reconciler, before_workflows_run, deploy.digest())
+
+
+def open_shop(
+    built: Built,
+    *,
+    wait_for_database: bool = False,
+    deaths: Sequence[Death] = (),
+    once_open: Callable[[], None] = lambda: None,
+) -> Flask:
+    """Open the databases and, in a process that serves, launch the workflows.
+
+    A database that cannot be used ends the process with one sentence and exit code 2; or
+    else, of one that is away, the shop says so to its visitors, and opens once it is back.
+    `deaths` are those of earlier servers that its parent has seen. `once_open` is called
+    when workflows may run.
+    """
+    from store import schema
+    from store.database_errors import DatabaseRefused
+    from store.durable import runtime
+    from store.stage import deploy
+    from store.web.opening import Opening
+
+    app, settings, databases = built.app, built.settings, built.databases
+
     launch = partial(
         runtime.launch,
         settings,
         databases,
         deaths=deaths,
-        before=before_workflows_run,
-        after=partial(deploy.once_open, deploy.digest(), reconciler.start),
+        before=built.before_workflows_run,
+        after=[once_open, partial(deploy.record, built.code), built.reconciler.start],
     )
     if wait_for_database:
         Opening(app, settings, databases, launch).begin()
-    elif _serves(Process.from_env()):
-        try:
+        return app
+    try:
+        schema.prepare(databases, settings)
+        if _serves(Process.from_env()):
             launch()
-        except DatabaseRefused as refusal:
-            refuse(str(refusal))
-    else:
-        # The parent of `flask run --debug`, `flask routes` and the like: they answer no
-        # request, and must not take up the orders of the process that does.
-        runtime.launch_at_first_request(app, launch)
+        else:
+            # The parent of `flask run --debug`, `flask routes` and the like: they answer no
+            # request, and must not take up the orders of the process that does.
+            runtime.launch_at_first_request(app, launch)
+    except DatabaseRefused as refusal:
+        refuse(str(refusal))
     return app
 
 
 def main() -> None:
     """Do what the command line says: keep the shop open, unless it says something else."""
-    cli.main(create_app)
+    cli.main(build, open_shop)
 
 
 def _serves(process: Process) -> bool:

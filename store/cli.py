@@ -19,33 +19,64 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from store import presenter_commands
-from store.serving import supervisor
+from store import command_line, presenter_commands
+from store.serving import lifeline, requests, supervisor
 from store.serving.listener import address_of, listen
+from store.serving.programs import GUESTBOOK
 from store.settings import BadSetting, Settings, is_sqlite, refuse
 
 if TYPE_CHECKING:
     from flask import Flask
 
+Built = TypeVar("Built")
 Opening = Callable[[Settings, str, int], str]
 
 
-def main(create_app: Callable[..., Flask]) -> None:
-    """Do what the command line says; `create_app` makes the shop, in a process that is to serve it."""
-    said = _command_line().parse_args([_kept(word) for word in sys.argv[1:]])
+def main(build: Callable[..., Built], open_shop: Callable[..., Flask], built: Built | None = None) -> None:
+    """Do what the command line says.
+
+    In a process that is to serve, `build` puts the shop together, unless it is built already, and `open_shop`
+    opens it.
+    """
+    said = command_line.read()
+    if getattr(said, "requests", None) is not None:
+        requests.parents_socket.set(said.requests)
+    if getattr(said, "fork_server", None) is not None:
+        from store.serving import fork_server
+
+        words, built = fork_server.become_a_server(
+            said.fork_server, lambda: build(_settings(said), ahead=True)
+        )
+        sys.argv[2:] = words
+        main(build, open_shop, built)
+        return
     try:
-        # A server that has a parent may be of another version than that one.
-        settings = Settings.from_env(is_strict=getattr(said, "socket", None) is None)
-        raise SystemExit(_do(said, settings, create_app))
+        settings = _settings(said)
+        if said.command != "server":
+            raise SystemExit(_do(said, settings))
+        from store.durable.executors import Death
+
+        open_this = partial(
+            open_shop,
+            wait_for_database=said.wait_for_database,
+            deaths=[Death(*map(int, died.split("@"))) for died in said.died],
+            once_open=lifeline.say_open if said.socket is not None else lambda: None,
+        )
+        serve(lambda: open_this(built or build(settings)), settings, said.socket, said.port)
     except BadSetting as refusal:
         refuse(str(refusal))
 
 
-def _do(said: argparse.Namespace, settings: Settings, create_app: Callable[..., Flask]) -> int:
-    """Do one command; the exit code."""
+def _settings(said: argparse.Namespace) -> Settings:
+    # A server that has a parent may be of another version than that one.
+    has_parent = any(getattr(said, word, None) is not None for word in ("socket", "fork_server"))
+    return Settings.from_env(is_strict=not has_parent)
+
+
+def _do(said: argparse.Namespace, settings: Settings) -> int:
+    """Do one command, other than to be a server; the exit code."""
     if said.command == "storm":
         return run_storm(said)
     if said.command in {"stuck", "mend"}:
@@ -60,67 +91,9 @@ def _do(said: argparse.Namespace, settings: Settings, create_app: Callable[..., 
         migrate(settings)
     elif said.command == "sign":
         sign(settings, said)
-    elif said.command == "server":
-        from store.durable.executors import Death
-
-        deaths = [Death(*map(int, died.split("@"))) for died in said.died]
-        create = partial(
-            create_app,
-            wait_for_database=said.wait_for_database,
-            deaths=deaths,
-            has_parent=said.socket is not None,
-        )
-        serve(create, settings, inherited=said.socket, port=said.port)
     else:
         return supervise(settings, _opening)
     return 0
-
-
-def _command_line() -> argparse.ArgumentParser:
-    """What can be said, and what it means."""
-    parser = argparse.ArgumentParser(prog="python app.py", description="The Widget Store.")
-    commands = parser.add_subparsers(dest="command", metavar="command")
-    commands.add_parser("serve", help="keep the shop open until Ctrl+C; what it does without a command")
-    server = commands.add_parser("server", help="one server, without the parent that starts it again")
-    server.add_argument("--socket", type=int, help=argparse.SUPPRESS)  # for servers that have a parent
-    server.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    commands.add_parser("migrate", help="create the database, or bring it up to date")
-    # For servers that come after one that has been open: see `opening`.
-    server.add_argument("--wait-for-database", action="store_true", help=argparse.SUPPRESS)
-    server.add_argument("--died", action="append", default=[], help=argparse.SUPPRESS)
-    signer = commands.add_parser("sign", help="sign a webhook, for curl: see the README")
-    signer.add_argument("payment_id", type=_id, help="what is paid")
-    signer.add_argument("status", choices=["paid", "failed"], help="what became of it")
-    signer.add_argument("--id", help="of the message (a new one)")
-    signer.add_argument("--timestamp", type=_whole_number(0, 10**12), help="in seconds since 1970 (now)")
-    looker = commands.add_parser("stuck", help="list orders and greetings that will not end by themselves")
-    looker.add_argument("--json", action="store_true", help="as JSON")
-    mender = commands.add_parser("mend", help="run them again, or one of them")
-    mender.add_argument("order", nargs="?", type=_id, help="the number of the order, or its payment id (all)")
-    mender.add_argument("--dry-run", action="store_true", help="only say what would be run again")
-    mender.add_argument("--json", action="store_true", help="as JSON")
-    presenter_commands.add_to(commands)
-    _add_storm(commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own"))
-    return parser
-
-
-def _add_storm(storm: argparse.ArgumentParser) -> None:
-    """What can be said of a storm."""
-    storm.add_argument("--shoppers", type=_whole_number(1), default=30, help="how many (%(default)s)")
-    storm.add_argument(
-        "--seconds", type=_whole_number(1), default=60, help="how long they shop (%(default)s)"
-    )
-    storm.add_argument(
-        "--kills", type=_whole_number(0), default=20, help="of the server meanwhile (%(default)s)"
-    )
-    storm.add_argument("--seed", type=_whole_number(0), help="repeats the choices of an earlier storm")
-    storm.add_argument("--database", metavar="URL", help="of a new one; otherwise a SQLite file, thrown away")
-    storm.add_argument("--postgres", action="store_true", help="on a Postgres of its own, thrown away")
-    storm.add_argument(
-        "--faults", action="store_true", help="full disks, locks, hung and restored databases and more, too"
-    )
-    storm.add_argument("--picture", metavar="FILE", type=Path, help="the verdict as a picture, too: an SVG")
-    storm.add_argument("--json", action="store_true", help="the verdict as JSON")
 
 
 def supervise(settings: Settings, opening: Opening) -> int:
@@ -135,8 +108,8 @@ def supervise(settings: Settings, opening: Opening) -> int:
         Settings(host="127.0.0.1", port=0, hang_seconds=0),
         on_event=_say,
         program=replace(
-            supervisor.GUESTBOOK,
-            command=(*supervisor.GUESTBOOK.command, "--database", str(settings.guestbook_file)),
+            GUESTBOOK,
+            command=(*GUESTBOOK.command, "--database", str(settings.guestbook_file)),
         ),
     )
     where = f"An online guestbook, which stands for somebody else's system, is at {guestbook.address}"
@@ -165,21 +138,14 @@ def _keep_up(settings: Settings, opening: Opening, *, once_open: Callable[[], No
 
 
 def serve(
-    create_app: Callable[[Settings], Flask],
-    settings: Settings,
-    *,
-    inherited: int | None = None,
-    port: int | None = None,
+    open_shop: Callable[[], Flask], settings: Settings, inherited: int | None = None, port: int | None = None
 ) -> None:
     """Be one server: on the socket or port that a parent gives, or else alone and on our own."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("store").setLevel(logging.INFO)
     has_parent = inherited is not None or port is not None
     if has_parent:
-        from store.serving import successor
-
-        supervisor.die_with_parent()
-        successor.parent.set(os.getppid())
+        lifeline.die_with_parent()
     # Before the shop is made: if another one has the port, this one must not touch its orders.
     listener = (
         listen(settings.host, settings.port if port is None else port)
@@ -190,7 +156,7 @@ def serve(
     from store.serving import server, thread_pools
 
     server.stop_on_signals(runtime.say_goodbye)
-    app = create_app(settings)
+    app = open_shop()
     if not has_parent:
         _say(_opening(settings, address_of(settings.host, listener), os.getpid()))
     server.serve(app, settings, listener, kind_of=thread_pools.kinds_of(app))
@@ -284,30 +250,6 @@ def _opening(settings: Settings, address: str, pid: int) -> str:
         f"The Widget Store is open at {address} (process {pid}, on {kept}); Ctrl+C closes it.\n"
         f"The presenter's tools {tools}."
     )
-
-
-_DASH = "\0-"
-"""Stands for the dash that an id may begin with: argparse takes whatever begins with one for an option."""
-
-
-def _kept(word: str) -> str:
-    is_id = word.startswith("-") and not word.startswith("--") and word != "-h"
-    return _DASH + word[1:] if is_id else word
-
-
-def _id(word: str) -> str:
-    return word.replace(_DASH, "-")
-
-
-def _whole_number(least: int, most: int = 1_000_000) -> Callable[[str], int]:
-    """Reads a whole number from the command line."""
-
-    def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, not {text!r}")
-        return int(text)
-
-    return read
 
 
 def _say(line: str) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from store.serving.supervisor import SERVER, Supervisor
+from store.serving.programs import SERVER
+from store.serving.supervisor import Supervisor, next_pause
 from store.settings import REFUSED, ROOT, Settings, is_sqlite
 from tests.conftest import NewUrl, Often
 from tests.support.server import SUPERVISED, Server
@@ -183,6 +184,7 @@ class Scripted:
             "import os, socket, sys, time\n"
             f"mood = open({str(self.mood)!r}).read()\n"
             "if mood == 'die': sys.exit(7)\n"
+            "if mood == 'open and die': os.write(0, b'!'); sys.exit(7)\n"
             "listener = socket.socket(fileno=int(sys.argv[2]))\n"
             "while True:\n"
             "    answer = listener.accept()[0]\n"
@@ -194,7 +196,7 @@ class Scripted:
         self.parent = Supervisor(
             Settings(port=0),
             self.events.append,
-            program=replace(SERVER, command=(sys.executable, str(script))),
+            program=replace(SERVER, command=(sys.executable, str(script)), can_be_forked=False),
         )
         self._thread = threading.Thread(target=self.parent.run, args=[lambda pid: f"open, {pid}"])
         self._thread.start()
@@ -237,14 +239,32 @@ def test_a_server_that_keeps_dying_young_is_tried_less_and_less_often(scripted: 
     assert len(scripted.events) == 1 + young_deaths + 2, "one line for each death"
 
 
-def test_the_pause_grows_to_five_seconds_and_no_further() -> None:
-    """A tenth of a second doubled, and doubled again."""
-    from store.serving.supervisor import next_pause
+def test_a_server_that_dies_once_it_is_open_is_not_taken_for_broken(scripted: Scripted) -> None:
+    """Whatever it dies of, as where every sale in progress is a crash: the pauses stay short."""
+    eventually(lambda: len(scripted.events), lambda count: count == 1)
+    scripted.mood.write_text("open and die", encoding="utf-8")
+    scripted.parent.kill_server()
+    eventually(lambda: len(scripted.events), lambda count: count == 5)
+    young = [_YOUNG_DEATH.fullmatch(line) for line in scripted.events[1:5]]
+    assert [match and match.groups() for match in young] == [("exit code 7", "0.1")] * 4
 
+
+def test_the_pause_grows_to_five_seconds_and_no_further() -> None:
+    """A tenth of a second doubled, and doubled again, where servers cannot open."""
     pauses = [0.0]
     while len(pauses) < 9:
-        pauses.append(next_pause(pauses[-1]))
+        pauses.append(next_pause(pauses[-1], is_broken=True))
     assert pauses == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+def test_the_pause_hardly_grows_after_servers_that_were_killed() -> None:
+    """Ten in a row, where every sale is a crash, cost less than two seconds; without end, it is no loop."""
+    pauses = [0.0]
+    while len(pauses) < 100:
+        pauses.append(next_pause(pauses[-1], is_broken=False))
+    assert pauses[1] == 0.1
+    assert sum(pauses[:11]) < 2
+    assert pauses[-1] == 5.0
 
 
 def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
@@ -260,8 +280,11 @@ def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
         "cli",
         "process_value",
         "serving",
+        "serving.forks",
+        "serving.lifeline",
         "serving.listener",
         "serving.probe",
+        "serving.processes",
         "serving.supervisor",
         "setting_parsers",
         "settings",

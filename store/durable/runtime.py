@@ -88,12 +88,12 @@ def launch(
     *,
     deaths: Sequence[executors.Death] = (),
     before: Callable[[], None] = lambda: None,
-    after: Callable[[], None] = lambda: None,
+    after: Sequence[Callable[[], None]] = (),
 ) -> None:
     """Start DBOS in this process; it takes up every workflow that others have left.
 
     `deaths` are those of the processes before this one that its parent has seen. `before` is called when
-    changes can be written and nothing runs yet; `after`, once workflows run.
+    changes can be written and nothing runs yet; `after`, once workflows may run and before any is taken up.
 
     Raises:
         DatabaseRefused: another server has the SQLite file.
@@ -133,9 +133,10 @@ def launch(
         GREETINGS, worker_concurrency=GREETINGS_AT_ONCE, polling_interval_sec=_QUEUE_POLL_SECONDS
     )
     DBOS.register_queue(MENDINGS, polling_interval_sec=_QUEUE_POLL_SECONDS)
-    adoption.begin(executor)
     _is_complete.set()
-    after()
+    for call in after:
+        call()
+    adoption.begin(executor)
 
 
 def _take_sqlite_files(settings: Settings) -> None:

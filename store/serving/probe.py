@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
+
+from store.serving.processes import ServerProcess
 
 _KNOCK_SECONDS = 30.0
 
@@ -16,7 +17,7 @@ _KNOCK_SECONDS = 30.0
 class FirstAnswer:
     """Knocks until a server answers, and tells of it then."""
 
-    def __init__(self, server: subprocess.Popen[bytes], url: str, tell: Callable[[int], None]) -> None:
+    def __init__(self, server: ServerProcess, url: str, tell: Callable[[int], None]) -> None:
         self._server, self._url, self._tell = server, urlsplit(url), tell
         self.came = False
         threading.Thread(target=self._knock, name="first answer", daemon=True).start()

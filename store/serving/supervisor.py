@@ -13,43 +13,20 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
+from store.serving import requests
+from store.serving.forks import UNSEEN, ForkLauncher, can_fork
 from store.serving.listener import address_of, listen
 from store.serving.probe import FirstAnswer, Question
-from store.settings import REFUSED, ROOT, Settings
-
-
-@dataclass(frozen=True)
-class Program:
-    """What is kept up."""
-
-    name: str
-    """What events call it."""
-    command: Sequence[str]
-    """What starts it; where it listens is added."""
-    probe_path: str
-    """A path that it answers without its database: one whose database is away is up."""
-    successor: Sequence[str] = ()
-    """Added to the command once one has answered."""
-    is_told_of_deaths: bool = False
-    """Whether `--died <pid>@<start>@<death>`, times in ms since 1970, is added for each that died lately."""
-
-
-_APP = (sys.executable, str(ROOT / "app.py"), "server")
-# Without its database the first one refuses to start; from then on, visitors are told that it is away.
-SERVER = Program(
-    "Server", _APP, "/static/favicon.svg", successor=("--wait-for-database",), is_told_of_deaths=True
-)
-GUESTBOOK = Program("Guestbook", (sys.executable, str(ROOT / "guestbook_service.py")), "/health")
+from store.serving.processes import FreshLauncher, Launcher, ServerProcess, Surroundings
+from store.serving.programs import SERVER, Program
+from store.settings import REFUSED, Settings
 
 _CAN_INHERIT_SOCKETS = os.name == "posix"
 """Elsewhere each server binds the address anew, and connections are refused in between."""
@@ -58,6 +35,8 @@ _STOP_SECONDS = 2.5
 _REPLACE_SECONDS = 10.0  # nobody waits at a terminal for it
 _LONGEST_PAUSE_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS = 0.1
+_BROKEN_FACTOR, _KILLED_FACTOR = 2.0, 1.1
+"""What each pause is longer by than the one before it, where nobody is answered in between."""
 _DEATHS = 20
 """So many are told of: what died before those has been written down, or never will be."""
 _LOOK_SECONDS = 1.0
@@ -86,22 +65,29 @@ class Supervisor:
     ) -> None:
         self._on_event = on_event
         self._program = program
-        self._environment = settings.environment()
         self._hang_seconds = settings.hang_seconds
-        self._log = log
         self._listener = listen(settings.host, settings.port)
         self.address = address_of(settings.host, self._listener)
-        self._port = self._listener.getsockname()[1]
-        if not _CAN_INHERIT_SOCKETS:
+        # Of what they share, servers have the same descriptors as we.
+        self._asked, self._for_servers = socket.socketpair()
+        where, inherited = ["--port", str(self._listener.getsockname()[1])], list[int]()
+        if _CAN_INHERIT_SOCKETS:
+            where, inherited = ["--socket", str(self._listener.fileno())], [self._listener.fileno()]
+        else:
             self._listener.close()
+        if program.may_ask and inherited:
+            inherited.append(self._for_servers.fileno())
+            where += ["--requests", str(self._for_servers.fileno())]
+        self._where = where
+        launcher = ForkLauncher if program.can_be_forked and can_fork() else FreshLauncher
+        surroundings = Surroundings(settings.environment(), log, tuple(inherited))
+        self._launcher: Launcher = launcher(program.command, surroundings)
         # A byte in here wakes `run`. Signal handlers may do no more than that: any lock that
         # they want may be held by the very thread that they interrupt.
         self._awake, self._alarm = socket.socketpair()
-        # The standard input of every server is the other end: see die_with_parent() and ask_for_death().
-        self._asked, self._for_servers = socket.socketpair()
         self._is_stopping = False
         self._is_replacing = False
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: ServerProcess | None = None
         self._deaths: deque[str] = deque(maxlen=_DEATHS)
         """As the next servers are told of them: one that answers may not have reached the database yet."""
         self._started_at_ms = 0
@@ -112,30 +98,36 @@ class Supervisor:
         `opening` makes the first line, once the first server with this process id answers.
         A first server that refuses a setting or a database has said why, and its exit code is ours.
         """
-        said = opening
+        try:
+            return self._keep_up(opening)
+        finally:
+            self._launcher.close()
+
+    def _keep_up(self, said: Callable[[int], str]) -> int:
         has_opened = False
         pause_seconds = 0.0
         while not self._is_told_to_stop_within(pause_seconds):
             try:
                 server = self._start(self._program.successor if has_opened else ())
             except OSError as error:  # no memory or no process to be had: that passes
-                pause_seconds = next_pause(pause_seconds)
+                pause_seconds = next_pause(pause_seconds, is_broken=True)
                 self._tell(f"No server could be started ({error}); the next try is in {pause_seconds:g} s.")
                 continue
+            if server is None:
+                break
             first_answer = FirstAnswer(
                 server, self.address + self._program.probe_path, partial(self._open, server, said)
             )
             code = self._wait_for_the_end_of(server)
-            if self._is_stopping:
+            was_killed = server.has_opened or code == -signal.SIGKILL
+            server.close()
+            if self._is_stopping or self._was_stopped(server.pid, code):
                 break
             has_opened = has_opened or first_answer.came
-            if code == 0 and self._is_replacing:
+            if code == 0:
                 said = self._announce_successor(server.pid, "was replaced")
                 pause_seconds = 0.0
                 continue
-            if code == 0:
-                self._tell(f"{self._program.name} {server.pid} was stopped, and is not started again.")
-                break
             if code == REFUSED and not has_opened:
                 return REFUSED
             self._deaths.append(f"{server.pid}@{self._started_at_ms}@{time.time_ns() // 1_000_000}")
@@ -143,12 +135,22 @@ class Supervisor:
                 said = self._announce_successor(server.pid, f"died ({_cause(code)})")
                 pause_seconds = 0.0
             else:
-                pause_seconds = next_pause(pause_seconds)
-                self._tell(
-                    f"{self._program.name} {server.pid} died ({_cause(code)}) before it answered anybody; "
-                    f"the next one starts in {pause_seconds:g} s."
-                )
+                pause_seconds = next_pause(pause_seconds, is_broken=not was_killed)
+                self._tell_of_young_death(server.pid, code, pause_seconds)
         return 0
+
+    def _was_stopped(self, pid: int, code: int) -> bool:
+        """Whether it was stopped in good order, by somebody else than us; which is said."""
+        if code != 0 or self._is_replacing:
+            return False
+        self._tell(f"{self._program.name} {pid} was stopped, and is not started again.")
+        return True
+
+    def _tell_of_young_death(self, pid: int, code: int, pause_seconds: float) -> None:
+        self._tell(
+            f"{self._program.name} {pid} died ({_cause(code)}) before it answered anybody; "
+            f"the next one starts in {pause_seconds:.1f} s."
+        )
 
     def kill_server(self) -> bool:
         """Kill the server with SIGKILL, as a presenter does; whether there was one."""
@@ -187,12 +189,12 @@ class Supervisor:
             f"{self._program.name.lower()} {successor} answered {time.monotonic() - died_at:.2f} s later."
         )
 
-    def _open(self, server: subprocess.Popen[bytes], said: Callable[[int], str], pid: int) -> None:
+    def _open(self, server: ServerProcess, said: Callable[[int], str], pid: int) -> None:
         self._tell(said(pid))
         if self._hang_seconds:
             self._watch_for_a_hang(server)
 
-    def _watch_for_a_hang(self, server: subprocess.Popen[bytes]) -> None:
+    def _watch_for_a_hang(self, server: ServerProcess) -> None:
         """Kill the server once it answers nothing for too long; return when it is dead.
 
         Failed looks are counted, and no time is measured: a parent that was suspended itself has not looked.
@@ -229,34 +231,26 @@ class Supervisor:
         return self._is_stopping
 
     def _sleep(self, seconds: float | None) -> bool:
-        """Sleep until woken, or for so long; whether woken. A server that is to die, dies."""
+        """Sleep until woken, or for so long; whether woken. What we were asked for meanwhile is done."""
         woken, _, _ = select.select([self._awake, self._asked], [], [], seconds)
-        for end in woken:
-            end.recv(100)
-        if self._asked in woken:
+        said = {end: end.recv(100) for end in woken}
+        asked = said.get(self._asked, b"")
+        if requests.REPLACE in asked:
+            self._is_replacing = True
+        if requests.KILL in asked:
             self.kill_server()
         return bool(woken)
 
-    def _start(self, more: Sequence[str]) -> subprocess.Popen[bytes]:
-        inherited = (self._listener.fileno(),) if _CAN_INHERIT_SOCKETS else ()
-        where = ["--socket", str(*inherited)] if inherited else ["--port", str(self._port)]
+    def _start(self, more: Sequence[str]) -> ServerProcess | None:
+        """Start a server; None if we were told to stop meanwhile."""
         told = self._deaths if self._program.is_told_of_deaths else ()
         deaths = [word for death in told for word in ("--died", death)]
         self._started_at_ms = time.time_ns() // 1_000_000
         self._is_replacing = False
-        self._server = subprocess.Popen(  # noqa: S603 - our own program
-            [*self._program.command, *where, *more, *deaths],
-            cwd=ROOT,
-            env=self._environment,
-            stdout=self._log,
-            stderr=self._log,
-            stdin=self._for_servers.fileno() if _CAN_INHERIT_SOCKETS else subprocess.PIPE,
-            pass_fds=inherited,
-            start_new_session=True,  # Ctrl+C in a terminal is for us alone; we pass it on
-        )
+        self._server = self._launcher.start([*self._where, *more, *deaths], lambda: self._is_stopping)
         return self._server
 
-    def _wait_for_the_end_of(self, server: subprocess.Popen[bytes]) -> int:
+    def _wait_for_the_end_of(self, server: ServerProcess) -> int:
         """The exit code of a server, which is told to stop once we are, and killed if it does not."""
 
         def watch() -> None:
@@ -271,42 +265,24 @@ class Supervisor:
                 kill_at = time.monotonic() + (_STOP_SECONDS if self._is_stopping else _REPLACE_SECONDS)
             if not self._sleep(None if kill_at is None else max(0.0, kill_at - time.monotonic())):
                 server.kill()
-        if server.stdin is not None:
-            server.stdin.close()
         return server.wait()
 
 
-def next_pause(pause_seconds: float) -> float:
-    """How long to wait after a server that died young, if the wait before it was so long."""
-    return min(max(_SHORTEST_PAUSE_SECONDS, 2 * pause_seconds), _LONGEST_PAUSE_SECONDS)
+def next_pause(pause_seconds: float, *, is_broken: bool) -> float:
+    """How long to wait after a server that died before it answered, if the wait before it was so long.
+
+    One that could not open is broken, and so is the next one. One that could, or was killed, had bad luck: of
+    those, many may follow one another while visitors wait, as where every sale in progress is a crash.
+    """
+    factor = _BROKEN_FACTOR if is_broken else _KILLED_FACTOR
+    return min(max(_SHORTEST_PAUSE_SECONDS, factor * pause_seconds), _LONGEST_PAUSE_SECONDS)
 
 
 def _cause(code: int) -> str:
     """How a process ended, in a word that its reader knows."""
+    if code == UNSEEN:
+        return "cause unknown"
     try:
         return signal.Signals(-code).name
     except ValueError:
         return f"exit code {code}"
-
-
-def die_with_parent() -> None:
-    """End this process when its parent is gone, whatever the parent died of: no orphan keeps the port.
-
-    The parent holds the other end of our standard input and never writes; it ends when the
-    parent does. The same holds for what a server starts, and hands its standard input down to.
-    """
-
-    def wait_for_the_end() -> None:
-        while os.read(0, 1):  # not sys.stdin, whose lock Python needs to end
-            pass
-        os._exit(1)
-
-    threading.Thread(target=wait_for_the_end, name="die with parent", daemon=True).start()
-
-
-def ask_for_death() -> None:
-    """Have the parent kill its server with SIGKILL; for a process that has the standard input of one.
-
-    The parent alone knows that a process id is still that of its server. Raises OSError where there is none.
-    """
-    os.write(0, b"!")

@@ -21,7 +21,7 @@ from store.database import for_a_last_word
 from store.durable.statements import execute, fetch_one
 from store.durable.step_decorators import now_ms, plain_transaction
 from store.process_value import ProcessValue
-from store.serving import successor
+from store.serving import requests
 from store.settings import Settings
 from store.stage.lookout import Lookout
 
@@ -90,7 +90,7 @@ class Armed:
             _log.warning("not crashed at an armed point: %s", type(trouble).__name__)
             return
         if is_ours and name == "deploy":
-            successor.ask()
+            requests.ask_to_replace()
         elif is_ours:
             _log.warning("crashing, as armed: %s", words)
             os.kill(os.getpid(), _DEADLY)

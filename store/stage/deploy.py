@@ -7,7 +7,6 @@ it counts as no crash, and leaves no crack in a track. The order waits until the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -35,10 +34,9 @@ class ServerCode:
     """Whether the server before it ran other code."""
 
 
-def once_open(code: str, begin: Callable[[], None]) -> None:
-    """Write down which code this server runs, and then begin what else it does."""
+def record(code: str) -> None:
+    """Write down which code this server runs."""
     _record(runtime.executor_number(), code)
-    begin()
 
 
 def digest() -> str:

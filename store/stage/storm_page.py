@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 
 from flask import Flask, Response, abort, redirect, render_template, request, url_for
 from flask_htmx import make_response
@@ -13,6 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from store.durable.deadlines import call_with_deadline
 from store.process_value import ProcessValue
+from store.serving import requests
 from store.settings import ROOT, Settings
 from store.stage import storm_gate, storm_state, storm_view
 from store.stage.storm_picture import DARK, LIGHT, Picture
@@ -31,21 +31,13 @@ USUAL = Plan(shoppers=30, seconds=60, kills=15, seed=0)
 _DIGITS = 9
 
 
-@dataclass(frozen=True)
-class _Starter:
-    """What a storm that this server starts is to know."""
-
-    settings: Settings
-    has_parent: bool
+_settings: ProcessValue[Settings] = ProcessValue("what a storm that this server starts is to know")
 
 
-_starter: ProcessValue[_Starter] = ProcessValue("what starts a storm")
-
-
-def prepare(app: Flask, settings: Settings, *, has_parent: bool) -> None:
+def prepare(app: Flask, settings: Settings) -> None:
     """Let storms in, if anybody may start one. Only a parent can have its server killed again and again."""
     if settings.offers_presenter_tools:
-        _starter.set(_Starter(settings, has_parent))
+        _settings.set(settings)
         storm_gate.prepare(app)
 
 
@@ -106,9 +98,9 @@ def newest_picture() -> AnyResponse:
 
 def _why_not() -> str:
     """Why this shop cannot have a storm; empty if it can."""
-    if not _starter().has_parent:
+    if not requests.parents_socket.is_set:
         return "A storm kills the server, and nobody starts this one again: open the shop by python app.py."
-    if not _starter().settings.can_pay_here:
+    if not _settings().can_pay_here:
         return "Shoppers of a storm pay on the page: open the shop without STORE_WEBHOOK_SECRET."
     return ""
 
@@ -145,12 +137,13 @@ def _start(number: int, plan: Plan) -> None:
 
 def _run(storm: Storm) -> None:
     """Start its process, which ends at once if there is one already."""
-    settings = _starter().settings
+    settings = _settings()
     process = subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "store.storm.shop_storm", str(storm.number), _address(settings)],
         cwd=ROOT,
         env=settings.environment(),
-        # Its standard input is ours: see `supervisor.die_with_parent`.
+        # It ends with the parent, and asks that to kill.
+        stdin=requests.parents_socket(),
         start_new_session=True,
     )
     threading.Thread(target=process.wait, name="storm", daemon=True).start()  # or it stayed as a zombie

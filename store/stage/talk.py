@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from store import commands
 from store.durable.deadlines import call_with_deadline
 from store.ledger.invariants import Ledger
-from store.serving import successor
+from store.serving import requests
 from store.settings import Settings
 from store.stage import crash_points, deploy, lanes, listing, storm_page, talk_state
 from store.stage.crash_page import PointView, change_what_is_armed, points
@@ -104,9 +104,9 @@ class StageView:
         return _ACT_WORDS[self.scene.act] if self.scene.act else ""
 
 
-def prepare(app: Flask, settings: Settings, *, has_parent: bool) -> None:
+def prepare(app: Flask, settings: Settings) -> None:
     """Let storms in; and read the code that is shown now, because its file may be another one by then."""
-    storm_page.prepare(app, settings, has_parent=has_parent)
+    storm_page.prepare(app, settings)
     for name in _LANES:
         listing.lines_of(name)
 
@@ -147,7 +147,7 @@ def move() -> AnyResponse:
         return _moved_meanwhile()
     if do == "act":
         # The sale first: pressed again after a crash, it is the same one.
-        if scene.act is Act.SELL_AND_DEPLOY and (why_not := successor.why_not()):
+        if scene.act is Act.SELL_AND_DEPLOY and (why_not := requests.why_not()):
             abort(409, why_not)
         if not _sell(place.next_key, _ARMED_BY.get(scene.act) if scene.act else None):
             call_with_deadline(lambda: talk_state.renew_key(place.moves, new_key()))

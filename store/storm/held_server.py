@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from store.serving.supervisor import SERVER, Supervisor
+from store.serving.programs import SERVER
+from store.serving.supervisor import Supervisor
 
 _SHELL = """
 while [ -e "$0/hold" ] && kill -0 $PPID; do : > "$0/waiting"; sleep 0.05; done
@@ -29,7 +30,9 @@ class Held:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.program = replace(SERVER, command=("/bin/sh", "-c", _SHELL, str(folder), *SERVER.command))
+        self.program = replace(
+            SERVER, command=("/bin/sh", "-c", _SHELL, str(folder), *SERVER.command), can_be_forked=False
+        )
 
     def pid(self) -> int | None:
         """The process id of the server that was started last, if there is one."""

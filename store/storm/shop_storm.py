@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from store.database import for_a_last_word
-from store.serving import supervisor
+from store.serving import requests
 from store.settings import Settings
 from store.stage import storm_state
 from store.stage.storm_state import Batch, Phase, Sale, Storm
@@ -106,7 +106,7 @@ class ShopStorm:
             if server is None:
                 return
             with suppress(OSError):  # the shop is closed: so this process ends in a moment
-                supervisor.ask_for_death()
+                requests.ask_to_kill(0)
             killed = server
             self._killed += 1
 

@@ -25,7 +25,8 @@ from store.database import make_engines
 from store.database_errors import DatabaseRefused
 from store.durable.step_decorators import now_ms
 from store.reads import crashes
-from store.serving.supervisor import SERVER, Program, Supervisor
+from store.serving.programs import SERVER, Program
+from store.serving.supervisor import Supervisor
 from store.settings import Settings, is_sqlite
 from store.stage.storm_picture import Death
 from store.stage.storm_view import death_of

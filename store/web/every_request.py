@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, cast
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from dbos import error as dbos_error
 from flask import Flask, Response, abort, jsonify, render_template, request
 from flask_htmx import HTMX, make_response
-from jinja2 import StrictUndefined
+from jinja2 import StrictUndefined, TemplateSyntaxError
 from markupsafe import Markup
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
@@ -78,6 +79,16 @@ def prepare(app: Flask, shop: Shop) -> None:
         app.register_error_handler(database_trouble, _catch_breath)
     app.register_error_handler(Exception, _own_up)
     app.add_url_rule("/health", "health", view_func=show_health)
+
+
+def compile_pages(app: Flask) -> None:
+    """Compile templates and routes now: the first requests would wait for that."""
+    app.url_map.update()
+    for template in app.jinja_env.list_templates():
+        with suppress(TemplateSyntaxError):  # whoever renders it is told
+            app.jinja_env.get_template(template)
+    with app.app_context():
+        static_files.make_bundles()
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,12 @@ def prepare(app: Flask) -> None:
     app.jinja_env.globals["static_url"] = static_url
 
 
+def make_bundles() -> None:
+    """Make every bundle now, and not at the first request for it."""
+    for name in BUNDLES:
+        _file(name)
+
+
 def static_url(filename: str, *, external: bool = False) -> str:
     """Where a file or a bundle is, with its version in the address so that it may be kept for ever."""
     root = request.url_root.rstrip("/") if external else request.script_root

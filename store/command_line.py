@@ -1,0 +1,87 @@
+"""What can be said on the command line: the commands of `python app.py`, and what each takes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from store import presenter_commands
+
+
+def read() -> argparse.Namespace:
+    """What was said; ends the process with a sentence and exit code 2 where that cannot be understood."""
+    return _parser().parse_args([_kept(word) for word in sys.argv[1:]])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python app.py", description="The Widget Store.")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("serve", help="keep the shop open until Ctrl+C; what it does without a command")
+    server = commands.add_parser("server", help="one server, without the parent that starts it again")
+    server.add_argument("--socket", type=int, help=argparse.SUPPRESS)  # for servers that have a parent
+    server.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    server.add_argument("--requests", type=int, help=argparse.SUPPRESS)
+    server.add_argument("--fork-server", type=int, help=argparse.SUPPRESS)
+    commands.add_parser("migrate", help="create the database, or bring it up to date")
+    # For servers that come after one that has been open: see `opening`.
+    server.add_argument("--wait-for-database", action="store_true", help=argparse.SUPPRESS)
+    server.add_argument("--died", action="append", default=[], help=argparse.SUPPRESS)
+    signer = commands.add_parser("sign", help="sign a webhook, for curl: see the README")
+    signer.add_argument("payment_id", type=_id, help="what is paid")
+    signer.add_argument("status", choices=["paid", "failed"], help="what became of it")
+    signer.add_argument("--id", help="of the message (a new one)")
+    signer.add_argument("--timestamp", type=_whole_number(0, 10**12), help="in seconds since 1970 (now)")
+    looker = commands.add_parser("stuck", help="list orders and greetings that will not end by themselves")
+    looker.add_argument("--json", action="store_true", help="as JSON")
+    mender = commands.add_parser("mend", help="run them again, or one of them")
+    mender.add_argument("order", nargs="?", type=_id, help="the number of the order, or its payment id (all)")
+    mender.add_argument("--dry-run", action="store_true", help="only say what would be run again")
+    mender.add_argument("--json", action="store_true", help="as JSON")
+    presenter_commands.add_to(commands)
+    _add_storm(commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own"))
+    return parser
+
+
+def _add_storm(storm: argparse.ArgumentParser) -> None:
+    """What can be said of a storm."""
+    storm.add_argument("--shoppers", type=_whole_number(1), default=30, help="how many (%(default)s)")
+    storm.add_argument(
+        "--seconds", type=_whole_number(1), default=60, help="how long they shop (%(default)s)"
+    )
+    storm.add_argument(
+        "--kills", type=_whole_number(0), default=20, help="of the server meanwhile (%(default)s)"
+    )
+    storm.add_argument("--seed", type=_whole_number(0), help="repeats the choices of an earlier storm")
+    storm.add_argument("--database", metavar="URL", help="of a new one; otherwise a SQLite file, thrown away")
+    storm.add_argument("--postgres", action="store_true", help="on a Postgres of its own, thrown away")
+    storm.add_argument(
+        "--faults", action="store_true", help="full disks, locks, hung and restored databases and more, too"
+    )
+    storm.add_argument("--picture", metavar="FILE", type=Path, help="the verdict as a picture, too: an SVG")
+    storm.add_argument("--json", action="store_true", help="the verdict as JSON")
+
+
+_DASH = "\0-"
+"""Stands for the dash that an id may begin with: argparse takes whatever begins with one for an option."""
+
+
+def _kept(word: str) -> str:
+    is_id = word.startswith("-") and not word.startswith("--") and word != "-h"
+    return _DASH + word[1:] if is_id else word
+
+
+def _id(word: str) -> str:
+    return word.replace(_DASH, "-")
+
+
+def _whole_number(least: int, most: int = 1_000_000) -> Callable[[str], int]:
+    """Reads a whole number from the command line."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, not {text!r}")
+        return int(text)
+
+    return read
