@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`make test` leaves out most cases of what is `sampled`, and the second database of most modules.
 
-    With `--torture` it is those, and whatever has a longer form in that form.
+    With `--torture` it is those, and whatever has a longer form in that form: no case runs twice the same.
     """
     left_out = {id(item) for item in _on_the_other_database(items)}
     left_out |= {id(item) for item in _not_sampled([item for item in items if id(item) not in left_out])}
@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _has_longer_form(item: pytest.Item) -> bool:
-    return "often" in getattr(item, "fixturenames", ()) or item.get_closest_marker("sampled") is not None
+    return "often" in getattr(item, "fixturenames", ())
 
 
 def _on_the_other_database(items: list[pytest.Item]) -> Iterator[pytest.Item]:
