@@ -59,6 +59,7 @@ def test_the_books_of_a_new_shop_balance(open_shop: Callable[..., Shop]) -> None
     assert books["lines"][0]["figures"] == {"stocked": 100, "on_the_shelf": 100, "held": 0, "sold": 0}
 
 
+@pytest.mark.sampled(1)  # what the ledger found is shown the same way
 def test_books_that_are_red_are_said_on_every_page_of_the_presenter(open_shop: Callable[..., Shop]) -> None:
     """By how much, and which order; on the store's page for everybody; until they balance again."""
     shop = open_shop(STORE_DISPATCH_TICK_SECONDS=0.01)
@@ -159,6 +160,7 @@ def test_a_line_turns_red_when_it_does_not_hold(busy_shop: Shop, line: str) -> N
     assert re.search(rf'<div class="broken">\s*<dt>{re.escape(line)}</dt>', page)
 
 
+@pytest.mark.sampled(1)
 def test_after_an_outage_the_books_catch_up(open_shop: Callable[..., Shop]) -> None:
     """What fell due while nobody was there is late, with how much: amber, not red; then green."""
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=1)
@@ -219,6 +221,7 @@ def test_books_whose_checkpoints_cannot_be_read_say_so(busy_shop: Shop) -> None:
         busy_shop.checkpoints.change("ALTER TABLE elsewhere RENAME TO workflow_status")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("of_checkpoints", [False, True], ids=["the store", "the checkpoints"])
 def test_the_books_after_an_older_copy_was_restored(
     open_shop: Callable[..., Shop], *, of_checkpoints: bool

@@ -153,6 +153,9 @@ def gallery(sqlite_url: Callable[[], str], tmp_path_factory: pytest.TempPathFact
             **{
                 "STORE_DISPATCH_TICK_SECONDS": _STILL_TICK_SECONDS,
                 "STORE_RECONCILE_SECONDS": 0,  # what is held still is not to be mended
+                # Nor to come to its end while others look at it, however slow the machine.
+                "STORE_PAYMENT_WINDOW_SECONDS": 3600,
+                "STORE_GREETING_WINDOW_SECONDS": 3600,
                 **settings,
             },
         )

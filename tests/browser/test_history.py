@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Error, Route, expect
 
 from tests.browser.conftest import HoldWrites, Visit
-from tests.browser.gallery import NOT_FOUND_OR_AWAY, VIEWS, Gallery, row
+from tests.browser.gallery import Gallery, row
 from tests.browser.visitor import Visitor
 from tests.support.shop import Shop
 from tests.support.shopper import eventually
@@ -30,19 +30,6 @@ def closed_tables(shop: Shop) -> Iterator[None]:
         yield
     finally:
         shop.tables.change("ALTER TABLE away RENAME TO products")
-
-
-@pytest.mark.timeout(300)  # there are many
-def test_every_page_can_be_bookmarked_and_reloaded(gallery: Gallery, visit: Visit) -> None:
-    """The address is the state: opened by somebody else, or again, it shows the same."""
-    reader = visit(gallery["store"].shop, None, patient=True, tolerated=NOT_FOUND_OR_AWAY)
-    for name in VIEWS:
-        reader.look_at(gallery[name])
-        title = reader.page.title()
-        assert title.endswith(" · The Widget Store"), name
-        reader.page.reload()
-        reader.sees(gallery[name].heading)
-        assert (reader.path, reader.page.title()) == (gallery[name].path, title)
 
 
 def test_the_address_of_a_payment_leads_to_its_settled_order(gallery: Gallery, visit: Visit) -> None:

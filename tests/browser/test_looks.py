@@ -39,9 +39,11 @@ def test_every_page_is_well_formed(gallery: Gallery) -> None:
     assert not faults
 
 
-@pytest.mark.timeout(300)  # with pictures it takes its time
-def test_every_page_is_drawn_whole_on_every_screen(gallery: Gallery, visit: Visit) -> None:
-    """Nothing is missing, nothing sticks out of its frame, and no page scrolls sideways."""
+@pytest.mark.timeout(600)  # two visits to each of many views; with pictures it takes its time
+def test_every_page_is_drawn_whole_on_every_screen_and_can_be_bookmarked(
+    gallery: Gallery, visit: Visit
+) -> None:
+    """Nothing is missing, sticks out of its frame or scrolls sideways; opened again, it is the same page."""
     viewer = visit(gallery["store"].shop, None, patient=True, tolerated=NOT_FOUND_OR_AWAY)
     faults = []
     for name in VIEWS:
@@ -51,6 +53,11 @@ def test_every_page_is_drawn_whole_on_every_screen(gallery: Gallery, visit: Visi
         for width in WIDTHS:
             viewer.page.set_viewport_size({"width": width, "height": 1000})
             faults += [f"{name}, {width} wide: {fault}" for fault in viewer.page.evaluate(_STICKING_OUT)]
+        title = viewer.page.title()
+        assert title.endswith(" · The Widget Store"), name
+        viewer.page.reload()
+        viewer.sees(gallery[name].heading)
+        assert (viewer.path, viewer.page.title()) == (gallery[name].path, title)
 
     if folder := os.environ.get("WIDGET_STORE_SCREENSHOTS"):
         for screen, options in PICTURES.items():

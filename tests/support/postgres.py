@@ -14,6 +14,16 @@ from types import TracebackType
 import psycopg
 import sqlalchemy as sa
 
+_SETTINGS = {
+    # No test pulls the plug of the machine, and only then would these be missed.
+    "fsync": "off",
+    "full_page_writes": "off",
+    # It would visit each of a hundred small databases again and again.
+    "autovacuum": "off",
+    # What is written lies in memory, where the machine has enough.
+    "max_wal_size": "256MB",
+}
+
 
 class Postgres:
     """One server on a Unix socket in a folder of its own."""
@@ -22,6 +32,9 @@ class Postgres:
         self._data = folder / "data"
         self._numbers = itertools.count(1)
         self.start()
+        for name, value in _SETTINGS.items():
+            self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        self.execute("SELECT pg_reload_conf()")
 
     def __enter__(self) -> Postgres:
         return self
