@@ -67,6 +67,10 @@ def main(create_app: Callable[..., Flask]) -> None:
         "--faults", action="store_true", help="full disks, locks, hung and restored databases and more, too"
     )
     storm.add_argument("--json", action="store_true", help="the verdict as JSON")
+    explorer = commands.add_parser("explore", help="look at every schedule of the workflows, crashes included")
+    explorer.add_argument("--quick", action="store_true", help="a small scope, in seconds")
+    explorer.add_argument("--naive", action="store_true", help="the naive twin: the shortest ways to lose")
+    explorer.add_argument("--replay", metavar="CODE", help="tell one schedule again, as a violation names it")
     said = parser.parse_args([_kept(word) for word in sys.argv[1:]])
     try:
         # A server that has a parent may be of another version than that one.
@@ -77,6 +81,10 @@ def main(create_app: Callable[..., Flask]) -> None:
             sign(settings, said)
         elif said.command == "storm":
             raise SystemExit(run_storm(said))
+        elif said.command == "explore":
+            from store.explore import command
+
+            raise SystemExit(command.run(said))
         elif said.command in {"stuck", "mend"}:
             raise SystemExit(look_after_stuck(settings, said))
         elif said.command == "server":
