@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from store.serving import supervisor
 from store.serving.listener import address_of, listen
@@ -52,6 +52,35 @@ def main(create_app: Callable[..., Flask]) -> None:
     mender.add_argument("order", nargs="?", type=_id, help="the number of the order, or its payment id (all)")
     mender.add_argument("--dry-run", action="store_true", help="only say what would be run again")
     mender.add_argument("--json", action="store_true", help="as JSON")
+    _describe_storm(commands)
+    _describe_explorer(commands)
+    said = parser.parse_args([_kept(word) for word in sys.argv[1:]])
+    try:
+        # A server that has a parent may be of another version than that one.
+        settings = Settings.from_env(is_strict=getattr(said, "socket", None) is None)
+        if said.command == "migrate":
+            migrate(settings)
+        elif said.command == "sign":
+            sign(settings, said)
+        elif said.command == "storm":
+            raise SystemExit(run_storm(said))
+        elif said.command == "explore":
+            raise SystemExit(run_explorer(said))
+        elif said.command in {"stuck", "mend"}:
+            raise SystemExit(look_after_stuck(settings, said))
+        elif said.command == "server":
+            from store.durable.executors import Death
+
+            deaths = [Death(*map(int, died.split("@"))) for died in said.died]
+            create = partial(create_app, wait_for_database=said.wait_for_database, deaths=deaths)
+            serve(create, settings, inherited=said.socket, port=said.port)
+        else:
+            raise SystemExit(supervise(settings))
+    except BadSetting as refusal:
+        refuse(str(refusal))
+
+
+def _describe_storm(commands: Any) -> None:
     storm = commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own")
     storm.add_argument("--shoppers", type=_whole_number(1), default=30, help="how many (%(default)s)")
     storm.add_argument(
@@ -67,36 +96,13 @@ def main(create_app: Callable[..., Flask]) -> None:
         "--faults", action="store_true", help="full disks, locks, hung and restored databases and more, too"
     )
     storm.add_argument("--json", action="store_true", help="the verdict as JSON")
-    explorer = commands.add_parser("explore", help="look at every schedule of the workflows, crashes included")
+
+
+def _describe_explorer(commands: Any) -> None:
+    explorer = commands.add_parser("explore", help="look at every schedule of the workflows, with crashes")
     explorer.add_argument("--quick", action="store_true", help="a small scope, in seconds")
     explorer.add_argument("--naive", action="store_true", help="the naive twin: the shortest ways to lose")
     explorer.add_argument("--replay", metavar="CODE", help="tell one schedule again, as a violation names it")
-    said = parser.parse_args([_kept(word) for word in sys.argv[1:]])
-    try:
-        # A server that has a parent may be of another version than that one.
-        settings = Settings.from_env(is_strict=getattr(said, "socket", None) is None)
-        if said.command == "migrate":
-            migrate(settings)
-        elif said.command == "sign":
-            sign(settings, said)
-        elif said.command == "storm":
-            raise SystemExit(run_storm(said))
-        elif said.command == "explore":
-            from store.explore import command
-
-            raise SystemExit(command.run(said))
-        elif said.command in {"stuck", "mend"}:
-            raise SystemExit(look_after_stuck(settings, said))
-        elif said.command == "server":
-            from store.durable.executors import Death
-
-            deaths = [Death(*map(int, died.split("@"))) for died in said.died]
-            create = partial(create_app, wait_for_database=said.wait_for_database, deaths=deaths)
-            serve(create, settings, inherited=said.socket, port=said.port)
-        else:
-            raise SystemExit(supervise(settings))
-    except BadSetting as refusal:
-        refuse(str(refusal))
 
 
 def supervise(settings: Settings) -> int:
@@ -182,6 +188,13 @@ def run_storm(said: argparse.Namespace) -> int:
         return run_storm(plan, settings, on_postgres=said.postgres, as_json=said.json)
     except DatabaseRefused as refusal:
         refuse(str(refusal))
+
+
+def run_explorer(said: argparse.Namespace) -> int:
+    """Look at every schedule, as the command line describes; the exit code."""
+    from store.explore import command
+
+    return command.run(said)
 
 
 def look_after_stuck(settings: Settings, said: argparse.Namespace) -> int:

@@ -88,6 +88,8 @@ def _run(world: World, run: Any) -> tuple[Any, ...]:
     is_owner = workflow is not None and workflow.owner == run.owner
     # What it remembers is the beginning of what is recorded, unless that was forgotten meanwhile.
     memory = tuple(_relative(text, world.now_ms) for text in run.memory) if world.may_forget else ()
+    if not is_owner and not memory:
+        memory = (str(len(run.memory)),)
     unrecorded = ""
     if run.unrecorded is not None:
         # Whoever is no owner loses it.

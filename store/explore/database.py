@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import zlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -43,7 +44,7 @@ class MemoryStore:
         self._tables = tables
         self._session: Session | None = None
         self._known: dict[str, Saved] = {}
-        self._raw: Any = self.engine.raw_connection().driver_connection
+        self._raw = cast(sqlite3.Connection, self.engine.raw_connection().driver_connection)
         self._raw.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         self._raw.executescript(_schema(units))
         self._raw.execute("PRAGMA foreign_keys = ON")

@@ -10,7 +10,7 @@ from store.vocabulary import Status
 
 _WAITS = {"the deadline of the wait", "sleep"}
 # Columns of `schema.sql`.
-PAYMENT_ID, ORDER_ID, STATUS, REASON, CREATED_AT, PAY_BY, EXTENDED_AT = 0, 1, 4, 5, 7, 8, 10
+PAYMENT_ID, ORDER_ID, STATUS, REASON, PROGRESS, CREATED_AT, PAY_BY, EXTENDED_AT = 0, 1, 4, 5, 6, 7, 8, 10
 GIVE_UP_AT, OUTCOME = 4, 5
 
 

@@ -1,4 +1,4 @@
-"""The online guestbook of an explored shop: it signs once for each key, and may die on either side of that."""
+"""The online guestbook of an explored shop: it signs once for each key, and may die before or after."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _GREETING_WINDOW_MS = TICK_MS
 
 @contextmanager
 def installed(runtime: Runtime, scenario: Scenario) -> Iterator[None]:
-    """Have the real functions run on the stand-in, until the end of this block; one at a time in a process."""
+    """Have the real functions run on the stand-in until the end of this block. One at a time in a process."""
 
     def now_ms() -> int:
         return runtime.world.now_ms

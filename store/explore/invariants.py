@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from store.explore.database import MemoryStore, Rows, Saved
-from store.explore.deadlines import ORDER_ID, OUTCOME, PAY_BY, PAYMENT_ID, REASON, STATUS
+from store.explore.deadlines import ORDER_ID, OUTCOME, PAY_BY, PAYMENT_ID, PROGRESS, REASON, STATUS
 from store.explore.installed import TICK_MS
 from store.explore.shop import Move
 from store.explore.witnesses import ExploredWitnesses
@@ -72,21 +72,27 @@ def _changed_wrongly(before: Rows, after: Rows) -> Iterator[str]:
             yield f"A row of {table} was changed or taken back: {min(gone)}."
     orders = _orders(after)
     for key, was in _orders(before).items():
-        order = orders.get(key)
-        if order is None:
-            yield f"Order {was[ORDER_ID]} is gone."
-        elif order[ORDER_ID] != was[ORDER_ID]:
-            yield f"Order {was[ORDER_ID]} has another number, {order[ORDER_ID]}."
-        elif order[STATUS] != was[STATUS] and order[STATUS] not in TRANSITIONS[was[STATUS]]:
-            yield f"Order {was[ORDER_ID]} was {was[STATUS]}, and is {order[STATUS]}."
-        elif was[REASON] and order[REASON] != was[REASON]:
-            yield f"Order {was[ORDER_ID]} was {was[REASON]}, and is {order[REASON]}."
-        elif order[PAY_BY] < was[PAY_BY]:
-            yield f"Order {was[ORDER_ID]} has less time to be paid than it had."
+        wrong = _order_changed_wrongly(was, orders.get(key))
+        if wrong:
+            yield f"Order {was[ORDER_ID]} {wrong}."
     ended = {row[0]: row[OUTCOME] for row in after["greeting_requests"]}
     for row in before["greeting_requests"]:
         if row[OUTCOME] == GreetingOutcome.GREETED and ended.get(row[0]) != row[OUTCOME]:
             yield f"The greeting of {row[1]} was greeted, and is {ended.get(row[0])}."
+
+
+def _order_changed_wrongly(was: tuple[Any, ...], order: tuple[Any, ...] | None) -> str:
+    if order is None:
+        return "is gone"
+    if order[ORDER_ID] != was[ORDER_ID]:
+        return f"has another number, {order[ORDER_ID]}"
+    if order[STATUS] != was[STATUS] and order[STATUS] not in TRANSITIONS[was[STATUS]]:
+        return f"was {was[STATUS]}, and is {order[STATUS]}"
+    if was[REASON] and order[REASON] != was[REASON]:
+        return f"was {was[REASON]}, and is {order[REASON]}"
+    if order[PROGRESS] < was[PROGRESS]:
+        return f"was at tick {was[PROGRESS]}, and is at {order[PROGRESS]}"
+    return "has less time to be paid than it had" if order[PAY_BY] < was[PAY_BY] else ""
 
 
 def _wrong_now(rows: Rows, world: World) -> Iterator[str]:
@@ -100,7 +106,7 @@ def _wrong_now(rows: Rows, world: World) -> Iterator[str]:
             order is None or order[ORDER_ID] != told or order[STATUS] == Status.PENDING
         ):
             yield f"{workflow_id} was told that order {told} is settled, and that is not so."
-    for workflow_id, workflow in world.workflows.items():
+    for workflow in world.workflows.values():
         if workflow.name == DISPATCH:
             order = orders.get(str(workflow.arguments[0]))
             if order is None or order[STATUS] not in _SOLD:
@@ -120,29 +126,38 @@ def _is_true_of_reservation(told: str, order: Any, *, is_refused: bool) -> bool:
 
 def wrong_at_rest(rows: Rows, world: World) -> list[str]:
     """What is wrong where nothing moves any more, each a sentence."""
-    return list(_wrong_at_rest(rows, world))
+    return [
+        *_orders_unfinished(rows, world),
+        *_workflows_unfinished(rows, world),
+        *_greetings_unfinished(rows, world),
+    ]
 
 
-def _wrong_at_rest(rows: Rows, world: World) -> Iterator[str]:
-    orders, refused = _orders(rows), {row[0] for row in rows["refusals"]}
-    for key, order in orders.items():
+def _orders_unfinished(rows: Rows, world: World) -> Iterator[str]:
+    for key, order in _orders(rows).items():
         if order[STATUS] not in {Status.DISPATCHED, Status.CANCELLED}:
             yield f"Nothing moves any more, and {key}'s order is {order[STATUS]} for ever."
+        elif order[STATUS] == Status.DISPATCHED and dispatch_id(key) not in world.workflows:
+            yield f"{key}'s order is dispatched, and there is no dispatch of it."
+
+
+def _workflows_unfinished(rows: Rows, world: World) -> Iterator[str]:
+    answered = _orders(rows).keys() | {row[0] for row in rows["refusals"]}
     for workflow_id, workflow in world.workflows.items():
         if workflow.status != "SUCCESS":
             yield f"Nothing moves any more, and the {workflow.name} of {workflow_id} has not ended."
-        elif workflow.name == CHECKOUT and workflow_id not in orders.keys() | refused:
+        elif workflow.name == CHECKOUT and workflow_id not in answered:
             yield f"Nothing moves any more, and {workflow_id}'s click has made neither order nor refusal."
         elif workflow.name == CHECKOUT and (workflow_id, Event.HELD) not in world.events:
             yield f"Nothing moves any more, and nobody was told of {workflow_id}'s order."
-    for key, order in orders.items():
-        if order[STATUS] == Status.DISPATCHED and dispatch_id(key) not in world.workflows:
-            yield f"{key}'s order is dispatched, and there is no dispatch of it."
-    for row in rows["greeting_requests"]:
+
+
+def _greetings_unfinished(rows: Rows, world: World) -> Iterator[str]:
+    asked = {row[0]: row for row in rows["greeting_requests"]}
+    for key, row in asked.items():
         if row[OUTCOME] is None:
             yield f"Nothing moves any more, and the greeting of {row[1]} has not ended."
-        elif row[OUTCOME] == GreetingOutcome.GREETED and row[0] not in world.book:
+        elif row[OUTCOME] == GreetingOutcome.GREETED and key not in world.book:
             yield f"The greeting of {row[1]} is greeted, and is not in the online guestbook."
-    for key in world.book:
-        if key not in {row[0] for row in rows["greeting_requests"]}:
-            yield f"The online guestbook has a signature that nobody asked for: {key}."
+    for key in world.book.keys() - asked.keys():
+        yield f"The online guestbook has a signature that nobody asked for: {key}."

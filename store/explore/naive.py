@@ -18,7 +18,7 @@ from dbos import SQLAlchemyDatasource
 from store.durable import executors, step_decorators
 from store.explore.database import MemoryStore, Saved
 from store.explore.guestbook import Book
-from store.explore.runtime import Paused
+from store.explore.turns import Paused
 from store.explore.witnesses import ExploredWitnesses
 from store.explore.world import World
 from store.ledger.ledger import LedgerReader
@@ -151,7 +151,7 @@ class _Search:
             )  # fmt: skip
 
     def _one_write(self, statement: str, **values: object) -> list[int]:
-        """What `write` does, once; what was written before is skipped, and what comes after is not reached."""
+        """What `write` does, once: what was written before is skipped, and what comes after not reached."""
         if self._skip:
             self._skip -= 1
             return []

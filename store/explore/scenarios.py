@@ -22,13 +22,14 @@ class Action:
     @property
     def words(self) -> str:
         """What it is, for people."""
+        has_paid = "paid" if self.outcome == Outcome.PAID else "not paid"
         return {
             "buy": f"{self.key} clicks Buy Now" + (" again" if self.after is not None else ""),
-            "notice": f"The bank says that {self.key} has {'paid' if self.outcome == Outcome.PAID else 'not paid'}",
+            "notice": f"The bank says that {self.key} has {has_paid}",
             "extend": f"{self.key} asks for more time",
             "restock": "The shelf is to be filled",
             "greet": f"{self.key} signs the guestbook",
-            "mend": f"An operator has {self.key}'s checkout run again from its first line",
+            "mend": f"An operator has what {self.key} began run again from its first line",
         }[self.kind]
 
 
@@ -66,6 +67,13 @@ def _again(key: str, first: int) -> Action:
 _ONE = (_buy("A"), _paid("A"), _failed("A"))
 _TWO = (_buy("A"), _buy("B"))
 
+_GREETING_AGAIN = Scenario(
+    "a greeting run again from its first line",
+    (Action("greet", "G"), Action("mend", "G.greeting")),
+    guestbook_deaths=2,
+    mendings=1,
+)
+
 WHOLE = (
     Scenario("one order, two crashes", (*_ONE, _paid("A", 1), _again("A", 0)), crashes=2),
     Scenario("one order, a zombie and a crash", _ONE, crashes=1, takeovers=1),
@@ -83,12 +91,15 @@ WHOLE = (
     Scenario("a greeting, two crashes", (Action("greet", "G"), Action("greet", "G", after=0)), crashes=2,
              guestbook_deaths=2),
     Scenario("a greeting, a zombie", (Action("greet", "G"),), takeovers=1, crashes=1, guestbook_deaths=1),
+    _GREETING_AGAIN,
     Scenario("run again from its first line", _ONE, mendings=1, crashes=1),
 )  # fmt: skip
 QUICK = (
-    Scenario("one order, a crash", _ONE, crashes=1),
-    Scenario("one order, a zombie", (_buy("A"), _paid("A")), takeovers=1),
-    Scenario("one unit for two", (*_TWO, _paid("A"), _paid("B"))),
-    Scenario("a greeting", (Action("greet", "G"),), crashes=1, guestbook_deaths=1),
+    Scenario("paid, a crash", (_buy("A"), _paid("A")), crashes=1),
+    Scenario("paid, a zombie", (_buy("A"), _paid("A")), takeovers=1),
+    Scenario("one unit for two, no crash", (*_TWO, _paid("A"), _paid("B"))),
+    Scenario("a greeting, a crash", (Action("greet", "G"),), crashes=1, guestbook_deaths=1),
 )
-BY_NAME = {scenario.name: scenario for scenario in (*QUICK, *WHOLE)}
+ONE_CRASH = Scenario("one order, a crash", _ONE, crashes=1)
+"""Paid or declined in every order, or neither: what most mistakes show in."""
+BY_NAME = {scenario.name: scenario for scenario in (*QUICK, ONE_CRASH, *WHOLE)}

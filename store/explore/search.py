@@ -11,7 +11,7 @@ from store.explore import invariants
 from store.explore.canonical import key_of
 from store.explore.invariants import Invariants
 from store.explore.scenarios import Scenario
-from store.explore.shop import OPTIONAL, Candidate, ExploredShop, State
+from store.explore.shop import OPTIONAL, Candidate, ExploredShop, Move, State
 
 Report = Callable[[int, int], None]
 """Told now and then how many states are known, and how many of them were looked at."""
@@ -92,33 +92,32 @@ class _Search:
         moves_on = False
         for candidate in self._shop.candidates(state, world):
             move = self._shop.make(state, candidate)
-            if move is None:
-                continue
-            self._found.moves += 1
-            moves_on = moves_on or candidate[0] not in OPTIONAL
-            wrong = [move.trouble] if move.trouble else []
-            wrong += self._invariants.broken_by(state.store, move)
-            key = key_of(move.store, move.world)
-            following = self._numbers.get(key)
-            if following == number:
-                wrong.append("Something moves, changes nothing, and will do so for ever.")
-            if wrong:
-                self._violated(number, candidate, wrong)
-                if self._is_enough():
-                    return
-                continue
-            if following is None:
-                following = len(self._numbers)
-                self._numbers[key] = following
-                self._came_by.append((number, candidate))
-                self._waiting.append((following, move.state))
-            self._edges[0].append(number)
-            self._edges[1].append(following)
+            if move is not None:
+                moves_on = moves_on or candidate[0] not in OPTIONAL
+                self._go(number, state, candidate, move)
         if not moves_on:
             self._ends.append(number)
             wrong = invariants.wrong_at_rest(state.store.rows, world)
             if wrong:
                 self._violated(number, (), wrong)
+
+    def _go(self, number: int, state: State, candidate: Candidate, move: Move) -> None:
+        self._found.moves += 1
+        key = key_of(move.store, move.world)
+        following = self._numbers.get(key)
+        wrong = [move.trouble] if move.trouble else []
+        wrong += self._invariants.broken_by(state.store, move)
+        if following == number:
+            wrong.append("Something moves, changes nothing, and will do so for ever.")
+        if wrong:
+            self._violated(number, candidate, wrong)
+            return
+        if following is None:
+            following = self._numbers[key] = len(self._numbers)
+            self._came_by.append((number, candidate))
+            self._waiting.append((following, move.state))
+        self._edges[0].append(number)
+        self._edges[1].append(following)
 
     def _violated(self, number: int, candidate: Candidate, wrong: list[str]) -> None:
         path = [candidate] if candidate else []
