@@ -32,7 +32,7 @@ def explore(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(1200)
 def test_no_schedule_breaks_the_shop(often: Often) -> None:
-    """Books, answers and what is at rest: right in every state that two clicks, notices and crashes lead to."""
+    """Books, answers and what is at rest are right in every state."""
     is_whole = often(0, 1)
     told = explore() if is_whole else explore("--quick")
     counts = re.search(r"([\d,]+) schedules, ([\d,]+) states, 0 violations", told.stdout)
@@ -59,8 +59,7 @@ def test_a_schedule_is_told_in_words_and_walked_again_by_its_code() -> None:
         "A's checkout: “reserve” commits (pending).",
         "Server 1 dies: server 2 starts.",
         "Server 2: takes up A.",
-        "A's checkout on server 2: “reserve” commits (pending); announces “held”; "
-        "writes down until when it waits.",
+        "A's checkout on server 2: “reserve” commits (pending); announces “held”; notes its deadline.",
     )
     name, _, numbers = story.code.rpartition(":")
     assert replay(BY_NAME[name], [int(number) for number in numbers.split(".")]) == story

@@ -46,8 +46,7 @@ _MISTAKES = {
     ),
     "do not give late money back": (
         _CRASH, "record_notice",
-        "    if order[\"status\"] == Status.CANCELLED and order[\"has_been_paid\"]:\n"
-        "        _take_and_give_back(session, payment_id)\n", "",
+        "        _take_and_give_back(session, payment_id)\n", "        pass\n",
         "the money is nowhere",
     ),
     "end a greeting that has ended": (
@@ -56,11 +55,11 @@ _MISTAKES = {
         "was greeted, and is given_up",
     ),
 }  # fmt: skip
-"""By what was done: where it shows, the function, what is right, what is wrong, and what must be said of it."""
+"""By what was done: where it shows, the function, what is right, what is wrong, what must be said of it."""
 
 
 def test_the_cancelled_order_that_was_dispatched_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that hundreds of kills had not hit: what settles says `paid`, whatever has become of the order."""
+    """Hundreds of kills had not hit it: what settles says `paid`, whatever has become of the order."""
     plant(
         monkeypatch, "settle", "    return order\n",
         "    if order[\"has_been_paid\"]:\n        order[\"status\"] = Status.PAID\n    return order\n",

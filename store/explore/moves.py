@@ -14,9 +14,8 @@ from store.explore.turns import Blocked, Diverged
 from store.explore.world import Request, Run, Workflow, World
 from store.vocabulary import CHECKOUT, DISPATCH, GREETING, RESTOCK, Outcome, dispatch_id
 
-
 BEGUN = "begun"
-"""Fate of a run that lost its workflow in the middle of a step: it has found nothing recorded, and does it."""
+"""Fate of a run that lost its workflow within a step: it has found nothing recorded, and does it."""
 
 
 class Moves:

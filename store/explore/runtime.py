@@ -125,7 +125,7 @@ class Runtime(Turns):
         def note() -> int:
             if run is not None:
                 self.record(run, name, json.dumps({"wake_ms": wake_ms}))
-            self.said.append("writes down until when it waits")
+            self.said.append("notes its deadline")
             return {"wake_ms": wake_ms}  # type: ignore[return-value]
 
         return int(self.operate(name, note, is_quiet=True)["wake_ms"])

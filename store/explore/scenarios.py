@@ -75,9 +75,11 @@ _GREETING_AGAIN = Scenario(
 )
 
 WHOLE = (
-    Scenario("one order, two crashes", (*_ONE, _paid("A", 1), _again("A", 0)), crashes=2),
-    Scenario("one order, a zombie and a crash", _ONE, crashes=1, takeovers=1),
-    Scenario("more time, two crashes", (*_ONE, Action("extend", "A")), crashes=2),
+    Scenario("one order, two crashes", _ONE, crashes=2),
+    Scenario("told twice and clicked twice, a crash", (*_ONE, _paid("A", 1), _again("A", 0)), crashes=1),
+    Scenario("one order, a zombie and a crash", (_buy("A"), _paid("A")), crashes=1, takeovers=1),
+    Scenario("paid, a zombie", (_buy("A"), _paid("A")), takeovers=1),
+    Scenario("more time, two crashes", (_buy("A"), _paid("A"), Action("extend", "A")), crashes=2),
     Scenario("more time, a zombie", (*_ONE, Action("extend", "A")), takeovers=1),
     Scenario("one unit for two, a crash", (*_TWO, _paid("A"), _paid("B")), crashes=1),
     Scenario("one unit for two, a zombie", (*_TWO, _paid("A"), _paid("B")), takeovers=1),
@@ -96,7 +98,7 @@ WHOLE = (
 )  # fmt: skip
 QUICK = (
     Scenario("paid, a crash", (_buy("A"), _paid("A")), crashes=1),
-    Scenario("paid, a zombie", (_buy("A"), _paid("A")), takeovers=1),
+    Scenario("unpaid, a zombie", (_buy("A"),), takeovers=1),
     Scenario("one unit for two, no crash", (*_TWO, _paid("A"), _paid("B"))),
     Scenario("a greeting, a crash", (Action("greet", "G"),), crashes=1, guestbook_deaths=1),
 )
