@@ -77,8 +77,8 @@ def _settings(said: argparse.Namespace) -> Settings:
 
 def _do(said: argparse.Namespace, settings: Settings) -> int:
     """Do one command, other than to be a server; the exit code."""
-    if said.command == "storm":
-        return run_storm(said)
+    if said.command in {"storm", "explore"}:
+        return run_storm(said) if said.command == "storm" else run_explorer(said)
     if said.command in {"stuck", "mend"}:
         return look_after_stuck(settings, said)
     if said.command == "talk":
@@ -183,6 +183,13 @@ def run_storm(said: argparse.Namespace) -> int:
         return run_storm(plan, settings, said.picture, on_postgres=said.postgres, as_json=said.json)
     except DatabaseRefused as refusal:
         refuse(str(refusal))
+
+
+def run_explorer(said: argparse.Namespace) -> int:
+    """Look at every schedule, as the command line describes; the exit code."""
+    from store.explore import command
+
+    return command.run(said)
 
 
 def look_after_stuck(settings: Settings, said: argparse.Namespace) -> int:

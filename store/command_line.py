@@ -41,6 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     mender.add_argument("--json", action="store_true", help="as JSON")
     presenter_commands.add_to(commands)
     _add_storm(commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own"))
+    explorer = commands.add_parser("explore", help="look at every schedule of the workflows, with crashes")
+    explorer.add_argument("--quick", action="store_true", help="a small scope, in seconds")
+    explorer.add_argument("--naive", action="store_true", help="the naive twin: the shortest ways to lose")
+    explorer.add_argument("--replay", metavar="CODE", help="tell one schedule again, as a violation names it")
     return parser
 
 

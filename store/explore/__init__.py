@@ -1,0 +1,1 @@
+"""Every schedule of the workflows: their real functions, over every order of steps, notices and crashes."""
