@@ -229,9 +229,9 @@ def test_a_deploy_in_the_middle_of_an_order_is_no_crash(supervised: SupervisedSh
 def test_without_a_parent_nothing_is_deployed(open_shop: OpenShop) -> None:
     """One sentence says how to have one, and nothing is sold."""
     shop = open_shop()
-    for moves in range(7):
+    for moves in range(8):
         shop.shopper.submit("/stage", do="go", moves=str(moves))
-    answer = shop.shopper.submit("/stage", do="act", moves="7")
+    answer = shop.shopper.submit("/stage", do="act", moves="8")
     assert answer.status == 409
     assert "Nobody starts the next server" in answer.text
     assert shop.tables.orders() == {}
