@@ -118,7 +118,7 @@ class StormView:
         if verdict is None:
             return ""
         if verdict["ok"]:
-            return "The books balance, and every shopper has the order that they were shown."
+            return "The books balance, and every order is as it was shown."
         first = verdict["complaints"][:1] or ["a connection was refused, or the books do not balance"]
         return f"Something is wrong: {first[0]}."
 
@@ -132,7 +132,7 @@ class StormView:
             return "The last kills come."
         return {
             Phase.STARTING: "The storm is coming up.",
-            Phase.BLOWING: "It blows.",
+            Phase.BLOWING: "Shoppers buy, and the server is killed.",
             Phase.RESTING: "Nobody comes any more. What is under way goes on.",
             Phase.ENDED: f"It is over. {self.verdict_words}",
             Phase.STOPPED: "The storm was stopped. What is under way goes on.",

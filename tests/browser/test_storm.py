@@ -75,6 +75,6 @@ def test_a_storm_that_is_too_large_is_refused_where_it_was_asked_for(
     presenter = visit(storm_shop, "/stage/storm", tolerated="400")
     page = presenter.page
     page.locator("#start-storm [name=shoppers]").evaluate("(input) => { input.max = ''; input.value = 201; }")
-    page.get_by_role("button", name="Let it blow").click()
+    page.get_by_role("button", name="Start a storm").click()
     expect(page.get_by_role("alert")).to_contain_text("must be a whole number from 1 to 200")
     assert storm_shop.tables.rows("SELECT 1 FROM storms") == []
