@@ -17,6 +17,8 @@ from tests.support.shop import Shop
 from tests.support.shopper import HTML, Answer, Shopper, eventually, key
 from tests.support.standstill import workflows_held
 
+# Back to the store; and, for the presenter, to run it again.
+_ENDED = {"GET /", "GET /stage/orders/<id>/again"}
 # The heading of each state, what it offers, and which of its parts poll.
 _STATES: dict[str, tuple[str, set[str], set[str]]] = {
     "store": ("The Widget", {"POST /buy"}, {"shelf", "recent"}),
@@ -33,10 +35,10 @@ _STATES: dict[str, tuple[str, set[str], set[str]]] = {
     "order, pending": ("Waiting for your payment", {"GET /pay/<id>"}, {"order"}),
     "order, time up": ("Time is up", set(), {"order"}),
     "order, paid": ("Paid. Your widget is on its way", set(), {"order"}),
-    "order, dispatched": ("Dispatched", {"GET /"}, set()),
-    "order, declined": ("Payment cancelled", {"GET /"}, set()),
-    "order, expired": ("The payment window closed", {"GET /"}, set()),
-    "order, sold out": ("Sold out", {"GET /"}, set()),
+    "order, dispatched": ("Dispatched", _ENDED, set()),
+    "order, declined": ("Payment cancelled", _ENDED, set()),
+    "order, expired": ("The payment window closed", _ENDED, set()),
+    "order, sold out": ("Sold out", _ENDED, set()),
     "error": ("", {"GET /"}, set()),
 }
 _FETCHED = frozenset(["src", "href", "action", "formaction", "poster", "srcset", "data", "hx-get", "hx-post"])

@@ -19,7 +19,7 @@ from tests.support.wire import Raw, Wire
 
 _UNCHANGED_BYTES = 180
 _FILE_HEAD_BYTES = 310
-_PAGE_BYTES = 3000
+_PAGE_BYTES = 3500
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from store.web.static_files import BUNDLES
 from tests.browser.conftest import OpenShop
 from tests.support.shop import Shop
 
-_FIRST_BYTES = 30_000
+_FIRST_BYTES = 30 * 1024
 _SECOND_BYTES = 3_000
 _RULES = r"""(css) => {
   const sheet = new CSSStyleSheet();
