@@ -19,7 +19,7 @@ from tests.support.refusal import is_calm_refusal
 from tests.support.shop import SupervisedShop
 from tests.support.shopper import eventually, key, timed
 from tests.support.standstill import orders_held
-from tests.support.started import is_alive
+from tests.support.started import family_of, is_alive
 from tests.support.tables import Tables, checkpoints_of
 
 _AT_ONCE_SECONDS = 1.5
@@ -151,11 +151,11 @@ def test_killed_while_postgres_hangs(on_postgres: SupervisedShop, postgres_of_ou
 def test_killed_while_the_disk_is_full(on_sqlite: SupervisedShop) -> None:
     """The same, where SQLite opens and cannot record that a server has begun."""
     unpaid, moving = start_two(on_sqlite)
-    for pid in (on_sqlite.parent.pid, on_sqlite.server_pid):
+    for pid in family_of(on_sqlite.parent.pid):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, _OPEN))
     kill(on_sqlite)
     assert_it_says_so(on_sqlite, unpaid)
-    for pid in (on_sqlite.parent.pid, on_sqlite.server_pid):
+    for pid in family_of(on_sqlite.parent.pid):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (_OPEN, _OPEN))
     assert_it_is_whole_again(on_sqlite, unpaid, moving)
 

@@ -44,7 +44,8 @@ def test_the_storm_in_the_readme_is_the_one_that_there_is() -> None:
     paragraph = readme[commands[0].start() : readme.index("## For developers")]
     options = set(re.findall(r"--\w+", paragraph))
     assert options == {
-        "--shoppers", "--seconds", "--kills", "--seed", "--json", "--database", "--postgres", "--faults", "--picture",
+        "--shoppers", "--seconds", "--kills", "--seed", "--json", "--database", "--postgres", "--faults",
+        "--picture",
     }  # fmt: skip
     assert options <= set(re.findall(r"--\w+", told.stdout))
 

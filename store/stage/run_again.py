@@ -162,7 +162,10 @@ def _rerun(payment_id: str) -> Rerun:
     last = reruns[-1] if reruns else None
     is_alive = any(each.status in _ALIVE for each in call_with_deadline(lambda: _workflows_of(payment_id)))
     began = [each["started_at_epoch_ms"] or 0 for each in list_steps(payment_id, dispatch_id(payment_id))]
-    state = "under_way" if not order.is_final else "running" if is_alive else "was_run" if last else "ready"
+    if order.is_final and last:
+        state = "running" if is_alive else "was_run"
+    else:
+        state = "under_way" if is_alive or not order.is_final else "ready"
     return Rerun(
         order=order,
         state=state,

@@ -10,10 +10,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pkgutil
+import re
 import runpy
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Protocol
@@ -178,3 +180,16 @@ def is_alive(pid: int) -> bool:
         return ") Z" not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def family_of(pid: int) -> list[int]:
+    """A process, and all that it and those have started, as a supervisor's fork server and its servers."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):  # it has ended meanwhile
+            [parent] = re.findall(r"^PPid:\s+(\d+)$", status.read_text(encoding="utf-8"), re.MULTILINE)
+            parents[int(status.parent.name)] = int(parent)
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each]
+    return found
