@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from store import command_line, presenter_commands
+from store import command_line
 from store.serving import lifeline, requests, supervisor
 from store.serving.listener import address_of, listen
 from store.serving.programs import GUESTBOOK
@@ -81,12 +81,8 @@ def _do(said: argparse.Namespace, settings: Settings) -> int:
         return run_storm(said) if said.command == "storm" else run_explorer(said)
     if said.command in {"stuck", "mend"}:
         return look_after_stuck(settings, said)
-    if said.command == "talk":
-        talk = presenter_commands.settings_of_talk(settings, said, _say)
-        return supervise(talk, presenter_commands.opening_of_talk)
-    if said.command in {"reset", "disarm"}:
-        command = presenter_commands.reset if said.command == "reset" else presenter_commands.disarm
-        return command(settings, said, _say)
+    if said.command in {"talk", "reset", "disarm"}:
+        return give_a_talk(settings, said)
     if said.command == "migrate":
         migrate(settings)
     elif said.command == "sign":
@@ -94,6 +90,17 @@ def _do(said: argparse.Namespace, settings: Settings) -> int:
     else:
         return supervise(settings, _opening)
     return 0
+
+
+def give_a_talk(settings: Settings, said: argparse.Namespace) -> int:
+    """Open a shop for a talk, bring it back to its opening state, or take back its crashes; the exit code."""
+    from store import presenter_commands
+
+    if said.command == "talk":
+        talk = presenter_commands.settings_of_talk(settings, said, _say)
+        return supervise(talk, presenter_commands.opening_of_talk)
+    command = presenter_commands.reset if said.command == "reset" else presenter_commands.disarm
+    return command(settings, said, _say)
 
 
 def supervise(settings: Settings, opening: Opening) -> int:

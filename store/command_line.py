@@ -7,7 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from store import presenter_commands
+from store.settings import ROOT
+
+TALK = ROOT / "var" / "talk"
+"""Where the shop of a talk has its files, unless told otherwise: never those of an operator."""
 
 
 def read() -> argparse.Namespace:
@@ -39,13 +42,28 @@ def _parser() -> argparse.ArgumentParser:
     mender.add_argument("order", nargs="?", type=_id, help="the number of the order, or its payment id (all)")
     mender.add_argument("--dry-run", action="store_true", help="only say what would be run again")
     mender.add_argument("--json", action="store_true", help="as JSON")
-    presenter_commands.add_to(commands)
+    _add_presenters(commands)
     _add_storm(commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own"))
     explorer = commands.add_parser("explore", help="look at every schedule of the workflows, with crashes")
     explorer.add_argument("--quick", action="store_true", help="a small scope, in seconds")
     explorer.add_argument("--naive", action="store_true", help="the naive twin: the shortest ways to lose")
     explorer.add_argument("--replay", metavar="CODE", help="tell one schedule again, as a violation names it")
     return parser
+
+
+def _add_presenters(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """What presenters can say."""
+    talk = commands.add_parser(
+        "talk", help="open a clean shop for a talk: the stage, and a QR code for phones"
+    )
+    talk.add_argument("--address", help="at which phones reach this machine (asked for, if it has several)")
+    talk.add_argument("--keep", action="store_true", help="go on with the shop of the last talk")
+    talk.add_argument("--folder", type=Path, default=TALK, help="for its files (var/talk)")
+    reset = commands.add_parser("reset", help="bring a shop back to its opening state, also while it runs")
+    reset.add_argument("--yes", action="store_true", help="it is meant; otherwise the terminal is asked")
+    disarm = commands.add_parser("disarm", help="take back every armed crash, also while the shop dies of it")
+    for command in (reset, disarm):
+        command.add_argument("--talk", action="store_true", help="of the shop that `app.py talk` opens")
 
 
 def _add_storm(storm: argparse.ArgumentParser) -> None:

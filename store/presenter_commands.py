@@ -17,35 +17,18 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from store import setting_parsers, sqlite_files
-from store.settings import LOOPBACK_HOSTS, ROOT, BadSetting, Settings, is_sqlite, refuse, sqlite_file
+from store import command_line, setting_parsers, sqlite_files
+from store.settings import LOOPBACK_HOSTS, BadSetting, Settings, is_sqlite, refuse, sqlite_file
 
 if TYPE_CHECKING:
     from store.serving.lan import Place
 
 Say = Callable[[str], None]
 
-_TALK = ROOT / "var" / "talk"
-"""Where the shop of a talk has its files: never those of an operator."""
 _WAIT_SECONDS = 30.0
 """For a server to begin anew. One that runs needs two or three seconds."""
 _SYLLABLES = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
 _WORDS, _SYLLABLES_EACH = 4, 2
-
-
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Have the command line understand them."""
-    talk = commands.add_parser(
-        "talk", help="open a clean shop for a talk: the stage, and a QR code for phones"
-    )
-    talk.add_argument("--address", help="at which phones reach this machine (asked for, if it has several)")
-    talk.add_argument("--keep", action="store_true", help="go on with the shop of the last talk")
-    talk.add_argument("--folder", type=Path, default=_TALK, help="for its files (var/talk)")
-    reset = commands.add_parser("reset", help="bring a shop back to its opening state, also while it runs")
-    reset.add_argument("--yes", action="store_true", help="it is meant; otherwise the terminal is asked")
-    disarm = commands.add_parser("disarm", help="take back every armed crash, also while the shop dies of it")
-    for command in (reset, disarm):
-        command.add_argument("--talk", action="store_true", help="of the shop that `app.py talk` opens")
 
 
 # --- talk -----------------------------------------------------------------------------------
@@ -205,7 +188,7 @@ def disarm(settings: Settings, said: argparse.Namespace, say: Say) -> int:
 def _meant(settings: Settings, said: argparse.Namespace) -> Settings:
     """The settings of the shop that a command is about."""
     if said.talk:
-        settings = _kept_in(settings, _TALK)
+        settings = _kept_in(settings, command_line.TALK)
     elif not settings.offers_presenter_tools:
         refuse("The presenter's tools are off here, so nothing was done: set STORE_PRESENTER_PASSWORD.")
     if is_sqlite(settings.database_url) and not sqlite_file(settings.database_url).exists():

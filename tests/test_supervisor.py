@@ -278,6 +278,7 @@ def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
     ).stdout.split()
     ours = (
         "cli",
+        "command_line",
         "process_value",
         "serving",
         "serving.forks",
@@ -285,6 +286,8 @@ def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
         "serving.listener",
         "serving.probe",
         "serving.processes",
+        "serving.programs",
+        "serving.requests",
         "serving.supervisor",
         "setting_parsers",
         "settings",
