@@ -131,7 +131,7 @@ def open_shop(
         databases,
         deaths=deaths,
         before=built.before_workflows_run,
-        after=[once_open, partial(deploy.record, built.code), built.reconciler.start],
+        after=[once_open, built.reconciler.start, partial(deploy.record, built.code)],
     )
     if wait_for_database:
         Opening(app, settings, databases, launch).begin()

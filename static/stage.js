@@ -8,6 +8,7 @@
   const PATIENCE_MS = 60000; // for the server after one that was crashed here
   const SURELY_DEAD_MS = 1000;
   const SILENT_MS = 100; // a server that refuses to crash has said so by then, or by twice what it takes to ask
+  const SEEN_MS = 500; // a death is on the screen for so long, however soon the next server is there
   const SHOWN_MS = 5000;
 
   let presses = 0, isCrashing = false; // presses that are not carried out yet
@@ -34,7 +35,11 @@
     if (!server) return say("No server answers that could be crashed.");
     const began = performance.now(), silent = Math.min(Math.max(SILENT_MS, 2 * window.servers.roundTrip()), SURELY_DEAD_MS);
     const words = `Server ${server.number} (process ${server.process}) is dead: `;
-    const tell = () => last > server.number || say(words, { isDead: true, count: `${Math.round(performance.now() - began)} ms${presses ? `, ${presses} more to come` : ""}` });
+    let saidAt = 0;
+    const tell = () => {
+      saidAt ||= performance.now();
+      say(words, { isDead: true, count: `${Math.round(performance.now() - began)} ms${presses ? `, ${presses} more to come` : ""}` });
+    };
     const telling = setInterval(() => performance.now() - began > silent && tell(), 50);
     // A browser may send it again, to the next server, which knows that it was not meant: only that one answers then.
     const answer = await fetch(action, { method: "POST", body: new URLSearchParams({ executor: server.number }) }).catch(() => null);
@@ -46,6 +51,7 @@
     const next = await window.servers.serverAfter(server.number, address, answer?.ok ? 0 : PATIENCE_MS).finally(() => clearInterval(telling));
     if (!next) return answer?.ok ? !say("") : say(`No server has come after server ${server.number}.`);
     last = next.number;
+    await new Promise((resume) => setTimeout(resume, saidAt + SEEN_MS - performance.now()));
     say(`Server ${next.number} took over.`);
     say((await window.servers.storyAfter(server.number, address))?.story || `Server ${next.number} took over.`);
     return true;
@@ -85,7 +91,7 @@
     const before = last, form = document.getElementById("crash");
     last = event.detail;
     if (!before || last <= before || !form) return;
-    if (isCrashing) return say(`Server ${last} took over.`); // what it took over is told by whoever pressed
+    if (isCrashing) return; // whoever pressed tells of it
     const server = await window.servers.storyAfter(before, form.dataset.now);
     if (server?.story && !isCrashing) say(server.story);
   });

@@ -62,6 +62,8 @@ class Reconciler:
 
     def start(self) -> None:
         """Begin the rounds, in a thread that ends with the process. Once workflows run."""
+        # It may have been made long ago, in the process that this one was forked from.
+        self._calm_since = time.monotonic()
         if self._settings.reconcile_seconds:
             threading.Thread(target=self._go_round, name="reconciler", daemon=True).start()
 

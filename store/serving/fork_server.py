@@ -25,8 +25,8 @@ from store.settings import ROOT
 
 T = TypeVar("T")
 _STOPPING = {signal.SIGTERM, signal.SIGINT}
-_NOT_OURS = "store.storm"
-"""No server needs it."""
+_NOT_OURS = ("store.storm", "store.explore")
+"""No server needs them."""
 _LATER = (
     "encodings.idna",
     "encodings.unicode_escape",

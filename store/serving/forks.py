@@ -44,8 +44,12 @@ def can_fork() -> bool:
     if sys.platform != "linux":
         return False
     try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError:  # an old kernel, or a sandbox that does not know the call
+        pidfd = os.pidfd_open(os.getpid())
+        try:
+            signal.pidfd_send_signal(pidfd, 0)  # asks only whether that may be done
+        finally:
+            os.close(pidfd)
+    except (AttributeError, OSError):  # an old kernel or Python, or a sandbox that does not know the calls
         return False
     return True
 
@@ -61,16 +65,21 @@ class ForkLauncher:
         self._command, self._surroundings = command, surroundings
         self._afresh = FreshLauncher(command, surroundings)
         self._fork_server: _ForkServer | None = None
+        self._has_failed = False
 
     def start(self, words: Sequence[str], is_stopping: Callable[[], bool]) -> ServerProcess | None:
         """Have one forked by the fork server, or by a new one, or else start it afresh."""
-        for _ in range(2):
+        is_new = False
+        while not is_new and not self._has_failed:
+            is_new = self._fork_server is None
             if self._fork_server is None:
                 self._fork_server = _ForkServer(self._command, self._surroundings)
             try:
                 return self._fork_server.fork(words, is_stopping)
             except _Gone:
                 self.close()
+        # One that cannot even fork the first server would cost its imports at each start.
+        self._has_failed = True
         return self._afresh.start(words, is_stopping)
 
     def close(self) -> None:

@@ -33,6 +33,8 @@ _CAN_INHERIT_SOCKETS = os.name == "posix"
 _STOP_SECONDS = 2.5
 """A server that was told to stop and has not by then is killed; its orders go on at the next start."""
 _REPLACE_SECONDS = 10.0  # nobody waits at a terminal for it
+_KILLED = -getattr(signal, "SIGKILL", 9)
+"""The exit code; on Windows, which knows no such signal, nobody has it."""
 _LONGEST_PAUSE_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS = 0.1
 _BROKEN_FACTOR, _KILLED_FACTOR = 2.0, 1.1
@@ -70,6 +72,7 @@ class Supervisor:
         self.address = address_of(settings.host, self._listener)
         # Of what they share, servers have the same descriptors as we.
         self._asked, self._for_servers = socket.socketpair()
+        self._asked.settimeout(0)
         where, inherited = ["--port", str(self._listener.getsockname()[1])], list[int]()
         if _CAN_INHERIT_SOCKETS:
             where, inherited = ["--socket", str(self._listener.fileno())], [self._listener.fileno()]
@@ -119,7 +122,7 @@ class Supervisor:
                 server, self.address + self._program.probe_path, partial(self._open, server, said)
             )
             code = self._wait_for_the_end_of(server)
-            was_killed = server.has_opened or code == -signal.SIGKILL
+            was_killed = server.has_opened or code == _KILLED
             server.close()
             if self._is_stopping or self._was_stopped(server.pid, code):
                 break
@@ -247,8 +250,14 @@ class Supervisor:
         deaths = [word for death in told for word in ("--died", death)]
         self._started_at_ms = time.time_ns() // 1_000_000
         self._is_replacing = False
+        self._forget_requests()  # they were about the one before
         self._server = self._launcher.start([*self._where, *more, *deaths], lambda: self._is_stopping)
         return self._server
+
+    def _forget_requests(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._asked.recv(100):
+                pass
 
     def _wait_for_the_end_of(self, server: ServerProcess) -> int:
         """The exit code of a server, which is told to stop once we are, and killed if it does not."""
@@ -260,9 +269,11 @@ class Supervisor:
         threading.Thread(target=watch, name="watch", daemon=True).start()
         kill_at: float | None = None
         while server.poll() is None:
-            if (self._is_stopping or self._is_replacing) and kill_at is None:
-                server.terminate()
-                kill_at = time.monotonic() + (_STOP_SECONDS if self._is_stopping else _REPLACE_SECONDS)
+            if self._is_stopping or self._is_replacing:
+                if kill_at is None:
+                    server.terminate()
+                latest = time.monotonic() + (_STOP_SECONDS if self._is_stopping else _REPLACE_SECONDS)
+                kill_at = latest if kill_at is None else min(kill_at, latest)
             if not self._sleep(None if kill_at is None else max(0.0, kill_at - time.monotonic())):
                 server.kill()
         return server.wait()

@@ -72,9 +72,12 @@ class Latest:
     @property
     def says(self) -> str:
         """What is on and for how long; nothing if nothing is."""
-        if not self.left_ms or self.kind not in FAULTS:
-            return ""
-        return f"{FAULTS[self.kind].words}: {self.seconds_left} s more"
+        return f"{self.words}: {self.seconds_left} s more" if self.words else ""
+
+    @property
+    def words(self) -> str:
+        """What is on; nothing if nothing is."""
+        return FAULTS[self.kind].words if self.left_ms and self.kind in FAULTS else ""
 
 
 def latest(queries: Queries) -> Latest:

@@ -105,8 +105,12 @@ class ShopStorm:
             server = self._server_after(killed)
             if server is None:
                 return
-            with suppress(OSError):  # the shop is closed: so this process ends in a moment
+            if self._try(storm_state.newest_server) != server:
+                return  # it is not wanted any more: so this process ends in a moment
+            try:
                 requests.ask_to_kill(0)
+            except OSError:  # the shop is closed
+                return
             killed = server
             self._killed += 1
 
@@ -209,8 +213,9 @@ def end(why: str) -> NoReturn:
 
 def _end_with_the_shop(engine: sa.Engine, secret: str) -> None:
     """End once the parent of the servers is gone, which holds the other end of our standard input."""
-    while os.read(0, 1):
-        pass
+    with suppress(OSError):  # that is how it ends where something that we asked for was not read
+        while os.read(0, 1):
+            pass
     write(engine, partial(storm_state.finish, secret=secret, phase=Phase.LOST))
     end("the shop was closed")
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from dbos import error as dbos_error
 from flask import Flask, Response, abort, jsonify, render_template, request
 from flask_htmx import HTMX, make_response
-from jinja2 import StrictUndefined, TemplateSyntaxError
+from jinja2 import StrictUndefined, TemplateError
 from markupsafe import Markup
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
@@ -84,8 +84,9 @@ def prepare(app: Flask, shop: Shop) -> None:
 def compile_pages(app: Flask) -> None:
     """Compile templates and routes now: the first requests would wait for that."""
     app.url_map.update()
-    for template in app.jinja_env.list_templates():
-        with suppress(TemplateSyntaxError):  # whoever renders it is told
+    for template in app.jinja_env.list_templates(extensions=("html", "svg")):
+        # Whoever renders it is told. Of what an editor leaves there, nothing is ever rendered.
+        with suppress(TemplateError, UnicodeError, OSError):
             app.jinja_env.get_template(template)
     with app.app_context():
         static_files.make_bundles()

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import mimetypes
 import os
+import posixpath
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -138,6 +139,8 @@ def _file(filename: str) -> _File:
     Raises:
         FileNotFoundError: there is none.
     """
+    if posixpath.normpath(filename) != filename:
+        raise FileNotFoundError(filename)  # or each of its many names would be kept
     # Whoever works on the shop sees a change when they reload the page.
     return _make(filename, _changed_at_ns(filename) if current_app.debug else ())
 

@@ -113,7 +113,7 @@ class Gallery:
             "UPDATE orders SET created_at_ms = 1, pay_by_ms = 2 WHERE payment_id = :id", id=overdue
         )
         self._late.shopper.submit("/stage/crashes/recovery", do="arm")  # it recovers from nothing
-        for shop, scene in ((self._shop, 1), (self._late, 5), (self._broken_lanes, 7)):
+        for shop, scene in ((self._shop, 1), (self._late, 5), (self._broken_lanes, 8)):
             for moves in range(scene):
                 shop.shopper.submit("/stage", do="go", moves=str(moves))
         self._storm(pending, late)

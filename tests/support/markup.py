@@ -142,7 +142,9 @@ def _unnamed(element: Element) -> Iterator[str]:
             yield f"a <progress> stands at {attrs['value']} of {attrs['max']}"
         case "img" if "alt" not in attrs:
             yield "an <img> has no alt"
-        case "svg" if attrs.get("aria-hidden") != "true":
+        case "svg" if attrs.get("aria-hidden") != "true" and not (
+            attrs.get("role") == "img" and attrs.get("aria-label")
+        ):
             yield "a decoration is read aloud"
     if element.tag in {"h1", "h2", "h3"} and "role" in attrs:
         yield f"role={attrs['role']} takes <{element.tag}> off a screen reader's list of headings"
