@@ -83,7 +83,8 @@
     const form = document.getElementById("crash");
     const isTyping = event.target.closest?.("input, textarea, select, [contenteditable]");
     const times = { c: 1, x: 10 }[event.key?.toLowerCase()];
-    if (form && window.servers && times && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey && !isTyping) press(form, times);
+    const canTimes = times === 1 || form?.querySelector("[data-times]");
+    if (form && window.servers && times && canTimes && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey && !isTyping) press(form, times);
   });
 
   // Somebody else's crash, or a kill from a terminal: an answer comes from another server than the last one.

@@ -64,6 +64,7 @@ def _add_presenters(commands: argparse._SubParsersAction[argparse.ArgumentParser
     disarm = commands.add_parser("disarm", help="take back every armed crash, also while the shop dies of it")
     for command in (reset, disarm):
         command.add_argument("--talk", action="store_true", help="of the shop that `app.py talk` opens")
+        command.add_argument("--folder", type=Path, default=TALK, help="of its files (var/talk)")
 
 
 def _add_storm(storm: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store import command_line, setting_parsers, sqlite_files
+from store.serving.listener import listen
 from store.settings import LOOPBACK_HOSTS, BadSetting, Settings, is_sqlite, refuse, sqlite_file
 
 if TYPE_CHECKING:
@@ -41,13 +42,20 @@ def settings_of_talk(settings: Settings, said: argparse.Namespace, say: Say) -> 
         BadSetting: the address is none of this machine's, or it is not known which one is meant.
     """
     address = _address(said.address, say)
+    # On every address, so that the projector, which asks for a loopback one, outlives the network.
+    host = "127.0.0.1" if address in LOOPBACK_HOSTS else "0.0.0.0"  # noqa: S104 - phones are to come
     talk = _kept_in(settings, said.folder)
+    store = sqlite_file(talk.database_url)
+    store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Held by this process, which outlives its servers: between two of them, nobody has the store's own lock.
+    if not sqlite_files.lock(store.with_name("talk")):
+        raise BadSetting("A talk is under way already: go on with it, or end it by Ctrl+C in its window.")
+    listen(host, talk.port).close()  # or the last talk would be gone, and no new one open
     if not said.keep:
         _remove_files(talk)
     return replace(
         talk,
-        # On every address, so that the projector, which asks for a loopback one, outlives the network.
-        host="127.0.0.1" if address in LOOPBACK_HOSTS else "0.0.0.0",  # noqa: S104 - phones are to come
+        host=host,
         audience_host=address,
         presenter_password=settings.presenter_password or _new_password(),
         # Phones behind one router have one address. The shelf, which is small, is the limit.
@@ -67,11 +75,19 @@ def opening_of_talk(settings: Settings, address: str, pid: int) -> str:
         f"  Notes      {there}/stage/notes",
         f"  Audience   {there}/",
         f"  Password   {settings.presenter_password}   for the first two: keep this window off the projector",
-        "`make reset` begins anew; `.venv/bin/python app.py disarm --talk` takes back every armed crash.",
+        f"  {_command('reset', settings)} begins anew",
+        f"  {_command('disarm', settings)} takes back every armed crash",
     ]
     if settings.audience_host in LOOPBACK_HOSTS:
         lines.append("No phone can reach it: join the network of the phones, and start the talk again.")
     return "\n".join(lines)
+
+
+def _command(name: str, settings: Settings) -> str:
+    """What is typed for a command about this talk."""
+    folder = sqlite_file(settings.database_url).parent
+    elsewhere = "" if folder == command_line.TALK else f" --folder {folder}"
+    return f".venv/bin/python app.py {name} --talk{elsewhere}"
 
 
 def _address(wanted: str | None, say: Say) -> str:
@@ -122,13 +138,12 @@ def _is_elsewhere(address: str) -> bool:
 
 def _kept_in(settings: Settings, folder: Path) -> Settings:
     """The same, on files of its own."""
-    url = f"sqlite:///{folder.resolve() / 'store.sqlite3'}"
+    url = f"sqlite:///{folder.resolve() / 'talk.sqlite3'}"
     return replace(settings, database_url=url, system_database_url="", guestbook_url="")
 
 
 def _remove_files(talk: Settings) -> None:
     store, checkpoints = (sqlite_file(url) for url in (talk.database_url, talk.system_database_url))
-    store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with sqlite_files.locked(store) as is_ours:
         if not is_ours:
             raise BadSetting("A talk is under way already: go on with it, or end it by Ctrl+C in its window.")
@@ -188,7 +203,7 @@ def disarm(settings: Settings, said: argparse.Namespace, say: Say) -> int:
 def _meant(settings: Settings, said: argparse.Namespace) -> Settings:
     """The settings of the shop that a command is about."""
     if said.talk:
-        settings = _kept_in(settings, command_line.TALK)
+        settings = _kept_in(settings, said.folder)
     elif not settings.offers_presenter_tools:
         refuse("The presenter's tools are off here, so nothing was done: set STORE_PRESENTER_PASSWORD.")
     if is_sqlite(settings.database_url) and not sqlite_file(settings.database_url).exists():

@@ -48,7 +48,7 @@ def test_a_talk_is_a_clean_shop_of_its_own(talk: Server, tmp_path: Path) -> None
     for number in range(52):  # more than one address may hold by default; a busy shop is asked again
         click = partial(audience.submit, "/buy", key=f"phone-{number}")
         eventually(click, lambda answer: answer.status == 303)
-    tables = Tables(f"sqlite:///{tmp_path}/talk/store.sqlite3")
+    tables = Tables(f"sqlite:///{tmp_path}/talk/talk.sqlite3")
     eventually(tables.orders, lambda orders: len(orders) == 52)
     folder = str(tmp_path / "talk")
     words = ("app.py", "talk", "--address", "127.0.0.1", "--folder", folder)

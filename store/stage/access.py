@@ -123,8 +123,8 @@ class Access:
 
     def is_signed_in(self, request: Request) -> bool:
         """Whether its browser has a session that has not ended."""
-        if not self._password:
-            return False
+        if not self._password or SESSION_COOKIE not in request.cookies:
+            return False  # without the key, which takes a moment to make
         try:
             self._session_signer.unsign(request.cookies.get(SESSION_COOKIE, ""), max_age=SESSION_SECONDS)
         except BadSignature:
@@ -146,11 +146,14 @@ class Access:
         return self._signer.sign(secrets.token_urlsafe(12)).decode()
 
     def _who(self, request: Request) -> str:
-        """Whom a try counts for."""
-        return self._browser(request) or client_of(request)
+        """Whom a try counts for: a digest, because the rows are no place for an address."""
+        who = self._browser(request) or client_of(request)
+        return hashlib.blake2b(who.encode(), digest_size=16).hexdigest()
 
     def _browser(self, request: Request) -> str | None:
         """The browser that has signed in before, by its cookie; None if it has not."""
+        if COOKIE not in request.cookies:
+            return None
         try:
             return f"browser {self._signer.unsign(request.cookies.get(COOKIE, '')).decode()}"
         except BadSignature:

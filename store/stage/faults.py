@@ -153,7 +153,8 @@ def _start_helper(**told: Any) -> None:
     threading.Thread(target=helper.communicate, args=[json.dumps(told)], name="fault", daemon=True).start()
 
 
-def _why_no_guestbook(settings: Settings) -> str:
+def why_no_guestbook(settings: Settings) -> str:
+    """Why the guestbook is none that this shop may meddle with; nothing if it is one."""
     if not settings.guestbook_url:
         return "No guestbook is running."
     host = urlsplit(settings.guestbook_url).hostname or ""
@@ -161,7 +162,7 @@ def _why_no_guestbook(settings: Settings) -> str:
         is_ours = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         is_ours = False
-    return "" if is_ours else "The guestbook is somebody else's, on another machine."
+    return "" if is_ours else "The guestbook is on another machine, and not ours to change."
 
 
 def _why_no_freeze(_settings: Settings) -> str:
@@ -174,21 +175,21 @@ FAULTS: Mapping[str, Fault] = {
         "Each signature takes four seconds.",
         _LONG_SECONDS,
         _tell_guestbook(kind="slow", seconds=4, times=_MANY),
-        _why_no_guestbook,
+        why_no_guestbook,
     ),
     "failing": Fault(
         "The guestbook fails",
         "It answers 503. Greetings ask again, later and later, and sign once.",
         _LONG_SECONDS,
         _tell_guestbook(kind="fail", status=503, times=_MANY),
-        _why_no_guestbook,
+        why_no_guestbook,
     ),
     "dying": Fault(
         "The guestbook dies after recording",
         "Once, before it has answered. Asked again with the same key, it signs nothing twice.",
         _LONG_SECONDS,
         _tell_guestbook(kind="die", times=1),
-        _why_no_guestbook,
+        why_no_guestbook,
     ),
     "frozen": Fault(
         "The server is frozen",

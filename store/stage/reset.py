@@ -29,7 +29,7 @@ from store.durable.deadlines import call_with_deadline
 from store.durable.statements import execute
 from store.durable.step_decorators import now_ms, plain_transaction
 from store.settings import Settings
-from store.stage import storm_state
+from store.stage import faults, storm_state
 from store.stage.tools import presenter
 from store.web.every_request import page
 
@@ -43,10 +43,11 @@ _log = logging.getLogger("store")
 
 def carry_out(settings: Settings, databases: Databases) -> None:
     """Begin anew, if that was asked for: before any workflow runs. Then look out for the next time."""
+    if not settings.offers_presenter_tools:
+        return  # whoever has asked for it was not let in here
     if is_asked():
         _begin_anew(settings, databases)
-    if settings.offers_presenter_tools:
-        _watch(databases)
+    _watch(databases)
 
 
 def _begin_anew(settings: Settings, databases: Databases) -> None:
@@ -54,7 +55,7 @@ def _begin_anew(settings: Settings, databases: Databases) -> None:
     while found := client.list_workflows(limit=_BATCH, load_input=False, load_output=False):
         client.delete_workflows([each.workflow_id for each in found])
     # After the workflows, which would sign again; before the request is gone, or it might never be done.
-    kept = _why_guestbook_is_kept(settings.guestbook_url)
+    kept = _why_guestbook_is_kept(settings)
     _record(kept)
     schema.begin_anew(databases)
     _log.warning("the shop begins anew, as the presenter has asked")
@@ -62,12 +63,14 @@ def _begin_anew(settings: Settings, databases: Databases) -> None:
         _log.warning("the online guestbook is as it was: %s", kept)
 
 
-def _why_guestbook_is_kept(url: str) -> str:
+def _why_guestbook_is_kept(settings: Settings) -> str:
     """Empty the online guestbook; why that could not be done, or nothing. It may take a second, no more."""
-    if not url:
+    if not settings.guestbook_url:
         return ""
+    if why_not := faults.why_no_guestbook(settings):
+        return why_not
     try:
-        guestbook.begin_anew(url)
+        guestbook.begin_anew(settings.guestbook_url)
     except guestbook.Unavailable as trouble:
         return str(trouble)
     return ""

@@ -21,6 +21,7 @@ from flask import Response, abort, redirect, request, url_for
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
 
+from store.durable import runtime
 from store.durable.deadlines import call_with_deadline
 from store.durable.statements import execute, fetch_one
 from store.durable.step_decorators import now_ms, plain_transaction
@@ -118,7 +119,7 @@ def run_again(payment_id: str) -> AnyResponse:
 def _rewind(workflow_ids: Sequence[str]) -> None:
     for workflow_id in workflow_ids:
         try:
-            DBOS.rewind_workflow(workflow_id)
+            DBOS.rewind_workflow(workflow_id, application_version=runtime.APPLICATION_VERSION)
         except error.DBOSException:
             # It is under way: whoever has begun that runs it. Or it was forgotten a moment ago.
             continue

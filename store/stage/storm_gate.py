@@ -22,7 +22,7 @@ def prepare(app: Flask) -> None:
 
 def _admit() -> None:
     said = request.headers.get(HEADER)
-    if said is None or request.endpoint in {"static", "health"}:
+    if said is None or request.endpoint in {None, "static", "health"}:
         return
     if not runtime.is_launched():
         abort(503)

@@ -128,7 +128,10 @@ def refuse_others() -> AnyResponse | None:
 
 def _ask_to_sign_in() -> AnyResponse:
     """A browser gets no challenge: it would ask in a dialog, before whoever looks at its screen."""
-    shown = urlsplit((htmx.current_url if htmx else request.referrer) or "").path
+    try:
+        shown = urlsplit((htmx.current_url if htmx else request.referrer) or "").path
+    except ValueError:  # what was sent is no address
+        shown = ""
     if htmx and not (htmx.boosted or htmx.history_restore_request):
         where = url_for(".sign_in", next=shown)
         return cast(AnyResponse, make_response("", 401, redirect=where))  # htmx goes there, whatever it swaps

@@ -24,7 +24,7 @@ HELD_MINUTES = 60
 
 def take_up(settings: Settings) -> None:
     """Sell on the terms that the row says, as a server starts."""
-    if _is_held():
+    if settings.offers_presenter_tools and _is_held():
         _sell_on(settings, is_held=True)
 
 

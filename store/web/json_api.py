@@ -22,6 +22,7 @@ from store.vocabulary import (
     WIRE_STATUS,
     Outcome,
     PaymentState,
+    Reason,
     Status,
     is_key,
     new_key,
@@ -112,7 +113,8 @@ def checkout(key: str) -> Response:
         abort(429, "You hold too many unpaid units: pay for one or let it expire, and then use a new key.")
     if status is None:
         abort(504, "The shop is still reserving your unit: repeat this request with the same key.")
-    if status is Status.CANCELLED:
+    order = queries().find(key) if status is Status.CANCELLED else None
+    if order is not None and order.reason is Reason.SOLD_OUT:  # or it was there, and has ended since
         abort(409, "Sold out: try again with a new key once the shelf is filled.")
     return _plain_text(key)
 
