@@ -1,0 +1,113 @@
+"""An audience with phones, in the shop of `app.py talk`, while its server is killed every ten seconds."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import quantiles
+
+import pytest
+
+from store.storm import shoppers
+from store.storm.notes import Notes, Purchase
+from store.storm.shoppers import Reply
+from tests.conftest import Often
+from tests.support.server import Server
+from tests.support.shopper import Client, eventually
+from tests.support.started import is_alive
+from tests.support.tables import Tables
+
+_WINDOW_SECONDS = 120.0
+_CRASH_EVERY_SECONDS = 10.0
+_NEWEST = "SELECT number, pid FROM executors ORDER BY number DESC LIMIT 1"
+
+
+class Phone(shoppers.Shopper):
+    """Buys one widget after the other, and pays."""
+
+    def __init__(self, address: str, number: int, notes: Notes, buy_now_seconds: list[float]) -> None:
+        super().__init__(address, f"phone {number}", notes, _WINDOW_SECONDS)
+        self._buy_now_seconds = buy_now_seconds
+
+    def ways(self) -> dict[Callable[[Purchase], None], int]:
+        """Nothing else: whoever scans a code on a wall wants to see what happens."""
+        return {self.confirm: 100}
+
+    def post(self, path: str, **form: str) -> Reply:
+        """The same, with the time that a Buy Now took, however often it had to be sent."""
+        began_at = time.monotonic()
+        reply = super().post(path, **form)
+        if path == "/buy":
+            self._buy_now_seconds.append(time.monotonic() - began_at)
+        return reply
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Iterator[Server]:
+    """A talk that nobody but this machine can reach."""
+    words = ("app.py", "talk", "--address", "127.0.0.1", "--folder", str(tmp_path / "talk"))
+    server = Server("sqlite:///elsewhere.sqlite3", script=words, afresh=True)
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.mark.timeout(600)
+def test_an_audience_buys_while_the_server_is_killed(talk: Server, tmp_path: Path, often: Often) -> None:
+    """Nobody is refused or left without an answer, one click is one order, and the books balance."""
+    phones, crashes = often(20, 200), often(2, 6)
+    tables, notes = Tables(f"sqlite:///{tmp_path}/talk/talk.sqlite3"), Notes()
+    buy_now_seconds: list[float] = []
+    is_over = threading.Event()
+    filler = threading.Thread(target=_fill_the_shelf, args=[talk, is_over])
+    audience = [
+        threading.Thread(
+            target=Phone(talk.url, number, notes, buy_now_seconds).shop_and_tell, args=[is_over.is_set]
+        )
+        for number in range(phones)
+    ]
+    for thread in (filler, *audience):
+        thread.start()
+    try:
+        for crash in range(crashes):
+            time.sleep(_CRASH_EVERY_SECONDS)  # in which the audience buys
+            [(number, pid)] = eventually(lambda: tables.rows(_NEWEST), lambda rows: is_alive(rows[0].pid))
+            assert number == crash + 1, "another server died by itself"
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda: tables.rows(_NEWEST), lambda rows: rows[0].number == crash + 2)  # noqa: B023
+    finally:
+        is_over.set()
+        for thread in (filler, *audience):
+            thread.join()
+    live = "SELECT payment_id FROM orders WHERE status IN ('pending', 'paid')"
+    eventually(lambda: tables.rows(live), lambda rows: not rows, patience_seconds=_WINDOW_SECONDS + 60)
+    assert notes.complaints == []
+    assert notes.refused == 0
+    assert tables.faults() == {}
+    orders = tables.orders()
+    assert {purchase.key for purchase in notes.purchases if purchase.is_taken} <= orders.keys()
+    assert len(orders) <= len(notes.purchases)
+    assert len(buy_now_seconds) >= phones
+    shares = quantiles(buy_now_seconds, n=100)
+    # For whoever runs it with `-s`: no time is a limit here.
+    print(f"{phones} phones, {len(buy_now_seconds)} clicks on Buy Now, {crashes} crashes:")  # noqa: T201
+    print(f"p50 {shares[49]:.3f} s, p99 {shares[98]:.3f} s, worst {max(buy_now_seconds):.3f} s")  # noqa: T201
+
+
+def _fill_the_shelf(talk: Server, is_over: threading.Event) -> None:
+    """As the presenter does when it is empty."""
+    [password] = re.findall(
+        r"Password\s+(\S+)", eventually(lambda: talk.output, lambda said: "Password" in said)
+    )
+    credentials = b64encode(f"presenter:{password}".encode()).decode()
+    while not is_over.wait(1.0):
+        try:
+            Client(talk.url).request("POST", "/restock", headers={"Authorization": f"Basic {credentials}"})
+        except OSError:
+            continue  # the server died over it: the next time does it
