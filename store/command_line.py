@@ -15,7 +15,8 @@ TALK = ROOT / "var" / "talk"
 
 def read() -> argparse.Namespace:
     """What was said; ends the process with a sentence and exit code 2 where that cannot be understood."""
-    return _parser().parse_args([_kept(word) for word in sys.argv[1:]])
+    words = sys.argv[1:]
+    return _parser().parse_args(list(map(_kept, words)) if words[:1] in _TAKE_AN_ID else words)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,6 +87,7 @@ def _add_storm(storm: argparse.ArgumentParser) -> None:
     storm.add_argument("--json", action="store_true", help="the verdict as JSON")
 
 
+_TAKE_AN_ID = (["sign"], ["mend"])
 _DASH = "\0-"
 """Stands for the dash that an id may begin with: argparse takes whatever begins with one for an option."""
 
