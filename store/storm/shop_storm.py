@@ -42,6 +42,8 @@ _LIFE_SECONDS = 1.2
 """How long a server serves before it is killed."""
 _REST_SECONDS = 60.0
 """Beside the payment window: the shop must have come to rest so long after the last shopper left."""
+_MOST_TRIES = 10
+"""At the beginning, of a database that does not take it."""
 _MOST_COMPLAINTS = 20
 _log = logging.getLogger("store.storm")
 R = TypeVar("R")
@@ -226,8 +228,13 @@ def main(number: int, address: str) -> None:
     settings = Settings.from_env(is_strict=False)
     engine = for_a_last_word(settings)
     storm = write(engine, partial(storm_state.begin, number=number))
+    for _ in range(_MOST_TRIES):
+        if storm is not None:
+            break
+        time.sleep(_WRITE_SECONDS)  # the database may take it then
+        storm = write(engine, partial(storm_state.begin, number=number))
     if storm is None:
-        return
+        return  # another process is that storm, or nobody wants it any more
     threading.Thread(target=_end_with_the_shop, args=[engine, storm.secret], daemon=True).start()
     ShopStorm(storm, address, settings, engine).blow()
 
