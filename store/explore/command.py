@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from store.explore import naive
-from store.explore.scenarios import BY_NAME, QUICK, WHOLE, Scenario
+from store.explore.scenarios import BY_NAME, LONGER, QUICK, WHOLE, Scenario
 from store.explore.search import Found, search
 from store.explore.story import replay, walk
 from store.settings import refuse
@@ -33,7 +33,7 @@ def run(said: argparse.Namespace) -> int:
             console.print(loss.text, markup=False)
         return 0
     began = time.monotonic()
-    found = explore(QUICK if said.quick else WHOLE, console)
+    found = explore(QUICK if said.quick else LONGER if said.longer else WHOLE, console)
     violations = [violation for each in found for violation in each.violations]
     for violation in violations:
         console.print(f"\nA violation, in “{violation.scenario}”:", markup=False)
