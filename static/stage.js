@@ -58,7 +58,7 @@
   }
 
   async function press(form, times = 1) {
-    if (isCrashing && times > 1) presses = 0; // "ten crashes" again: no more of them
+    if (times > 1 && presses) presses = 0; // "ten crashes" again: no more of them
     else presses += times;
     if (isCrashing) return;
     isCrashing = true;

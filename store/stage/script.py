@@ -112,9 +112,9 @@ SCENES: tuple[Scene, ...] = (
 )
 
 LIMITS: tuple[str, ...] = (
-    "It does not make a wrong step right: what a step does is done.",
-    "Another system must take a key, or it may be asked twice.",
-    "If the database is lost, so is the shop: back it up.",
-    "While everything is down, nobody is served: orders wait.",
+    "A bug is still a bug: what a wrong step has done is done.",
+    "Another service must know a repeated request, or it acts on it twice.",
+    "Lose the database, and you lose the shop: back it up.",
+    "While every server is down, customers wait.",
 )
 """Of the last scene."""
