@@ -96,7 +96,7 @@ def test_a_page_is_compressed_for_whoever_takes_it(shop: Shop, wire: Wire, path:
     assert packed.size <= _PAGE_BYTES
 
     def lasting(body: bytes) -> str:
-        return re.sub(r"\d+|(?<=[=\"])[\w-]{22}(?=\")", "", body.decode())
+        return re.sub(r"(?<=[=\"])[\w-]{22}(?=\")|\d+", "", body.decode())
 
     assert lasting(gzip.decompress(packed.body)) == lasting(plain.body)
     assert "Content-Encoding" not in wire.get(path, Accept_Encoding="gzip;q=0, br", **accept).headers
