@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.postgres import Postgres
+from tests.support.server import Server
 from tests.support.shop import Shop
 from tests.support.shopper import Shopper
 
@@ -161,3 +162,13 @@ def open_shop(new_url: NewUrl) -> Iterator[Callable[..., Shop]]:
 def shopper(shop: Shop) -> Shopper:
     """Somebody in the shared shop."""
     return shop.shopper
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Iterator[Server]:
+    """A talk that nobody but this machine can reach."""
+    words = ("app.py", "talk", "--address", "127.0.0.1", "--folder", str(tmp_path / "talk"))
+    server = Server("sqlite:///elsewhere.sqlite3", script=words, afresh=True)
+    server.start()
+    yield server
+    server.close()

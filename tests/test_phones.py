@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import quantiles
 
@@ -46,16 +46,6 @@ class Phone(shoppers.Shopper):
         if path == "/buy":
             self._buy_now_seconds.append(time.monotonic() - began_at)
         return reply
-
-
-@pytest.fixture
-def talk(tmp_path: Path) -> Iterator[Server]:
-    """A talk that nobody but this machine can reach."""
-    words = ("app.py", "talk", "--address", "127.0.0.1", "--folder", str(tmp_path / "talk"))
-    server = Server("sqlite:///elsewhere.sqlite3", script=words, afresh=True)
-    server.start()
-    yield server
-    server.close()
 
 
 @pytest.mark.timeout(600)

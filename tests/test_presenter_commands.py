@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-
-import pytest
 
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import refusal
@@ -26,16 +24,6 @@ def command(*words: str, **environ: object) -> str:
     ended = run("app.py", *words, environment={**others, **{name: str(v) for name, v in environ.items()}})
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
     return str(ended.stdout)
-
-
-@pytest.fixture
-def talk(tmp_path: Path) -> Iterator[Server]:
-    """A talk that nobody but this machine can reach."""
-    words = ("app.py", "talk", "--address", "127.0.0.1", "--folder", str(tmp_path / "talk"))
-    server = Server("sqlite:///elsewhere.sqlite3", script=words, afresh=True)
-    server.start()
-    yield server
-    server.close()
 
 
 def test_a_talk_is_a_clean_shop_of_its_own(talk: Server, tmp_path: Path) -> None:

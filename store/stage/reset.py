@@ -78,27 +78,28 @@ def _why_guestbook_is_kept(settings: Settings) -> str:
 
 def _watch(databases: Databases) -> None:
     """End this server once a reset is asked for elsewhere, or was carried out by another server."""
-    last = _last_reset_at_ms(databases)
+    _, last = _state(databases)
 
     def look() -> None:
         while True:
             time.sleep(_LOOK_SECONDS)
             with suppress(DBAPIError, SQLAlchemyTimeout):  # it is away, and may be back by the next look
-                if _is_wanted(databases) or _last_reset_at_ms(databases) != last:
+                if _state(databases) != (0, last):
                     time.sleep(_ANSWER_SECONDS)
                     os._exit(1)
 
     threading.Thread(target=look, name="watch for a reset", daemon=True).start()
 
 
-def _is_wanted(databases: Databases) -> bool:
+def _state(databases: Databases) -> tuple[int, int]:
+    """How many resets are asked for, and when the last one was carried out, in ms since 1970; 0 for never."""
+    statement = (
+        "SELECT (SELECT count(*) FROM reset_requests) AS wanted,"
+        " (SELECT coalesce(max(at_ms), 0) FROM last_reset) AS last_at_ms"
+    )
     with databases.reader.connect() as connection:
-        return connection.execute(sa.text("SELECT 1 FROM reset_requests")).first() is not None
-
-
-def _last_reset_at_ms(databases: Databases) -> int:
-    with databases.reader.connect() as connection:
-        return int(connection.execute(sa.text("SELECT max(at_ms) FROM last_reset")).scalar() or 0)
+        row = connection.execute(sa.text(statement)).one()
+    return int(row.wanted), int(row.last_at_ms)
 
 
 @presenter.get("/stage/reset")

@@ -227,13 +227,12 @@ def main(number: int, address: str) -> None:
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     settings = Settings.from_env(is_strict=False)
     engine = for_a_last_word(settings)
-    storm = write(engine, partial(storm_state.begin, number=number))
     for _ in range(_MOST_TRIES):
+        storm = write(engine, partial(storm_state.begin, number=number))
         if storm is not None:
             break
         time.sleep(_WRITE_SECONDS)  # the database may take it then
-        storm = write(engine, partial(storm_state.begin, number=number))
-    if storm is None:
+    else:
         return  # another process is that storm, or nobody wants it any more
     threading.Thread(target=_end_with_the_shop, args=[engine, storm.secret], daemon=True).start()
     ShopStorm(storm, address, settings, engine).blow()
