@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dbos import DBOSPortableJSONSerializer, SQLAlchemyDatasource, error
+from dbos import error
 from sqlalchemy.exc import DBAPIError
 
 from store import schema
@@ -21,11 +21,7 @@ def opened(settings: Settings) -> Iterator[Databases]:
     try:
         databases = schema.connect(settings)
         try:
-            step_decorators.bind(
-                SQLAlchemyDatasource.create(
-                    settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
-                )
-            )
+            step_decorators.bind_to(settings.database_url, databases.store)
             yield databases
         finally:
             databases.close()

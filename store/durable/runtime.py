@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
 from flask import Flask, abort
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
@@ -100,11 +100,7 @@ def launch(
     """
     _take_sqlite_files(settings)
     private_names.refuse_pickles()
-    step_decorators.bind(
-        SQLAlchemyDatasource.create(
-            settings.database_url, engine=databases.store, serializer=DBOSPortableJSONSerializer()
-        )
-    )
+    step_decorators.bind_to(settings.database_url, databases.store)
     before()
     executor = executors.record_start(socket.gethostname(), os.getpid(), deaths)
     _launched.set(_Launched(settings, executor))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from dbos import DBOS, SQLAlchemyDatasource, StepOptions
+import sqlalchemy as sa
+from dbos import DBOS, DBOSPortableJSONSerializer, SQLAlchemyDatasource, StepOptions
 from sqlalchemy.orm import Session
 
 from store.process_value import ProcessValue
@@ -39,6 +40,11 @@ def bind(datasource: SQLAlchemyDatasource) -> None:
     # COMMITTED and does not make them retry; SQLite has one writer and knows only SERIALIZABLE.
     on_sqlite = datasource.engine.dialect.name == "sqlite"
     _bound.set(_Bound(datasource, "SERIALIZABLE" if on_sqlite else "READ COMMITTED"))
+
+
+def bind_to(url: str, engine: sa.Engine) -> None:
+    """The same, of a database that is open; what a step returns is kept as JSON."""
+    bind(SQLAlchemyDatasource.create(url, engine=engine, serializer=DBOSPortableJSONSerializer()))
 
 
 def transaction(name: str) -> Callable[[Callable[Concatenate[Session, P], R]], Callable[P, R]]:
