@@ -1,8 +1,8 @@
 -- The Widget Store's tables, the same for SQLite and for Postgres.
 --
--- This file is applied whole at every start, inside one transaction, and changes nothing
--- the second time. It uses only what both databases understand: TEXT, INTEGER, BIGINT,
--- CHECK, and ON CONFLICT DO NOTHING.
+-- This file is applied whole at a start, inside one transaction, and changes nothing the second
+-- time, so that on Postgres it is left out then. It uses only what both databases understand:
+-- TEXT, INTEGER, BIGINT, CHECK, and ON CONFLICT DO NOTHING.
 --
 -- `orders` and `products` hold the state of the shop. `stock_movements` and `payments` are
 -- its books: rows are only ever added. Each fact in the books is keyed by its kind and by

@@ -98,13 +98,24 @@ def _apply_schema(engine: sa.Engine, *, is_emptied: bool = False) -> None:
             else:
                 with connection.begin():
                     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
-                    first = _emptying(connection) if is_emptied else ""
-                    raw.execute(first + _script(_version(connection)))
+                    raw.execute(_script_on_postgres(connection, is_emptied=is_emptied))
         except (sqlite3.Error, psycopg.Error):
             # SQLAlchemy is not told of the driver's own errors, and would keep this connection for the next
             # try. One that was made while the database was read-only stays read-only for ever.
             connection.invalidate()
             raise
+
+
+def _script_on_postgres(connection: sa.Connection, *, is_emptied: bool) -> str:
+    version = _version(connection)
+    if is_emptied:
+        return _emptying(connection) + _script(version)
+    if version == SCHEMA_VERSION:
+        # Tables of this version lack nothing, and `CREATE INDEX IF NOT EXISTS` would lock each of them: a
+        # command beside a running shop would wait for its orders, and they for it. Whether the database
+        # takes changes is found out all the same.
+        return "UPDATE schema_version SET version = version"
+    return _script(version)
 
 
 def _emptying(connection: sa.Connection) -> str:

@@ -20,6 +20,7 @@ from tests.conftest import NewUrl
 from tests.support.postgres import Postgres
 from tests.support.refusal import refusal
 from tests.support.shop import Shop
+from tests.support.standstill import orders_held
 from tests.support.started import ROOT
 from tests.support.tables import Tables
 
@@ -56,14 +57,23 @@ def contents(url: str) -> dict[str, list[Any]]:
 
 
 def test_the_schema_applies_again_and_changes_nothing(open_shop: Callable[..., Shop]) -> None:
-    """A start on a database in use finds it as it was, down to the last row."""
+    """A database in use is as it was afterwards, down to the last row."""
     shop = open_shop(units=3)
     shop.shopper.cancel(shop.shopper.buy())
     shop.server.stop()
     before = contents(shop.database_url)
+    shop.tables.change("UPDATE schema_version SET version = version - 1")  # or nothing is applied at all
     for _ in range(2):
         connect(settings(shop.database_url)).close()
     assert contents(shop.database_url) == before
+
+
+def test_a_command_does_not_wait_for_the_orders_of_a_running_shop(postgres: Postgres) -> None:
+    """Nor they for it: `CREATE INDEX` locks its table on Postgres, also where the index is there."""
+    url = postgres.new_url()
+    connect(settings(url)).close()
+    with orders_held(url):
+        connect(settings(url)).close()
 
 
 def test_shops_that_open_together_make_one_schema(new_url: NewUrl) -> None:
