@@ -12,6 +12,7 @@ uv := 0.13.8
 # What may be shipped with a program under the MIT licence, as it is and without more ado.
 licences := Apache-2.0;BSD;LGPL-3.0;MIT;PSF-2.0;Zope Public License
 AUDIT ?=
+crowds := tests/test_storm.py tests/test_phones.py
 
 .DEFAULT_GOAL := help
 .PHONY: run talk reset check test torture audit lock clean help
@@ -40,10 +41,10 @@ check: $(venv)/test.installed ## style, types, the order of the layers, and the 
 test: $(venv)/test.installed ## every test once, most on one of the two databases; ARGS="-k refund" picks some
 	@exec $(python) -m pytest -n auto --dist loadgroup $(ARGS)
 
-# The storms by themselves: how long a shopper waits in one is part of what they look at.
+# Storms and the audience by themselves: how long a shopper waits in one is part of what they look at.
 torture: $(venv)/test.installed ## the rest: longer forms, many kills, sequences, faults, the other database
-	@$(python) -m pytest -n auto --dist loadgroup --torture --ignore=tests/test_storm.py $(ARGS)
-	@$(python) -m pytest --torture tests/test_storm.py
+	@$(python) -m pytest -n auto --dist loadgroup --torture $(crowds:%=--ignore=%) $(ARGS)
+	@$(python) -m pytest --torture $(crowds)
 
 # pip-audit asks a database on the internet. Where there is none to be had, that is said, and is no fault.
 audit: $(venv)/audit.installed ## known vulnerabilities, and the licences, of every package that is locked

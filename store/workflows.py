@@ -22,6 +22,7 @@ from dbos import DBOS, EnqueueOptions, SetWorkflowID
 from sqlalchemy.orm import Session
 
 from store.clients import guestbook
+from store.durable import background
 from store.durable.statements import change_one, execute, fetch_one
 from store.durable.step_decorators import commit, now_ms, plain_transaction, step, transaction
 from store.step_results import (
@@ -85,6 +86,7 @@ def checkout(payment_id: str, client: str | None = None, outcome: str | None = N
 
 
 @DBOS.workflow(name=DISPATCH, max_recovery_attempts=None)
+@background.in_background
 def dispatch(payment_id: str, paid_at_ms: int) -> OrderNow:
     """Ten ticks from paid to dispatched, each exactly once; of an order that is not paid, none."""
     order = advance(payment_id, 1, paid_at_ms)
@@ -186,8 +188,7 @@ def _create_order(session: Session, payment_id: str, *, took_a_unit: bool) -> No
 def wait_for_notice(order: OrderNow) -> str | None:
     """Wait until word of the payment has come, or the order's time is up; the `Outcome`.
 
-    recv() checkpoints its own deadline the first time round, so a crash does not lengthen the
-    window, and reading the clock here does no harm to a replay.
+    recv() checkpoints its own deadline: a crash lengthens no window, and to read the clock harms no replay.
     """
     if order["first_outcome"] is not None:
         return order["first_outcome"]
@@ -267,8 +268,7 @@ def _cancel(session: Session, payment_id: str, reason: Reason) -> None:
 def advance(payment_id: str, tick: int, previous_at_ms: int) -> OrderNow:
     """Wait for one tick and record it, as one step; the order then.
 
-    The wait is measured from the tick before, so the tick does not drift, and a tick that
-    fell due while the server was down comes at once.
+    Measured from the tick before, it does not drift; one that fell due while no server ran comes at once.
     """
 
     def wait_and_record() -> OrderNow:
@@ -297,9 +297,8 @@ def _lock_order(session: Session, payment_id: str) -> bool:
 
     Whoever else wants it has committed by now, or has not begun and will see what is done here.
     """
-    return bool(
-        execute(session, "UPDATE orders SET progress = progress WHERE payment_id = :id", id=payment_id)
-    )
+    lock = "UPDATE orders SET progress = progress WHERE payment_id = :id"
+    return bool(execute(session, lock, id=payment_id))
 
 
 def _order_now(session: Session, payment_id: str) -> OrderNow:
@@ -332,7 +331,8 @@ def _order_now(session: Session, payment_id: str) -> OrderNow:
 def _wait_for_a_tick_since(at_ms: int) -> None:
     due_in_ms = at_ms + terms().tick_ms - now_ms()
     # One tick at most, should the machine's clock have been set back meanwhile.
-    time.sleep(min(max(due_in_ms, 0), terms().tick_ms) / 1000)
+    with background.idle():
+        time.sleep(min(max(due_in_ms, 0), terms().tick_ms) / 1000)
 
 
 # --- refusals and holds -------------------------------------------------------------------

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from dbos import _sys_db
+from dbos import _dbos, _sys_db, _sys_db_sqlite
 from dbos._serialization import DefaultSerializer
 from dbos._sys_db import SystemDatabase
 
@@ -20,6 +20,8 @@ from tests.support.started import ROOT
 pytestmark = pytest.mark.quick
 
 _SOURCE = Path(_sys_db.__file__).read_text(encoding="utf-8")
+_SQLITE_SOURCE = Path(_sys_db_sqlite.__file__).read_text(encoding="utf-8")
+_LAUNCH_SOURCE = Path(_dbos.__file__).read_text(encoding="utf-8")
 _MODULES = sorted((ROOT / "store").rglob("*.py"))
 
 
@@ -45,6 +47,14 @@ def test_a_waiting_workflow_looks_for_messages_as_often_as_the_class_says() -> N
     assert "_notification_fallback_polling_interval" in vars(SystemDatabase)
     assert "self._notification_fallback_polling_interval" in _SOURCE
     assert "self._notification_fallback_polling_interval =" not in _SOURCE
+
+
+def test_dbos_calls_on_sqlite_what_is_replaced_there() -> None:
+    """What comes of it is tried in test_waiters.py."""
+    assert "_signal_notification" in vars(SystemDatabase)
+    assert "_signal_notification" not in _SQLITE_SOURCE
+    assert "send_bulk" in vars(SystemDatabase)
+    assert "target=self._sys_db.run_notification_listener" in _LAUNCH_SOURCE
 
 
 def test_dbos_sleeps_between_retries_by_the_clock_that_is_replaced() -> None:

@@ -33,15 +33,10 @@ behind `DBOS.patch`, not by a new version, which would leave that order waiting 
 
 APPLICATION_NAME = "widget-store"
 
-# On SQLite, DBOS looks for messages this often. Each look costs a read for every shopper who
-# is about to pay; 20 ms keeps Buy Now near-instant and a hundred of them affordable.
-_SQLITE_POLL_SECONDS = 0.02
-# On Postgres it is told, and gathers what it is told for this long: 1 ms halves Buy Now.
+# On Postgres, DBOS is told of messages, and gathers what it is told for this long: 1 ms halves Buy Now.
 _POSTGRES_GATHER_SECONDS = 0.001
-
-# Whoever waits for a message on Postgres looks for it themselves this often, too: what was sent while DBOS's
-# listener was without a connection, as in the second after Postgres came back, wakes nobody. DBOS has 60.
-_POSTGRES_LOOK_SECONDS = 5.0
+# Between two looks at whether a message has woken nobody.
+_LOOK_SECONDS = 5.0
 
 # DBOS tries a lost database again after 1, 2, 4 … 60 s. A minute is too long once it is back.
 _LONGEST_RETRY_PAUSE_SECONDS = 5.0
@@ -112,14 +107,14 @@ def launch(
         "executor_id": executor.executor_id,
         "system_database_url": settings.system_database_url,
         "system_database_engine": databases.system,
-        "notification_listener_polling_interval_sec": _SQLITE_POLL_SECONDS,
         "notification_coalesce_sec": _POSTGRES_GATHER_SECONDS,
         # Checkpoints are data. JSON cannot run code when it is read back; a pickle can.
         "serializer": DBOSPortableJSONSerializer(),
         "log_level": "WARNING",
     }
     DBOS(config=config)
-    private_names.look_for_messages_every(_POSTGRES_LOOK_SECONDS)
+    private_names.wake_waiters_in_this_process()
+    private_names.look_for_all_waiters_every(_LOOK_SECONDS)
     private_names.retry_lost_databases_within(_LONGEST_RETRY_PAUSE_SECONDS)
     for handler in logging.getLogger("dbos").handlers:
         handler.addFilter(MaskWorkflowIds())

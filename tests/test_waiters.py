@@ -1,0 +1,87 @@
+"""Those who wait for a message: woken by what is committed, at once, however many wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from dbos import DBOSClient, DBOSPortableJSONSerializer
+
+from store.durable import background
+from store.settings import is_sqlite
+from store.vocabulary import PAYMENT_TOPIC, Outcome
+from tests.support.shop import Shop
+from tests.support.shopper import eventually
+from tests.support.tables import checkpoints_of
+
+_WAITERS = 200
+
+
+@pytest.mark.each_database
+def test_a_message_that_woke_nobody_is_found(open_shop: Callable[..., Shop]) -> None:
+    """One that another process sends on SQLite, or that comes while DBOS on Postgres does not listen."""
+    shop = open_shop()
+    payment_id = shop.shopper.hold()
+    if not is_sqlite(shop.database_url):
+        shop.checkpoints.change("ALTER TABLE dbos.notifications DISABLE TRIGGER USER")  # it tells of messages
+    client = DBOSClient(
+        system_database_url=checkpoints_of(shop.database_url), serializer=DBOSPortableJSONSerializer()
+    )
+    client.send(payment_id, Outcome.FAILED, PAYMENT_TOPIC)
+    client.destroy()
+    ended = eventually(shop.tables.orders, lambda orders: orders[payment_id] != "pending")
+    assert ended[payment_id] == "declined"
+
+
+def test_each_of_a_crowd_that_waits_is_answered_at_its_click(open_shop: Callable[..., Shop]) -> None:
+    """With a page that says what became of it, and not with one that waits for word of it."""
+    shop = open_shop(units=_WAITERS, STORE_PAYMENT_WINDOW_SECONDS=600)
+    waiting = [shop.shopper.buy() for _ in range(_WAITERS)]
+    for payment_id in waiting[::20]:
+        shop.shopper.cancel(payment_id)
+        assert shop.tables.orders()[payment_id] == "declined"
+
+
+@pytest.mark.quick
+def test_what_is_in_the_background_goes_a_few_at_a_time() -> None:
+    """Whoever waits for something else gives its turn to others, and has it again afterwards."""
+    at_once, most, everybody = 0, 0, threading.Barrier(10)
+    lock = threading.Lock()
+
+    @background.in_background
+    def tick_and_wait(*, is_first: bool) -> None:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        with lock:
+            at_once -= 1
+        if is_first:
+            with background.idle():
+                everybody.wait(10)  # all ten are in here: none of them holds a turn
+            tick_and_wait.__wrapped__(is_first=False)  # type: ignore[attr-defined]
+
+    threads = [threading.Thread(target=tick_and_wait, kwargs={"is_first": True}) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not everybody.broken
+    assert 1 <= most <= background.AT_ONCE
+
+
+@pytest.mark.quick
+def test_a_turn_is_given_back_by_what_fails() -> None:
+    """Or the shop would come to a halt after a few of them."""
+
+    @background.in_background
+    def fail(*, idle: bool) -> None:
+        if idle:
+            with background.idle():
+                raise ValueError("no tick")
+        raise ValueError("no tick")
+
+    for number in range(4 * background.AT_ONCE):
+        with pytest.raises(ValueError, match="no tick"):
+            fail(idle=bool(number % 2))
