@@ -115,6 +115,30 @@ def test_whatever_a_step_returned_it_has_words(name: str, output: Any) -> None:
     assert row.technical == name
 
 
+def test_in_short_the_ticks_of_one_fate_are_one_row() -> None:
+    """The one that was run again stands by itself, and is explained; what only DBOS needs is left out."""
+    steps = [step("reserve", 0, 10, made(5)), step("DBOS.setEvent", 10, 11)]
+    steps += [step(f"tick {tick}", 20 * tick, 20 * tick + 10, made(20 * tick + 5)) for tick in range(1, 4)]
+    steps += [step("tick 4", 200, 210, made(90))]  # made by the server that died at 100
+    steps += [
+        step(f"tick {tick}", 100 + 30 * tick, 110 + 30 * tick, made(105 + 30 * tick)) for tick in (5, 6)
+    ]
+    whole = Waterfall.of(timeline.of(steps, [crash(1, 100, 110)], [], STARTS, {}))
+    short = whole.in_short()
+    assert [row.words for row in short.rows] == [
+        "Took a unit off the shelf",
+        "Ticks 1 to 3 of 10",
+        "Server 1 died",
+        "Tick 4 of 10",
+        "Ticks 5 to 6 of 10",
+    ]
+    first, last = (next(row for row in whole.rows if row.technical == f"tick {tick}") for tick in (1, 3))
+    assert short.rows[1].bar.x == first.bar.x
+    assert short.rows[1].bar.width == pytest.approx(last.bar.x + last.bar.width - first.bar.x, abs=0.1)
+    assert short.explains.startswith("Run again safely: ")
+    assert Waterfall.of(timeline.of(steps[:3], [], [], STARTS, {})).explains == ""
+
+
 @pytest.mark.parametrize(
     ("name", "output", "words"),
     [

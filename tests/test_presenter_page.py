@@ -31,7 +31,7 @@ def test_every_key_does_something() -> None:
     """As the script of the stage knows it, or the button that has it."""
     script = (ROOT / "static" / "scenes.js").read_text(encoding="utf-8")
     keys = {name for name in _NAMED if name in _KEYS or re.fullmatch(r"[A-Z0-9]", name)}
-    assert {"Space", "→", "←", "B", "C", "E", "R", "S", "1", "3", "7"} == keys
+    assert {"Space", "→", "←", "B", "C", "E", "R", "S", "X", "1", "3", "7"} == keys
     for key in keys:
         if key in _KEYS:
             assert _KEYS[key] in script

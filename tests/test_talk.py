@@ -67,6 +67,19 @@ def test_the_lines_that_matter_are_few_and_all_there(lane: str) -> None:
 
 
 @pytest.mark.quick
+def test_a_line_fits_on_the_projector() -> None:
+    """As it runs, but for the arguments after the first: they are long, and the same in both lanes."""
+    lines = [line.text.strip() for line in listing.lines_of("durable")]
+    assert lines[:3] == [
+        "@DBOS.workflow(name=CHECKOUT, …)",
+        "def checkout(payment_id, …):",
+        "order = reserve(payment_id, …)",
+    ]
+    assert "notice = wait_for_notice(order)" in lines
+    assert all(len(line.text) < 48 for lane in ("durable", "naive") for line in listing.lines_of(lane))
+
+
+@pytest.mark.quick
 def test_little_differs() -> None:
     """Three lines are in the durable lane only: the audience is to see that."""
     assert sum(line.is_only_here for line in listing.lines_of("durable")) == 3
@@ -182,9 +195,11 @@ def test_a_scene_sells_in_both_lanes_and_may_crash(open_shop: OpenShop) -> None:
         lambda: shop.shopper.page("/stage").text, lambda text: "customers cheated: <strong>1, $99.99" in text
     )
     assert "line stopped" in page
+    assert "paid, and never shipped" in page
     press(shop.shopper, "go", 3)
     page = shop.shopper.page("/stage").text
     assert "customers cheated: <strong>0<" in page
+    assert "paid and shipped" in page
     assert page.count("line remembered") == 4
     assert not shop.tables.faults()
 

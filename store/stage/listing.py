@@ -41,7 +41,7 @@ _SHOWN = re.compile("|".join([r"^@DBOS\.workflow", r"^def ", *(pattern for _, pa
 
 @dataclass(frozen=True)
 class CodeLine:
-    """One line as it stands in its file."""
+    """One line, with its first argument for all of them: what follows is the same in both lanes, and long."""
 
     text: str
     does: str
@@ -63,10 +63,16 @@ def lines_of(lane: str) -> tuple[CodeLine, ...]:
 
 def _lines_that_matter(function: Any) -> list[CodeLine]:
     return [
-        CodeLine(text, _what_it_does(text), bool(re.search(r"DBOS\.", text)))
+        CodeLine(_short(text, function), _what_it_does(text), bool(re.search(r"DBOS\.", text)))
         for text in inspect.getsource(function).splitlines()
         if _SHOWN.search(text)
     ]
+
+
+def _short(text: str, function: Any) -> str:
+    if text.startswith("def "):  # without its types, and as it would stand in one line
+        text = f"def {function.__name__}({', '.join(inspect.signature(function).parameters)}):"
+    return re.sub(r"\(([^,()]+), .*\)", r"(\1, …)", text)
 
 
 def _what_it_does(text: str) -> str:

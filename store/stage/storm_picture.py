@@ -141,7 +141,7 @@ def sentence_of(result: Result) -> str:
     """The verdict in words."""
     facts = f"{result.lost} lost, {result.doubled} doubled."
     if result.is_ok:
-        return f"{facts} The books balance, and every shopper has the order that they were shown."
+        return f"{facts} The books balance, and each order is as it was shown."
     return f"{facts} Something is wrong: the storm's page and the books say what."
 
 

@@ -27,6 +27,7 @@ WHERE s.storm = :number AND s.sale = (
 """
 _SALES = """
 SELECT count(o.payment_id) AS orders, count(r.key) AS naive_sales,
+    count(*) FILTER (WHERE o.status IN ('paid', 'dispatched')) AS sales,
     count(p.payment_id) FILTER (WHERE n.status <> 'dispatched'
         AND r.executor < (SELECT max(number) FROM executors)) AS cheated
 FROM storm_sales s
@@ -94,7 +95,8 @@ class StormView:
     radius: float = 0.0
     dots: tuple[Dot, ...] = ()
     columns: tuple[Column, ...] = ()
-    orders: int = 0
+    sales: int = 0
+    """Orders that are paid, and so have a twin in the ordinary shop."""
     naive: Naive | None = None
     last_death: Crash | None = None
     deaths: int = 0
@@ -149,7 +151,7 @@ def read(why_not: str) -> StormView:
         return StormView(None, 1, why_not)
     dots, radius = _dots(storm, rows)
     deaths = _crashes(storm)
-    orders, naive = _sales(storm, rows)
+    _, sales, naive = _sales(storm, rows)
     faults = [fault for line in the_shop().ledger.latest().invariants for fault in line.faults]
     doubled = {fault.key for fault in faults if fault.line == "charges"}
     met = rows(_MET, number=storm.number)
@@ -161,7 +163,7 @@ def read(why_not: str) -> StormView:
         radius=radius,
         dots=dots,
         columns=_columns(dots),
-        orders=orders,
+        sales=sales,
         naive=naive,
         last_death=deaths[-1] if deaths else None,
         deaths=len(deaths),
@@ -175,7 +177,7 @@ def result_of(storm: Storm) -> Result:
     """What a storm that has a verdict came to."""
     rows, verdict = queries().rows, storm.verdict or {}
     began_at_ms = storm.began_at_ms or 0
-    orders, naive = _sales(storm, rows)
+    orders, _, naive = _sales(storm, rows)
     return Result(
         plan=storm.plan,
         orders=orders,
@@ -210,9 +212,10 @@ def _crashes(storm: Storm) -> tuple[Crash, ...]:
     return queries().crashes_between(storm.began_at_ms, until_ms)
 
 
-def _sales(storm: Storm, rows: Rows) -> tuple[int, Naive]:
+def _sales(storm: Storm, rows: Rows) -> tuple[int, int, Naive]:
+    """All orders, those that are paid, and their twins."""
     [found] = rows(_SALES, number=storm.number)
-    return found.orders, Naive(found.naive_sales, found.cheated, found.cheated * PRICE_CENTS)
+    return found.orders, found.sales, Naive(found.naive_sales, found.cheated, found.cheated * PRICE_CENTS)
 
 
 def _dots(storm: Storm, rows: Rows) -> tuple[tuple[Dot, ...], float]:

@@ -26,7 +26,7 @@ from store.stage.storm_state import Plan
 from store.stage.storm_view import StormView
 from store.stage.talk_state import Place
 from store.stage.tools import Running, is_meant_for_this_server, presenter, running
-from store.vocabulary import dispatch_id, new_key
+from store.vocabulary import Status, dispatch_id, new_key
 from store.web.every_request import fragment, htmx, page
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
@@ -40,6 +40,12 @@ _ACT_WORDS = {
 }
 _ARMED_BY = {Act.SELL_AND_CRASH: "tick", Act.SELL_AND_DEPLOY: "deploy"}
 """The point at which what an act does comes, for its own sale alone."""
+_ENDINGS = {
+    Status.PENDING: "held, not paid yet",
+    Status.PAID: "paid, being shipped",
+    Status.DISPATCHED: "paid and shipped",
+    Status.CANCELLED: "cancelled",
+}
 _DIGITS = 9
 """Of a number of moves."""
 _EVERY_SALE = "reserve"
@@ -53,6 +59,8 @@ class LaneView:
     name: str
     title: str
     track: Track
+    ending: str
+    """What has become of the sale, in a few words; nothing without one."""
     cheated: int
     """Customers who have paid and will get nothing, of all that this lane has had."""
     cheated_cents: int
@@ -102,6 +110,14 @@ class StageView:
     def act_words(self) -> str:
         """What the scene does, on its button."""
         return _ACT_WORDS[self.scene.act] if self.scene.act else ""
+
+    @property
+    def sentence(self) -> str:
+        """What the audience reads; a deploy of the code that was there says so."""
+        is_same = self.servers and self.servers[-2:-1] and not self.servers[-1].differs
+        if self.scene.act is Act.SELL_AND_DEPLOY and self.place.has_acted and is_same:
+            return "A new server in mid-order. Its code is the same."
+        return self.scene.sentence
 
 
 def prepare(app: Flask, settings: Settings) -> None:
@@ -222,7 +238,7 @@ def _view() -> StageView:
         audience_address=audience_address() if scene.name == "every-sale" else "",
         servers=deploy.servers(queries()) if scene.name == "deploy" else (),
         storm=storm_page.view() if scene.name == "storm" else None,
-        journal=Waterfall.of(queries().timeline(place.run_key)) if has_journal else None,
+        journal=Waterfall.of(queries().timeline(place.run_key)).in_short() if has_journal else None,
     )
 
 
@@ -236,17 +252,21 @@ def _durable(run: Run | None, key: str, ledger: Ledger) -> LaneView:
     story = queries().timeline(key) if run and run.order else None
     status = run.order.status if run and run.order else None
     cheated = len({fault.key for line in ledger.invariants for fault in line.faults})
-    return LaneView("durable", "Durable", track, cheated, 0, listing.durable(story, status))
+    ending = _ENDINGS[status] if status else ""
+    return LaneView("durable", "Durable", track, ending, cheated, 0, listing.durable(story, status))
 
 
 def _naive(run: Run | None, _key: str, ledger: Ledger) -> LaneView:
-    track, code = Track.of("the ordinary order", 0), listing.lines_of("naive")
+    track, code, ending = Track.of("the ordinary order", 0), listing.lines_of("naive"), ""
     if run is not None:
         left = run.naive
         track = left.track
+        ending = _ENDINGS[Status(left.status)] if left.status else ""
+        if left.is_dead and left.status != Status.DISPATCHED:
+            ending = "paid, and never shipped" if left.is_charged else "never paid, and never ended"
         code = listing.ordinary(left.status, left.progress, is_charged=left.is_charged, is_dead=left.is_dead)
     cheated = ledger.damage.get("charged_and_never_shipped", 0)
-    return LaneView("naive", "Ordinary", track, cheated, cheated * PRICE_CENTS, code)
+    return LaneView("naive", "Ordinary", track, ending, cheated, cheated * PRICE_CENTS, code)
 
 
 _LANES = {"durable": _durable, "naive": _naive}

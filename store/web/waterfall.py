@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import pairwise, zip_longest
-from typing import Any
+from itertools import groupby, pairwise, zip_longest
 
-from store.money import price
 from store.reads.crashes import Crash
 from store.reads.timeline import Fate, Mending, Step, Timeline
-from store.step_results import REFUSED
-from store.vocabulary import (
-    DISPATCH,
-    DISPATCH_TICKS,
-    GREETING_TICKS,
-    Outcome,
-    Reason,
-    Status,
-    StepName,
-)
+from store.vocabulary import DISPATCH_TICKS, StepName
+from store.web.step_words import words_of
 
 WIDTH = 1000
 """Of the axis, in the units of the picture."""
@@ -95,6 +85,22 @@ class Waterfall:
             cuts=axis.cuts,
         )
 
+    def in_short(self) -> Waterfall:
+        """For a projector: ticks that had the same fate are one row, and what only DBOS needs is left out."""
+        told = [row for row in self.rows if row.technical not in _OF_DBOS_ALONE]
+        groups = groupby(told, key=lambda row: (_is_tick(row), row.fate) if _is_tick(row) else id(row))
+        return replace(self, rows=tuple(_in_one(list(rows)) for _, rows in groups))
+
+    @property
+    def explains(self) -> str:
+        """What must be said of a step that was run again; nothing where none was."""
+        if not any(row.fate_name == Fate.RUN_AGAIN.value.replace("_", "-") for row in self.rows):
+            return ""
+        return (
+            "Run again safely: it was done, and the server died before that was written down. "
+            "Done again, it found its own work and changed nothing."
+        )
+
 
 class _Axis:
     """Places instants on the picture; where nothing happens for long, time is cut short."""
@@ -157,13 +163,33 @@ def _row_of_step(axis: _Axis, step: Step) -> tuple[datetime, Row]:
     }[step.fate]
     return step.ended_at, Row(
         kind="step",
-        words=_words(step),
+        words=words_of(step),
         technical=step.name,
         at=step.began_at,
         lasted=duration(step.ended_at - step.began_at),
         bar=axis.bar(step.began_at, step.ended_at, step.server),
         fate=fate,
         fate_name=step.fate.value.replace("_", "-"),
+    )
+
+
+def _is_tick(row: Row) -> bool:
+    return row.technical.startswith(f"{StepName.TICK} ")
+
+
+def _in_one(rows: list[Row]) -> Row:
+    """The ticks of one fate as one row."""
+    first, last = rows[0], rows[-1]
+    if len(rows) == 1:
+        return first
+    numbers = first.technical.rpartition(" ")[2], last.technical.rpartition(" ")[2]
+    width = last.bar.x + last.bar.width - first.bar.x
+    return replace(
+        first,
+        words=f"Ticks {numbers[0]} to {numbers[1]} of {DISPATCH_TICKS}",
+        technical=f"{first.technical} … {numbers[1]}",
+        lasted="",
+        bar=replace(first.bar, width=round(width, 1)),
     )
 
 
@@ -202,68 +228,4 @@ def duration(length: timedelta) -> str:
     return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
 
 
-# --- words ------------------------------------------------------------------------------
-
-
-def _words(step: Step) -> str:
-    """What a step did, as its shopper would say it; by its name where that is of an earlier shop."""
-    kind, _, number = step.name.rpartition(" ")
-    if kind == StepName.TICK:
-        return f"Tick {number} of {DISPATCH_TICKS}"
-    if kind == StepName.WAIT:
-        return f"Waited, {number} of {GREETING_TICKS}"
-    if step.name == "DBOS.recv":
-        return _words_of_message(step.output)
-    say, keys = _SAYS.get(step.name, (step.name, frozenset()))
-    if isinstance(say, str):
-        return say
-    # Earlier shops returned less; and what cannot be read is a text.
-    return say(step.output) if isinstance(step.output, dict) and keys <= step.output.keys() else step.name
-
-
-def _words_of_reserve(output: Any) -> str:
-    if output["status"] == REFUSED:
-        return "Refused: too many unpaid units"
-    return "Found the shelf empty" if output["reason"] == Reason.SOLD_OUT else "Took a unit off the shelf"
-
-
-def _words_of_settle(output: Any) -> str:
-    if output["status"] == Status.PENDING:
-        return "Looked whether it is decided: not yet"
-    if output["status"] not in {Status.PAID, Status.DISPATCHED, Status.CANCELLED}:
-        return "Found no order to settle"
-    if output["status"] == Status.CANCELLED:
-        refunded = f"; refunded {price(output['price_cents'])}" if output["has_been_paid"] else ""
-        return f"Cancelled it; the unit went back on the shelf{refunded}"
-    return f"Charged {price(output['price_cents'])}"
-
-
-def _words_of_message(output: Any) -> str:
-    if output is None:
-        return "Waited for the payment: no word came"
-    heard = {str(Outcome.PAID): ": paid", str(Outcome.FAILED): ": cancelled"}.get(str(output), "")
-    return f"Waited for the payment{heard}"
-
-
-def _words_of_signing(output: Any) -> str:
-    signature = output["signature"]
-    return (
-        f"Signed the online guestbook as No. {signature}"
-        if signature
-        else "Asked the online guestbook in vain"
-    )
-
-
-_OF_AN_ORDER = frozenset({"status", "reason", "price_cents", "has_been_paid"})
-_SAYS: dict[str, tuple[str | Callable[[Any], str], frozenset[str]]] = {
-    StepName.RESERVE: (_words_of_reserve, _OF_AN_ORDER),
-    StepName.SETTLE: (_words_of_settle, _OF_AN_ORDER),
-    DISPATCH: ("Started the dispatch", frozenset()),
-    StepName.BEGIN: ("Began the greeting", frozenset()),
-    StepName.SIGN: (_words_of_signing, frozenset({"signature"})),
-    StepName.RECORD: ("Wrote it into our own book", frozenset()),
-    StepName.END: ("Gave the greeting up", frozenset()),
-    "DBOS.setEvent": ("Told the page", frozenset()),
-    "DBOS.sleep": ("Set the time at which to go on", frozenset()),
-}
-"""By the name of the step: what it did, or how that is said, and what its output must have for that."""
+_OF_DBOS_ALONE = frozenset({"DBOS.setEvent", "DBOS.sleep"})

@@ -60,19 +60,22 @@ VIEWS = (
     "stage-hands-up",
     "stage-two-shops",
     "stage-choose",
+    "stage-every-sale",
     "stage-deploy",
     "stage-notes",
     "storm-none",
     "storm-blowing",
     "reset",
+    "sign-in",
+    "gone",
     "books",
     "books-late",
     "books-broken",
     "not-found",
     "away",
 )
-NOT_FOUND_OR_AWAY = "404|503"
-"""What a browser says by itself of the last two."""
+NOT_FOUND_OR_AWAY = "404|410|503"
+"""What a browser says by itself of the last two, and of what is gone."""
 
 
 class Gallery:
@@ -85,10 +88,12 @@ class Gallery:
         self._broken_lanes = open_still(STORE_GUESTBOOK_URL=guestbook_url)
         # A database that answers no page: its table of products is away.
         self._away = open_still(STORE_GUESTBOOK_URL="http://127.0.0.1:9")
-        self._empty = open_still(STORE_GUESTBOOK_URL=guestbook_url)
+        self._empty = open_still(STORE_GUESTBOOK_URL=guestbook_url, STORE_AUDIENCE_HOST="192.0.2.7")
         # Nobody buys here; a greeting comes to its end.
         self._new = open_still(STORE_GUESTBOOK_URL=guestbook_url, STORE_DISPATCH_TICK_SECONDS=0.01)
         self._empty.tables.stock(1)
+        self._behind_a_password = open_still(STORE_PRESENTER_PASSWORD=key())
+        self._reset_long_ago(self._new)
         pending, late = self._shop.shopper.buy(), self._shop.shopper.buy()
         self._change(late, "UPDATE orders SET pay_by_ms = created_at_ms + 1 WHERE payment_id = :id")
         extended = self._shop.shopper.buy()
@@ -113,7 +118,7 @@ class Gallery:
             "UPDATE orders SET created_at_ms = 1, pay_by_ms = 2 WHERE payment_id = :id", id=overdue
         )
         self._late.shopper.submit("/stage/crashes/recovery", do="arm")  # it recovers from nothing
-        for shop, scene in ((self._shop, 1), (self._late, 5), (self._broken_lanes, 8)):
+        for shop, scene in ((self._shop, 1), (self._late, 5), (self._empty, 6), (self._broken_lanes, 8)):
             for moves in range(scene):
                 shop.shopper.submit("/stage", do="go", moves=str(moves))
         self._storm(pending, late)
@@ -138,10 +143,13 @@ class Gallery:
             "stage-hands-up": View(self._new, "/stage", "Who has lost an order to a crash?"),
             "stage-two-shops": View(self._shop, "/stage", "Two shops, the same sale."),
             "stage-choose": View(self._late, "/stage", "You choose: where shall it die?"),
+            "stage-every-sale": View(self._empty, "/stage", "Now every sale is a crash."),
             "stage-deploy": View(self._broken_lanes, "/stage", "New code, in the middle of an order."),
             "stage-notes": View(self._late, "/stage/notes", "You choose: where shall it die?"),
             "storm-none": View(self._new, "/stage/storm", "The storm"),
             "storm-blowing": View(self._shop, "/stage/storm", "The storm"),
+            "sign-in": View(self._behind_a_password, "/stage/sign_in", "Sign in"),
+            "gone": View(self._new, f"/orders/{key()}", "The shop began anew."),
             "reset": View(self._shop, "/stage/reset", "Begin anew"),
             "order-declined": View(self._shop, f"/orders/{self._cancelled()}", "Payment cancelled"),
             "order-expired": View(self._shop, f"/orders/{expired}", "The payment window closed"),
@@ -188,9 +196,24 @@ class Gallery:
         """The view of that name."""
         return self._views[name]
 
+    @staticmethod
+    def _reset_long_ago(shop: Shop) -> None:
+        """A server that sees a reset ends, so it is not there meanwhile."""
+        shop.server.stop()
+        shop.tables.change("INSERT INTO last_reset (only_row, at_ms, guestbook_kept) VALUES (1, 1, '')")
+        shop.server.restart()
+
     def close(self) -> None:
         """Close its shops."""
-        for shop in (self._shop, self._late, self._broken_lanes, self._away, self._empty, self._new):
+        for shop in (
+            self._behind_a_password,
+            self._shop,
+            self._late,
+            self._broken_lanes,
+            self._away,
+            self._empty,
+            self._new,
+        ):
             shop.server.close()
 
     def _greeted(self) -> str:

@@ -153,6 +153,8 @@ def test_faults_and_shelf_by_keyboard(talk_shop: SupervisedShop, visit: Visit) -
         ("Hold it", "The payment window held"),
         ("For 5 s: The server is frozen", "On: The server is frozen"),
     ]:
+        # While a press is under way, its page is still to come, and takes the focus.
+        expect(page.locator("#faults button[disabled]")).to_have_count(0)
         page.get_by_role("button", name=name, exact=True).focus()
         page.keyboard.press("Enter")
         expect(page.locator("#faults")).to_contain_text(seen)
