@@ -49,6 +49,28 @@ _MISTAKES = {
         "        _take_and_give_back(session, payment_id)\n", "        pass\n",
         "the money is nowhere",
     ),
+    "forget to write a notice down": (
+        "paid, a crash", "record_notice",
+        "    _write_notice(session, payment_id, outcome)\n", "",
+        "was told of a payment that is in no notice",
+    ),
+    "decide by the message, not by the first notice": (
+        _CRASH, "settle",
+        "        if order[\"first_outcome\"] == Outcome.PAID:", "        if outcome == Outcome.PAID:",
+        "the first word of its payment is failed",
+    ),
+    "forget to count a unit as unpaid": (
+        "one unpaid unit, no crash", "reserve",
+        "            _hold(session, payment_id, client)\n", "            pass\n",
+        "its unit counts for no client",
+    ),
+    "sell what is not there": (
+        "one unit for two, no crash", "reserve", " AND on_hand > 0", "", "IntegrityError",
+    ),
+    "fill the shelf once more": (
+        "a restock, a crash", "fill_shelf",
+        "    if before is not None:\n        return int(before.units)\n", "", "IntegrityError",
+    ),
     "end a greeting that has ended": (
         "a greeting run again from its first line", "_end_greeting",
         " AND (outcome IS NULL OR :outcome = 'greeted')", "",

@@ -97,6 +97,18 @@ def _order_changed_wrongly(was: tuple[Any, ...], order: tuple[Any, ...] | None) 
 
 def _wrong_now(rows: Rows, world: World) -> Iterator[str]:
     orders = _orders(rows)
+    yield from _wrongly_told(rows, orders, world)
+    for workflow in world.workflows.values():
+        order = orders.get(str(workflow.arguments[0]))
+        if workflow.name == DISPATCH and (order is None or order[STATUS] not in _SOLD):
+            status = order[STATUS] if order is not None else "not there"
+            yield f"Order {workflow.arguments[0]} is {status}, and its dispatch was started."
+        if workflow.name == CHECKOUT and any(workflow.arguments[1:2]):
+            yield from _not_counted(rows, order)
+
+
+def _wrongly_told(rows: Rows, orders: dict[str, tuple[Any, ...]], world: World) -> Iterator[str]:
+    """What somebody was told, against what is so."""
     refused = {row[0] for row in rows["refusals"]}
     for (workflow_id, name), value in world.events.items():
         told, order = json.loads(value), orders.get(workflow_id)
@@ -106,12 +118,18 @@ def _wrong_now(rows: Rows, world: World) -> Iterator[str]:
             order is None or order[ORDER_ID] != told or order[STATUS] == Status.PENDING
         ):
             yield f"{workflow_id} was told that order {told} is settled, and that is not so."
-    for workflow in world.workflows.values():
-        if workflow.name == DISPATCH:
-            order = orders.get(str(workflow.arguments[0]))
-            if order is None or order[STATUS] not in _SOLD:
-                status = order[STATUS] if order is not None else "not there"
-                yield f"Order {workflow.arguments[0]} is {status}, and its dispatch was started."
+    noticed = {row[:2] for row in rows["payment_notices"]}
+    for payment_id, (message, _) in world.messages.items():
+        if (payment_id, json.loads(message)) not in noticed:
+            yield f"{payment_id}'s checkout was told of a payment that is in no notice."
+
+
+def _not_counted(rows: Rows, order: tuple[Any, ...] | None) -> Iterator[str]:
+    """An order whose client is known: it counts for that client while it is unpaid."""
+    if order is None or order[STATUS] != Status.PENDING:
+        return
+    if order[PAYMENT_ID] not in {row[0] for row in rows["holds"]}:
+        yield f"Order {order[ORDER_ID]} is unpaid, and its unit counts for no client."
 
 
 def _is_true_of_reservation(told: str, order: Any, *, is_refused: bool) -> bool:

@@ -101,6 +101,13 @@ QUICK = (
     Scenario("unpaid, a zombie", (_buy("A"),), takeovers=1),
     Scenario("one unit for two, no crash", (*_TWO, _paid("A"), _paid("B"))),
     Scenario("a greeting, a crash", (Action("greet", "G"),), crashes=1, guestbook_deaths=1),
+    Scenario("a restock, a crash", (_buy("A"), Action("restock", "R")), crashes=1),
+    Scenario(
+        "one unpaid unit, no crash",
+        (_buy("A", client="C"), _buy("B", client="C")),
+        units=2,
+        unpaid_per_client=1,
+    ),
 )
 ONE_CRASH = Scenario("one order, a crash", _ONE, crashes=1)
 """Paid or declined in every order, or neither: what most mistakes show in."""
