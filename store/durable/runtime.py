@@ -113,6 +113,7 @@ def launch(
         "log_level": "WARNING",
     }
     DBOS(config=config)
+    private_names.prepare_hot_statements()
     private_names.wake_waiters_in_this_process()
     private_names.look_for_all_waiters_every(_LOOK_SECONDS)
     private_names.retry_lost_databases_within(_LONGEST_RETRY_PAUSE_SECONDS)
