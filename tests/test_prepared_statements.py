@@ -22,8 +22,8 @@ pytestmark = pytest.mark.quick
 _REPLACED = ("_execute_prepared", "_check_owner_txn", "_record_operation_result_txn")
 _ENDED_AT_MS = 1_700_000_000_000
 _STEP = {
-    "workflow_uuid": "W", "function_id": 1, "function_name": "tick 1",
-    "started_at_epoch_ms": _ENDED_AT_MS - 5, "output": '"ten"', "error": None, "child_workflow_id": None, "serialization": "portable_json",
+    "workflow_uuid": "W", "function_id": 1, "function_name": "tick 1", "output": '"ten"', "error": None,
+    "child_workflow_id": None, "serialization": "portable_json", "started_at_epoch_ms": _ENDED_AT_MS - 5,
 }  # fmt: skip
 Record = Callable[..., None]
 
