@@ -26,8 +26,9 @@ CONNECT_SECONDS = 2
 _WRITE_PATIENCE_SECONDS = 3600
 """How long a workflow waits for its turn to write. It has all the time in the world; the
 request that started it has not, and stops waiting by itself."""
+_IDLE_MS = 60_000
 _WRITER_OPTIONS = (
-    "-c statement_timeout=60000 -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
+    f"-c statement_timeout=60000 -c lock_timeout=30000 -c idle_in_transaction_session_timeout={_IDLE_MS}"
 )
 """Our own, so that none of the server's or the role's applies. In ms."""
 _KEEPALIVES = {
@@ -145,7 +146,9 @@ def _reader(url: str, threads: int) -> sa.Engine:
                 "connect_timeout": CONNECT_SECONDS,
                 "application_name": "widget-store-pages",
                 **_KEEPALIVES,
-                "options": f"-c default_transaction_read_only=on -c statement_timeout={milliseconds}",
+                "options": f"-c default_transaction_read_only=on -c statement_timeout={milliseconds}"
+                # SQLAlchemy asks something in a transaction as it connects.
+                f" -c idle_in_transaction_session_timeout={_IDLE_MS}",
             },
         )
     engine = _sqlite(url, pool_size=min(threads, 4), pool_timeout=_READ_PATIENCE_SECONDS)
