@@ -69,6 +69,8 @@ class Result:
     requests: Sequence[Request]
     deaths: Sequence[Death]
     naive: Naive | None = None
+    paid: int = 0
+    """Of the orders, where that is known."""
     sentence: str = ""
     """The verdict in words; made up here where it is empty."""
 
@@ -122,7 +124,7 @@ class Picture:
             title="Requests to the Widget Store in a storm of SIGKILLs",
             summary=(
                 f"{_count(plan.shoppers, 'shopper')}, {plan.seconds} s, seed {plan.seed}: "
-                f"{_count(len(deaths), 'death')} of the server, {_count(result.orders, 'order')}, "
+                f"{_count(len(deaths), 'death')} of the server, {_count(result.orders, 'order')}{f', {result.paid:,} of them paid' if result.paid else ''}, "
                 f"{_count(len(result.requests), 'request')}."
             ),
             verdict=result.sentence or sentence_of(result),

@@ -177,7 +177,7 @@ def result_of(storm: Storm) -> Result:
     """What a storm that has a verdict came to."""
     rows, verdict = queries().rows, storm.verdict or {}
     began_at_ms = storm.began_at_ms or 0
-    orders, _, naive = _sales(storm, rows)
+    orders, paid, naive = _sales(storm, rows)
     return Result(
         plan=storm.plan,
         orders=orders,
@@ -187,6 +187,7 @@ def result_of(storm: Storm) -> Result:
         requests=storm_state.requests_of(rows, storm.number),
         deaths=[death_of(each, began_at_ms) for each in _crashes(storm)],
         naive=naive,
+        paid=paid,
     )
 
 

@@ -75,6 +75,9 @@ class Counts:
     crashes: int
     lost: int
     doubled: int
+    cheated: int
+    """Customers of the ordinary shop, who have paid and will get nothing."""
+    cheated_cents: int
     ledger: Ledger
 
 
@@ -263,10 +266,14 @@ def _naive(run: Run | None, _key: str, ledger: Ledger) -> LaneView:
         track = left.track
         ending = _ENDINGS[Status(left.status)] if left.status else ""
         if left.is_dead and left.status != Status.DISPATCHED:
-            ending = "paid, and never shipped" if left.is_charged else "never paid, and never ended"
+            ending = "paid, and never shipped" if left.is_charged else "reserved, and forgotten"
         code = listing.ordinary(left.status, left.progress, is_charged=left.is_charged, is_dead=left.is_dead)
-    cheated = ledger.damage.get("charged_and_never_shipped", 0)
+    cheated = _cheated(ledger)
     return LaneView("naive", "Ordinary", track, ending, cheated, cheated * PRICE_CENTS, code)
+
+
+def _cheated(ledger: Ledger) -> int:
+    return ledger.damage.get("charged_and_never_shipped", 0)
 
 
 _LANES = {"durable": _durable, "naive": _naive}
@@ -276,10 +283,13 @@ def _counts(ledger: Ledger) -> Counts:
     figures = {name: figure for line in ledger.lines for name, figure in line.figures.items()}
     faults = [fault for line in ledger.invariants for fault in line.faults]
     doubled = {fault.key for fault in faults if fault.line == "charges"}
+    cheated = _cheated(ledger)
     return Counts(
         sales=figures["sold"],
         crashes=figures["crashes"],
         lost=len({fault.key for fault in faults} - doubled),
         doubled=len(doubled),
+        cheated=cheated,
+        cheated_cents=cheated * PRICE_CENTS,
         ledger=ledger,
     )
