@@ -120,11 +120,12 @@ class Picture:
         plan, deaths = result.plan, result.deaths
         last_ms = max([1000 * plan.seconds, *(each.at_ms + each.took_ms for each in result.requests)])
         scale = _Scale(last_ms)
+        paid = f", {result.paid:,} of them paid" if result.paid else ""
         return cls(
             title="Requests to the Widget Store in a storm of SIGKILLs",
             summary=(
                 f"{_count(plan.shoppers, 'shopper')}, {plan.seconds} s, seed {plan.seed}: "
-                f"{_count(len(deaths), 'death')} of the server, {_count(result.orders, 'order')}{f', {result.paid:,} of them paid' if result.paid else ''}, "
+                f"{_count(len(deaths), 'death')} of the server, {_count(result.orders, 'order')}{paid}, "
                 f"{_count(len(result.requests), 'request')}."
             ),
             verdict=result.sentence or sentence_of(result),
