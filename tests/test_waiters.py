@@ -72,6 +72,28 @@ def test_what_is_in_the_background_goes_a_few_at_a_time() -> None:
 
 
 @pytest.mark.quick
+def test_no_turn_is_left_while_all_are_held() -> None:
+    """The others wait, and come in afterwards."""
+    holding, let_go = threading.Semaphore(0), threading.Event()
+
+    @background.in_background
+    def hold() -> None:
+        holding.release()
+        let_go.wait(10)
+
+    holders = [threading.Thread(target=hold) for _ in range(2 * background.AT_ONCE)]
+    for thread in holders:
+        thread.start()
+    for _ in range(background.AT_ONCE):
+        assert holding.acquire(timeout=10)
+    assert not background._turns.acquire(blocking=False)  # noqa: SLF001 - none is left for the others
+    let_go.set()
+    for thread in holders:
+        thread.join(10)
+    assert all(holding.acquire(blocking=False) for _ in range(background.AT_ONCE))
+
+
+@pytest.mark.quick
 def test_a_turn_is_given_back_by_what_fails() -> None:
     """Or the shop would come to a halt after a few of them."""
 

@@ -77,8 +77,12 @@ class Counts:
     doubled: int
     cheated: int
     """Customers of the ordinary shop, who have paid and will get nothing."""
-    cheated_cents: int
     ledger: Ledger
+
+    @property
+    def cheated_cents(self) -> int:
+        """What they have paid."""
+        return self.cheated * PRICE_CENTS
 
 
 @dataclass(frozen=True)
@@ -283,13 +287,11 @@ def _counts(ledger: Ledger) -> Counts:
     figures = {name: figure for line in ledger.lines for name, figure in line.figures.items()}
     faults = [fault for line in ledger.invariants for fault in line.faults]
     doubled = {fault.key for fault in faults if fault.line == "charges"}
-    cheated = _cheated(ledger)
     return Counts(
         sales=figures["sold"],
         crashes=figures["crashes"],
         lost=len({fault.key for fault in faults} - doubled),
         doubled=len(doubled),
-        cheated=cheated,
-        cheated_cents=cheated * PRICE_CENTS,
+        cheated=_cheated(ledger),
         ledger=ledger,
     )

@@ -88,13 +88,13 @@ class Waterfall:
     def in_short(self) -> Waterfall:
         """For a projector: ticks that had the same fate are one row, and what only DBOS needs is left out."""
         told = [row for row in self.rows if row.technical not in _OF_DBOS_ALONE]
-        groups = groupby(told, key=lambda row: (_is_tick(row), row.fate) if _is_tick(row) else id(row))
+        groups = groupby(told, key=lambda row: row.fate if _is_tick(row) else id(row))
         return replace(self, rows=tuple(_in_one(list(rows)) for _, rows in groups))
 
     @property
     def explains(self) -> str:
         """What must be said of a step that was run again; nothing where none was."""
-        if not any(row.fate_name == Fate.RUN_AGAIN.value.replace("_", "-") for row in self.rows):
+        if not any(row.fate_name == _name_of(Fate.RUN_AGAIN) for row in self.rows):
             return ""
         return (
             "Run again safely: it was done, and the server died before that was written down. "
@@ -169,8 +169,12 @@ def _row_of_step(axis: _Axis, step: Step) -> tuple[datetime, Row]:
         lasted=duration(step.ended_at - step.began_at),
         bar=axis.bar(step.began_at, step.ended_at, step.server),
         fate=fate,
-        fate_name=step.fate.value.replace("_", "-"),
+        fate_name=_name_of(step.fate),
     )
+
+
+def _name_of(fate: Fate) -> str:
+    return fate.value.replace("_", "-")
 
 
 def _is_tick(row: Row) -> bool:
