@@ -16,12 +16,12 @@ from store import cli
 from store.settings import BadSetting, Process, Settings, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from flask import Flask
 
     from store.database import Databases
-    from store.durable.executors import Death
+    from store.durable.executors import Told
     from store.repair.reconciler import Reconciler
 
 
@@ -107,19 +107,18 @@ def open_shop(
     built: Built,
     *,
     wait_for_database: bool = False,
-    deaths: Sequence[Death] = (),
+    told: Told | None = None,
     once_open: Callable[[], None] = lambda: None,
 ) -> Flask:
     """Open the databases and, in a process that serves, launch the workflows.
 
     A database that cannot be used ends the process with one sentence and exit code 2; or
     else, of one that is away, the shop says so to its visitors, and opens once it is back.
-    `deaths` are those of earlier servers that its parent has seen. `once_open` is called
-    when workflows may run.
+    `told` is what its parent has told this server. `once_open` is called when workflows may run.
     """
     from store import schema
     from store.database_errors import DatabaseRefused
-    from store.durable import runtime
+    from store.durable import executors, runtime
     from store.stage import deploy
     from store.web.opening import Opening
 
@@ -129,7 +128,7 @@ def open_shop(
         runtime.launch,
         settings,
         databases,
-        deaths=deaths,
+        told=told or executors.Told(),
         before=built.before_workflows_run,
         after=[once_open, built.reconciler.start, partial(deploy.record, built.code)],
     )

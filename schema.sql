@@ -284,8 +284,7 @@ CREATE TABLE IF NOT EXISTS lost_checkpoints (
     found_at_ms  BIGINT  NOT NULL
 );
 
--- One row for each server process that has run the shop's workflows, in the order in which they started. A
--- time between two starts belongs to the earlier one: that is how a page knows which process did what.
+-- One row for each server process that has run the shop's workflows, in the order in which they started.
 CREATE TABLE IF NOT EXISTS executors (
     -- What people call it: "server 7".
     number         INTEGER NOT NULL PRIMARY KEY CHECK (number > 0),
@@ -294,16 +293,24 @@ CREATE TABLE IF NOT EXISTS executors (
     machine        TEXT    NOT NULL,
     pid            INTEGER NOT NULL,
     started_at_ms  BIGINT  NOT NULL,
-    -- When it was stopped in good order. One that never was, and has a successor, crashed.
-    stopped_at_ms  BIGINT,
     -- Which executor takes up the workflows that it left, and when that had taken up all of them.
     adopted_by     INTEGER          REFERENCES executors (number),
     adopted_at_ms  BIGINT,
-    -- When its parent saw it die. Null where nobody did: of a server without a parent, or whose parent died too.
-    died_at_ms     BIGINT,
+    -- What its parent calls it. Machines may have the same name, and a reset counts from 1 again; this no other has.
+    token          TEXT,
+    -- Its last sign of life, by the clock of the database, and for how long that is good. Null where it has the
+    -- SQLite file to itself: then it lives for as long as it has that.
+    seen_at_ms     BIGINT,
+    lease_ms       INTEGER,
+    -- When it ended, and how: stopped in good order; seen to die by its parent; or lost, which is when another one
+    -- found that it had been silent for longer than its lease, or was not the one that has the SQLite file.
+    ended_at_ms    BIGINT,
+    how_ended      TEXT             CHECK (how_ended IN ('stopped', 'died', 'lost')),
     CHECK (adopted_at_ms IS NULL OR adopted_by IS NOT NULL)
 );
 
+CREATE UNIQUE INDEX IF NOT EXISTS executors_by_token ON executors (token);
+CREATE INDEX IF NOT EXISTS executors_living ON executors (number) WHERE ended_at_ms IS NULL;
 CREATE INDEX IF NOT EXISTS executors_to_adopt ON executors (number) WHERE adopted_at_ms IS NULL;
 
 -- Which code a server process runs: a digest of its source files, as they were when it started.
@@ -312,26 +319,27 @@ CREATE TABLE IF NOT EXISTS server_code (
     digest    TEXT    NOT NULL
 );
 
--- The orders that a crash found under way, each with the executor that took it up, and how far it was.
-CREATE TABLE IF NOT EXISTS recoveries (
-    executor    INTEGER NOT NULL REFERENCES executors (number),
-    payment_id  TEXT    NOT NULL REFERENCES orders (payment_id),
-    -- Null in rows of before version 4.
+-- The orders that an executor left under way as it ended, and how far each was when another one took it up.
+CREATE TABLE IF NOT EXISTS takeovers (
+    left_by     INTEGER NOT NULL REFERENCES executors (number),
+    -- There may be no order yet.
+    payment_id  TEXT    NOT NULL,
+    -- Null where there was none, and in rows of before version 4.
     status      TEXT,
     progress    INTEGER,
-    PRIMARY KEY (executor, payment_id)
+    PRIMARY KEY (left_by, payment_id)
 );
 
-CREATE INDEX IF NOT EXISTS recoveries_by_order ON recoveries (payment_id);
+CREATE INDEX IF NOT EXISTS takeovers_by_order ON takeovers (payment_id);
 
 -- The same of greetings.
-CREATE TABLE IF NOT EXISTS greeting_recoveries (
-    executor     INTEGER NOT NULL REFERENCES executors (number),
+CREATE TABLE IF NOT EXISTS greeting_takeovers (
+    left_by      INTEGER NOT NULL REFERENCES executors (number),
     greeting_id  TEXT    NOT NULL,
-    PRIMARY KEY (executor, greeting_id)
+    PRIMARY KEY (left_by, greeting_id)
 );
 
-CREATE INDEX IF NOT EXISTS greeting_recoveries_by_greeting ON greeting_recoveries (greeting_id);
+CREATE INDEX IF NOT EXISTS greeting_takeovers_by_greeting ON greeting_takeovers (greeting_id);
 
 -- The naive lane: the same sale and the same greeting without durable execution, run beside the
 -- shop's own to see what a crash leaves behind. Tables of its own, so that its damage stays there.
@@ -365,13 +373,13 @@ CREATE TABLE IF NOT EXISTS naive_greetings (
 );
 
 -- What a new shop opens with.
-INSERT INTO schema_version (only_row, version) VALUES (1, 6) ON CONFLICT DO NOTHING;
+INSERT INTO schema_version (only_row, version) VALUES (1, 7) ON CONFLICT DO NOTHING;
 -- Greetings of version 1 had no requests: all that were written down were greeted.
 INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_at_ms, outcome)
     SELECT greeting_id, name, '', recorded_at_ms, recorded_at_ms, 'greeted' FROM greetings
     WHERE (SELECT version FROM schema_version) < 2
     ON CONFLICT DO NOTHING;
-UPDATE schema_version SET version = 6 WHERE version < 6;
+UPDATE schema_version SET version = 7 WHERE version < 7;
 -- The third counts nothing: its row is what greetings of one client take turns on.
 INSERT INTO counters (counter, value) VALUES ('orders', 0), ('executors', 0), ('greetings', 0)
     ON CONFLICT DO NOTHING;

@@ -80,7 +80,7 @@ window.contact ??= (() => {
     heard(from, askedAt) {
       heardAt = performance.now();
       isThere = false;
-      if (from !== server) [server, serverSince] = [from, heardAt];
+      if (from > server) [server, serverSince] = [from, heardAt];
       // Whoever was asked while a server started has waited for that, and not for the network.
       if (askedAt >= serverSince || !took.length) took.push(heardAt - askedAt);
       if (took.length > LAST_ANSWERS) took.shift();

@@ -1,4 +1,4 @@
-// Asks which server process is there, for the presenter's bar.
+// Asks which server process is there, and who came after another one, for the presenter's bar.
 "use strict";
 window.servers ??= (() => {
   const FIRST_PAUSE_MS = 40, LONGEST_PAUSE_MS = 1000; // between two questions to a server that is not there
@@ -7,25 +7,33 @@ window.servers ??= (() => {
 
   let lastRoundTrip = 0; // ms, of the last question that was answered
 
-  // What the first server after `before` says that is `wanted`; null if there is none in time, or not for us.
-  async function serverAfter(before, address, patience, wanted = () => true) {
+  // What of an answer is `wanted`, from the first one that has it; null if none does in time, or it is not for us.
+  async function ask(address, patience, wanted) {
     const deadline = performance.now() + patience;
     for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 1.2, LONGEST_PAUSE_MS)) {
       const asked = performance.now();
       const answer = await fetch(address, { headers: { Accept: "application/json" } }).catch(() => null);
       if (answer && NOT_FOR_US.has(answer.status)) return null;
-      const server = answer?.ok ? await answer.json().catch(() => null) : null;
-      if (server) lastRoundTrip = performance.now() - asked;
-      if (server && server.number > before && wanted(server)) return server;
+      const said = answer?.ok ? await answer.json().catch(() => null) : null;
+      if (said) lastRoundTrip = performance.now() - asked;
+      const found = said && wanted(said);
+      if (found) return found;
       if (performance.now() > deadline) return null;
       await new Promise((resume) => setTimeout(resume, wait));
     }
   }
 
-  // The first server after `before` once it can tell what its start did.
-  function storyAfter(before, address) {
-    return serverAfter(before, address, STORY_MS, (server) => server.story || !server.crashed);
-  }
+  const after = (number, address) => `${address}?after=${number}`;
 
-  return { serverAfter, storyAfter, roundTrip: () => lastRoundTrip };
+  // One that answers.
+  const anyServer = (address, patience) => ask(address, patience, (said) => said);
+
+  // Who has taken over from that one.
+  const successorOf = (number, address, patience) => ask(after(number, address), patience, (said) => said.successor);
+
+  // The same, once it can tell what it took over; null if it lives, or was stopped.
+  const storyAfter = (number, address) => ask(after(number, address), STORY_MS, ({ successor }) =>
+    !successor || successor.story || !successor.crashed ? { story: successor?.story } : null);
+
+  return { anyServer, successorOf, storyAfter, roundTrip: () => lastRoundTrip };
 })();

@@ -30,8 +30,8 @@
   }
 
   // Whether the next press may follow.
-  async function crashOnce(address, action) {
-    const server = await window.servers.serverAfter(0, address, PATIENCE_MS);
+  async function crashOnce(address, action, isForAll) {
+    const server = await window.servers.anyServer(address, PATIENCE_MS);
     if (!server) return say("No server answers that could be crashed.");
     const began = performance.now(), silent = Math.min(Math.max(SILENT_MS, 2 * window.servers.roundTrip()), SURELY_DEAD_MS);
     const words = `Server ${server.number} (process ${server.process}) is dead: `;
@@ -42,14 +42,14 @@
     };
     const telling = setInterval(() => performance.now() - began > silent && tell(), 50);
     // A browser may send it again, to the next server, which knows that it was not meant: only that one answers then.
-    const answer = await fetch(action, { method: "POST", body: new URLSearchParams({ executor: server.number }) }).catch(() => null);
+    const answer = await fetch(action, { method: "POST", body: new URLSearchParams({ executor: server.number, ...(isForAll && { all: "yes" }) }) }).catch(() => null);
     if (answer && !answer.ok && answer.status < 500) {
       clearInterval(telling);
       return say(`The shop has refused to crash (${answer.status}).`);
     }
     tell();
-    const next = await window.servers.serverAfter(server.number, address, answer?.ok ? 0 : PATIENCE_MS).finally(() => clearInterval(telling));
-    if (!next) return answer?.ok ? !say("") : say(`No server has come after server ${server.number}.`);
+    const next = await window.servers.successorOf(server.number, address, PATIENCE_MS).finally(() => clearInterval(telling));
+    if (!next) return say(`No server has come after server ${server.number}.`);
     last = next.number;
     await new Promise((resume) => setTimeout(resume, saidAt + SEEN_MS - performance.now()));
     say(`Server ${next.number} took over.`);
@@ -57,7 +57,7 @@
     return true;
   }
 
-  async function press(form, times = 1) {
+  async function press(form, times = 1, isForAll = false) {
     if (times > 1 && presses) presses = 0; // "ten crashes" again: no more of them
     else presses += times;
     if (isCrashing) return;
@@ -65,7 +65,7 @@
     try {
       const { dataset: { now: address }, action } = form; // whatever page is shown meanwhile
       say("Crashing the server …", { isDead: true });
-      do presses -= 1; while (await crashOnce(address, action) && presses);
+      do presses -= 1; while (await crashOnce(address, action, isForAll) && presses);
     } finally {
       presses = 0;
       isCrashing = false;
@@ -76,7 +76,7 @@
     if (event.target.id !== "crash" || !window.servers) return;
     event.preventDefault();
     event.stopImmediatePropagation(); // htmx would send it as well
-    press(event.target, Number(event.submitter?.dataset.times ?? 1));
+    press(event.target, Number(event.submitter?.dataset.times ?? 1), event.submitter?.name === "all");
   }, true);
 
   document.addEventListener("keydown", (event) => {

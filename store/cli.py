@@ -56,15 +56,18 @@ def main(build: Callable[..., Built], open_shop: Callable[..., Flask], built: Bu
         settings = _settings(said)
         if said.command != "server":
             raise SystemExit(_do(said, settings))
-        from store.durable.executors import Death
+        from store.durable.executors import Death, Told
 
         open_this = partial(
             open_shop,
             wait_for_database=said.wait_for_database,
-            deaths=[Death(*map(int, died.split("@"))) for died in said.died],
+            told=Told(
+                said.token,
+                [Death.read(died) for died in said.died],
+            ),
             once_open=lifeline.say_open if said.socket is not None else lambda: None,
         )
-        serve(lambda: open_this(built or build(settings)), settings, said.socket, said.port)
+        serve(lambda: open_this(built or build(settings)), settings, said)
     except BadSetting as refusal:
         refuse(str(refusal))
 
@@ -81,6 +84,8 @@ def _do(said: argparse.Namespace, settings: Settings) -> int:
         return run_storm(said) if said.command == "storm" else run_explorer(said)
     if said.command in {"stuck", "mend"}:
         return look_after_stuck(settings, said)
+    if said.command in {"executors", "adopt"}:
+        return look_after_executors(settings, said)
     if said.command in {"talk", "reset", "disarm"}:
         return give_a_talk(settings, said)
     if said.command == "migrate":
@@ -108,6 +113,11 @@ def supervise(settings: Settings, opening: Opening) -> int:
 
     `opening` makes what is said once it is open, of the settings, the address and the process id.
     """
+    if settings.processes > 1 and is_sqlite(settings.database_url):
+        raise BadSetting(
+            "STORE_PROCESSES must be 1 on SQLite, whose file has one server at a time: for more, name a "
+            "Postgres in DBOS_DATABASE_URL."
+        )
     if settings.guestbook_url:
         return _keep_up(settings, opening, once_open=lambda: None)
     guestbook = supervisor.Supervisor(
@@ -144,29 +154,29 @@ def _keep_up(settings: Settings, opening: Opening, *, once_open: Callable[[], No
     return parent.run(say_opened)
 
 
-def serve(
-    open_shop: Callable[[], Flask], settings: Settings, inherited: int | None = None, port: int | None = None
-) -> None:
+def serve(open_shop: Callable[[], Flask], settings: Settings, said: argparse.Namespace) -> None:
     """Be one server: on the socket or port that a parent gives, or else alone and on our own."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("store").setLevel(logging.INFO)
-    has_parent = inherited is not None or port is not None
-    if has_parent:
-        lifeline.die_with_parent()
+    has_parent = said.socket is not None or said.port is not None
     # Before the shop is made: if another one has the port, this one must not touch its orders.
     listener = (
-        listen(settings.host, settings.port if port is None else port)
-        if inherited is None
-        else socket.socket(fileno=inherited)
+        listen(settings.host, settings.port if said.port is None else said.port)
+        if said.socket is None
+        else socket.socket(fileno=said.socket)
     )
     from store.durable import runtime
+    from store.durable.executors import Death
     from store.serving import server, thread_pools
 
+    if has_parent:
+        lifeline.listen_to_parent(lambda line: runtime.note_death(Death.read(line)))
     server.stop_on_signals(runtime.say_goodbye)
     app = open_shop()
     if not has_parent:
         _say(_opening(settings, address_of(settings.host, listener), os.getpid()))
-    server.serve(app, settings, listener, kind_of=thread_pools.kinds_of(app))
+    listeners = [listener] if said.probe is None else [listener, socket.socket(fileno=said.probe)]
+    server.serve(app, settings, listeners, kind_of=thread_pools.kinds_of(app))
 
 
 def run_storm(said: argparse.Namespace) -> int:
@@ -204,6 +214,14 @@ def look_after_stuck(settings: Settings, said: argparse.Namespace) -> int:
     from store.repair import operator_commands
 
     command = operator_commands.show if said.command == "stuck" else operator_commands.mend
+    return command(settings, said, _say)
+
+
+def look_after_executors(settings: Settings, said: argparse.Namespace) -> int:
+    """List the server processes, or have the work of one taken up; the exit code."""
+    from store.repair import executor_commands
+
+    command = executor_commands.show if said.command == "executors" else executor_commands.adopt
     return command(settings, said, _say)
 
 

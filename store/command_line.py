@@ -31,6 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("migrate", help="create the database, or bring it up to date")
     # For servers that come after one that has been open: see `opening`.
     server.add_argument("--wait-for-database", action="store_true", help=argparse.SUPPRESS)
+    server.add_argument("--token", default="", help=argparse.SUPPRESS)
+    server.add_argument("--probe", type=int, help=argparse.SUPPRESS)
     server.add_argument("--died", action="append", default=[], help=argparse.SUPPRESS)
     signer = commands.add_parser("sign", help="sign a webhook, for curl: see the README")
     signer.add_argument("payment_id", type=_id, help="what is paid")
@@ -43,6 +45,15 @@ def _parser() -> argparse.ArgumentParser:
     mender.add_argument("order", nargs="?", type=_id, help="the number of the order, or its payment id (all)")
     mender.add_argument("--dry-run", action="store_true", help="only say what would be run again")
     mender.add_argument("--json", action="store_true", help="as JSON")
+    lister = commands.add_parser(
+        "executors", help="list the server processes: who lives, who took up whose work"
+    )
+    lister.add_argument("--json", action="store_true", help="as JSON")
+    adopter = commands.add_parser(
+        "adopt", help="count a server process as lost, so that another takes up its work"
+    )
+    adopter.add_argument("executor", help="its number, or its name as `executors` has it")
+    adopter.add_argument("--force", action="store_true", help="also if it gives signs of life")
     _add_presenters(commands)
     _add_storm(commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own"))
     explorer = commands.add_parser("explore", help="look at every schedule of the workflows, with crashes")

@@ -21,6 +21,7 @@ _READ_PATIENCE_SECONDS = 1
 """How long a page waits for a connection, and then for an answer, before it says that the shop is busy."""
 _SYSTEM_READERS = 2
 """Connections that read the checkpoints for the ledger."""
+_MANY_PROCESSES = 3
 CONNECT_SECONDS = 2
 """How long making a connection may take: the least that Postgres's own client allows."""
 _WRITE_PATIENCE_SECONDS = 3600
@@ -56,13 +57,53 @@ class Databases:
             engine.dispose()
 
 
+@dataclass(frozen=True)
+class Pools:
+    """How many connections to Postgres a process has at most."""
+
+    store: int
+    system: int
+    reader: int
+
+    @property
+    def most(self) -> int:
+        """All of them, with those of the ledger, the signs of life and DBOS's listener."""
+        return self.store + self.system + self.reader + _SYSTEM_READERS + 2
+
+
+def pools_of(settings: Settings) -> Pools:
+    """How many one process may have: fewer where more of them share a Postgres, which allows 100 at first."""
+    wanted = min(3 * settings.threads, 10)  # several kinds of requests have so many threads each; see `pools`
+    return Pools(10, 20, wanted) if settings.processes < _MANY_PROCESSES else Pools(5, 8, min(wanted, 5))
+
+
 def make_engines(settings: Settings) -> Databases:
     """The engines of both databases, none of which has connected yet."""
+    pools = pools_of(settings)
     return Databases(
-        store=_writer(settings.database_url, pool_size=10),
-        reader=_reader(settings.database_url, settings.threads),
+        store=_writer(settings.database_url, pools.store),
+        reader=_reader(settings.database_url, pools.reader),
         system_reader=_reader(settings.system_database_url, _SYSTEM_READERS),
-        system=_writer(settings.system_database_url, pool_size=20),
+        system=_writer(settings.system_database_url, pools.system),
+    )
+
+
+def why_too_many(settings: Settings, engine: sa.Engine) -> str:
+    """Why Postgres has too few connections for so many processes, one sentence; nothing if it has enough."""
+    with engine.connect() as connection:
+        allowed = connection.execute(
+            sa.text(
+                "SELECT sum(CASE name WHEN 'max_connections' THEN 1 ELSE -1 END * setting::int)"
+                " FROM pg_settings WHERE name IN"
+                " ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"
+            )
+        ).scalar_one()
+    each = pools_of(settings).most
+    if settings.processes * each <= allowed:
+        return ""
+    return (
+        f"STORE_PROCESSES {settings.processes} may need {settings.processes * each} connections to Postgres, "
+        f"{each} each, and it allows {allowed}: lower the one, or raise max_connections of the other."
     )
 
 
@@ -76,22 +117,40 @@ def answers(engine: sa.Engine) -> bool:
     return True
 
 
+def for_signs_of_life(settings: Settings) -> sa.Engine:
+    """An engine of one connection to Postgres, which gives up within two seconds, shared with nobody."""
+    return sa.create_engine(
+        settings.database_url,
+        pool_size=1,
+        max_overflow=0,
+        hide_parameters=True,
+        connect_args=_soon(),
+    )
+
+
 def for_a_last_word(settings: Settings) -> sa.Engine:
     """An engine for the one thing that a process writes as it ends: it gives up within two seconds."""
     if is_sqlite(settings.database_url):
         patience: dict[str, Any] = {"timeout": _READ_PATIENCE_SECONDS}
     else:
-        milliseconds = _READ_PATIENCE_SECONDS * 1000
-        patience = {
-            "connect_timeout": CONNECT_SECONDS,
-            "options": f"-c statement_timeout={milliseconds}",
-        }
+        patience = _soon()
     engine = sa.create_engine(
         settings.database_url, poolclass=sa.NullPool, connect_args=patience, hide_parameters=True
     )
     if is_sqlite(settings.database_url):
         event.listen(engine, "connect", _keep_foreign_keys)
     return engine
+
+
+def _soon() -> dict[str, Any]:
+    """What has a connection to Postgres give up within two seconds."""
+    milliseconds = _READ_PATIENCE_SECONDS * 1000
+    return {
+        "connect_timeout": CONNECT_SECONDS,
+        "application_name": "widget-store-executor",
+        "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout={_IDLE_MS}",
+        **_KEEPALIVES,
+    }
 
 
 def _writer(url: str, pool_size: int) -> sa.Engine:
@@ -128,14 +187,13 @@ def _writer(url: str, pool_size: int) -> sa.Engine:
     return engine
 
 
-def _reader(url: str, threads: int) -> sa.Engine:
+def _reader(url: str, pool_size: int) -> sa.Engine:
     """An engine that the database itself keeps from writing, and that gives up soon."""
     if not is_sqlite(url):
         milliseconds = _READ_PATIENCE_SECONDS * 1000
         return sa.create_engine(
             url,
-            # Several kinds of requests have so many threads each; see `pools`.
-            pool_size=min(3 * threads, 10),
+            pool_size=pool_size,
             max_overflow=0,
             pool_timeout=_READ_PATIENCE_SECONDS,
             # A page must not meet a connection that died with the last Postgres.
@@ -151,7 +209,7 @@ def _reader(url: str, threads: int) -> sa.Engine:
                 f" -c idle_in_transaction_session_timeout={_IDLE_MS}",
             },
         )
-    engine = _sqlite(url, pool_size=min(threads, 4), pool_timeout=_READ_PATIENCE_SECONDS)
+    engine = _sqlite(url, pool_size=min(pool_size, 4), pool_timeout=_READ_PATIENCE_SECONDS)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:

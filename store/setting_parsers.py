@@ -158,3 +158,39 @@ def database(variable: str, text: str) -> str:
             raise ValueError(f"{variable} must end in the name of a Postgres database, as in …/widgets.")
         return f"postgresql+psycopg://{text.partition('://')[2]}"
     raise ValueError(f"{variable} must start with sqlite:/// or postgresql://, not {url['driver']}.")
+
+
+def machine(variable: str, text: str) -> str:
+    """A name of a machine, as it stands in front of the number of an executor."""
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", text, re.ASCII):
+        raise ValueError(f"{variable} must be up to 64 letters, digits, ., _ and -, not {text[:80]!r}.")
+    return text
+
+
+READERS: dict[str, Any] = {
+    "STORE_HOST": address,
+    "STORE_PORT": whole_number(0, 65535),
+    "STORE_THREADS": whole_number(2, 512),
+    "STORE_PROCESSES": whole_number(1, 64),
+    "STORE_MACHINE": machine,
+    # A sign of life comes every half second, and may be late on a busy machine.
+    "STORE_LEASE_SECONDS": seconds(2, 3600),
+    "STORE_HANG_SECONDS": seconds(0, 3600),
+    "STORE_PAYMENT_WINDOW_SECONDS": seconds(0.1, 86_400),
+    "STORE_DISPATCH_TICK_SECONDS": seconds(0, 3600),
+    "STORE_PRESENTER_PASSWORD": password,
+    "STORE_TRUSTED_PROXIES": whole_number(0, 10),
+    "STORE_TRUSTED_PROXY_ADDRESSES": networks,
+    "STORE_TRUSTED_HOSTS": host_names,
+    "STORE_AUDIENCE_HOST": address,
+    "STORE_WEBHOOK_SECRET": webhook_secrets,
+    "STORE_UNPAID_PER_CLIENT": whole_number(0, 1_000_000),
+    "STORE_GREETINGS_PER_CLIENT": whole_number(0, 1_000_000),
+    "STORE_GREETING_WINDOW_SECONDS": seconds(1, 86_400),
+    "STORE_RECONCILE_SECONDS": seconds(0, 86_400),
+    "STORE_CONNECTIONS_PER_CLIENT": whole_number(0, 2000),
+    "STORE_GUESTBOOK_URL": web_address,
+    "DBOS_DATABASE_URL": database,
+    "DBOS_SYSTEM_DATABASE_URL": database,
+}
+"""How each setting is read, by its variable."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 REFUSED = 2
 """Exit code for a setting that makes no sense."""
+LOST = 4
+"""Exit code of a server that others count as lost, as after it was frozen for longer than its lease."""
 
 
 class BadSetting(ValueError):
@@ -51,6 +54,18 @@ class Settings:
         16,
         "threads of a process for reads, and as many again for forms; half as many for JSON requests that "
         "wait for a workflow",
+    )
+    processes: int = _setting(
+        "STORE_PROCESSES", 1, "server processes that `python app.py` keeps up; several on Postgres alone"
+    )
+    machine: str = _setting(
+        "STORE_MACHINE", "", "what this machine is called in the record of servers; without it, its host name"
+    )
+    lease_seconds: float = _setting(
+        "STORE_LEASE_SECONDS",
+        5.0,
+        "on Postgres, a server process that has given no sign of life for so long counts as lost, and others "
+        "take up its orders",
     )
     hang_seconds: float = _setting(
         "STORE_HANG_SECONDS",
@@ -153,7 +168,7 @@ class Settings:
             variable = each.metadata["variable"]
             if text := environ.get(variable, "").strip():
                 try:
-                    given[each.name] = _READERS[variable](variable, text)
+                    given[each.name] = setting_parsers.READERS[variable](variable, text)
                 except ValueError as refusal:
                     raise BadSetting(str(refusal)) from None
         settings = cls(**given)
@@ -185,6 +200,11 @@ class Settings:
     def is_for_this_machine_only(self) -> bool:
         """Whether nobody but this machine can reach the shop, as far as the settings tell."""
         return self.host in LOOPBACK_HOSTS and self.trusted_proxies == 0
+
+    @property
+    def machine_name(self) -> str:
+        """What this machine is called in the record of its server processes."""
+        return self.machine or platform.node() or "localhost"
 
     @property
     def listens_on_every_address(self) -> bool:
@@ -244,8 +264,12 @@ _SERVICE_LINK = re.compile(
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     """A setting that is misspelled would be ignored, and nobody would know."""
     for name in sorted(environ):
-        if name.startswith("STORE_") and name not in _READERS and not _SERVICE_LINK.fullmatch(name):
-            [nearest] = get_close_matches(name, _READERS, n=1, cutoff=0)
+        if (
+            name.startswith("STORE_")
+            and name not in setting_parsers.READERS
+            and not _SERVICE_LINK.fullmatch(name)
+        ):
+            [nearest] = get_close_matches(name, setting_parsers.READERS, n=1, cutoff=0)
             raise BadSetting(f"{name} is no setting of the store; the nearest one is {nearest}.")
 
 
@@ -274,27 +298,3 @@ def _beside(database_url: str, name: str) -> Path:
 
 def _file(url: str) -> Path | None:
     return sqlite_file(url).resolve() if is_sqlite(url) else None
-
-
-_READERS: dict[str, Any] = {
-    "STORE_HOST": setting_parsers.address,
-    "STORE_PORT": setting_parsers.whole_number(0, 65535),
-    "STORE_THREADS": setting_parsers.whole_number(2, 512),
-    "STORE_HANG_SECONDS": setting_parsers.seconds(0, 3600),
-    "STORE_PAYMENT_WINDOW_SECONDS": setting_parsers.seconds(0.1, 86_400),
-    "STORE_DISPATCH_TICK_SECONDS": setting_parsers.seconds(0, 3600),
-    "STORE_PRESENTER_PASSWORD": setting_parsers.password,
-    "STORE_TRUSTED_PROXIES": setting_parsers.whole_number(0, 10),
-    "STORE_TRUSTED_PROXY_ADDRESSES": setting_parsers.networks,
-    "STORE_TRUSTED_HOSTS": setting_parsers.host_names,
-    "STORE_AUDIENCE_HOST": setting_parsers.address,
-    "STORE_WEBHOOK_SECRET": setting_parsers.webhook_secrets,
-    "STORE_UNPAID_PER_CLIENT": setting_parsers.whole_number(0, 1_000_000),
-    "STORE_GREETINGS_PER_CLIENT": setting_parsers.whole_number(0, 1_000_000),
-    "STORE_GREETING_WINDOW_SECONDS": setting_parsers.seconds(1, 86_400),
-    "STORE_RECONCILE_SECONDS": setting_parsers.seconds(0, 86_400),
-    "STORE_CONNECTIONS_PER_CLIENT": setting_parsers.whole_number(0, 2000),
-    "STORE_GUESTBOOK_URL": setting_parsers.web_address,
-    "DBOS_DATABASE_URL": setting_parsers.database,
-    "DBOS_SYSTEM_DATABASE_URL": setting_parsers.database,
-}

@@ -162,6 +162,11 @@ def dispatch_id(payment_id: str) -> str:
     return f"{payment_id}.dispatch"
 
 
+def order_of_dispatch(workflow_id: str) -> str:
+    """The payment id of the order that a dispatch workflow of this id dispatches."""
+    return workflow_id.partition(".")[0]
+
+
 def restock_id(key: str) -> str:
     """The id of the restock that a key has started; with a dot, so that it is never taken for a checkout."""
     return f"{key}.restock"

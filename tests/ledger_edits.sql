@@ -117,7 +117,7 @@ DELETE FROM payments;
 DELETE FROM payment_notices;
 DELETE FROM holds;
 DELETE FROM stock_movements;
-DELETE FROM recoveries;
+DELETE FROM takeovers;
 DELETE FROM orders;
 UPDATE products SET on_hand = 100;
 UPDATE counters SET value = 0 WHERE counter = 'orders';
@@ -268,12 +268,12 @@ INSERT INTO greetings (greeting_id, name, signature, recorded_at_ms) SELECT gree
 UPDATE counters SET value = 107 WHERE counter = 'orders';
 
 -- executors' rows deleted -> off by 1
-DELETE FROM recoveries;
+DELETE FROM takeovers;
 UPDATE executors SET adopted_by = NULL, adopted_at_ms = NULL;
 DELETE FROM executors WHERE number = 2;
 
 -- all executors' rows deleted -> off by 4
-DELETE FROM recoveries;
+DELETE FROM takeovers;
 DELETE FROM executors;
 
 -- a time of an order moved that no receipt has
@@ -289,17 +289,17 @@ DELETE FROM holds;
 -- a hold given to another client
 UPDATE holds SET client = 'x';
 
--- the record of recoveries deleted
-DELETE FROM recoveries;
+-- the record of takeovers deleted
+DELETE FROM takeovers;
 
 -- the newest server taken out of the record, with its counter
-DELETE FROM recoveries;
+DELETE FROM takeovers;
 UPDATE executors SET adopted_by = NULL, adopted_at_ms = NULL;
 DELETE FROM executors WHERE number = 4;
 UPDATE counters SET value = 3 WHERE counter = 'executors';
 
 -- a stop recorded for a server that crashed
-UPDATE executors SET stopped_at_ms = 1;
+UPDATE executors SET how_ended = 'stopped';
 
 -- the price, name or description of the product
 UPDATE products SET price_cents = 1, name = 'x', description = 'x';

@@ -49,8 +49,8 @@ def recorded_crashes(shop: SupervisedShop, table: str, column: str, value: str) 
     """Each crash that met it: who died, when, and when the next one had taken its work up."""
     return eventually(
         lambda: shop.tables.rows(
-            "SELECT d.number, d.died_at_ms, d.adopted_at_ms FROM executors d"  # noqa: S608 - ours
-            f" JOIN {table} r ON r.executor = d.number + 1 WHERE r.{column} = :value"
+            "SELECT d.number, d.ended_at_ms, d.adopted_at_ms FROM executors d"  # noqa: S608 - ours
+            f" JOIN {table} t ON t.left_by = d.number WHERE t.{column} = :value AND d.how_ended = 'died'"
             " ORDER BY d.number",
             value=value,
         ),
@@ -84,10 +84,10 @@ def test_an_order_that_met_three_crashes(keep: Callable[..., SupervisedShop]) ->
         )
         kill(shop)
     shop.shopper.wait_for(payment_id, "Dispatched")
-    crashes = recorded_crashes(shop, "recoveries", "payment_id", payment_id)
+    crashes = recorded_crashes(shop, "takeovers", "payment_id", payment_id)
     assert [number for number, *_ in crashes] == [1, 2, 3]
     left_at = [
-        progress for (progress,) in shop.tables.rows("SELECT progress FROM recoveries ORDER BY executor")
+        progress for (progress,) in shop.tables.rows("SELECT progress FROM takeovers ORDER BY left_by")
     ]
     assert left_at[0] == 0
     assert 2 <= left_at[1] < left_at[2]
@@ -145,7 +145,7 @@ def test_a_greeting_that_met_two_crashes(
             lambda: shop.shopper.page(address).heading,
             lambda heading: heading.startswith("Thank you for being awesome"),
         )
-        crashes = recorded_crashes(shop, "greeting_recoveries", "greeting_id", greeting_id(one_key))
+        crashes = recorded_crashes(shop, "greeting_takeovers", "greeting_id", greeting_id(one_key))
         assert [number for number, *_ in crashes] == [1, 2]
         rows = eventually(
             lambda: _ROW.findall(shop.shopper.page(address).text), lambda rows: "DBOS.setEvent" in rows[-1][2]
@@ -178,8 +178,8 @@ def test_a_death_is_dated_by_who_saw_it(keep: Callable[..., SupervisedShop]) -> 
     before_ms = time.time() * 1000
     kill(shop)
     shop.server.stop()
-    [(_, _, died), (started, stopped, none)] = shop.tables.rows(
-        "SELECT started_at_ms, stopped_at_ms, died_at_ms FROM executors ORDER BY number"
+    [(_, died, how_first), (started, stopped, how_second)] = shop.tables.rows(
+        "SELECT started_at_ms, ended_at_ms, how_ended FROM executors ORDER BY number"
     )
     assert before_ms - 1 <= died <= started <= stopped
-    assert none is None
+    assert (how_first, how_second) == ("died", "stopped")

@@ -62,8 +62,10 @@ def test_the_schema_applies_again_and_changes_nothing(open_shop: Callable[..., S
     shop.shopper.cancel(shop.shopper.buy())
     shop.server.stop()
     before = contents(shop.database_url)
-    shop.tables.change("UPDATE schema_version SET version = version - 1")  # or nothing is applied at all
     for _ in range(2):
+        if not is_sqlite(shop.database_url):  # there a shop applies it to tables of another version alone
+            with psycopg.connect(shop.database_url) as connection:
+                connection.execute((ROOT / "schema.sql").read_bytes())
         connect(settings(shop.database_url)).close()
     assert contents(shop.database_url) == before
 
@@ -112,7 +114,7 @@ INSERT INTO naive_payments (payment_id, amount_cents) VALUES ('n', 9999)
 """
 _AS_IT_WAS = {
     **dict.fromkeys((1, 2), _WITH_GENERATIONS),
-    **dict.fromkeys((3, 4, 5), _WITH_EXECUTORS),
+    **dict.fromkeys((3, 4, 5, 6), _WITH_EXECUTORS),
 }
 """What a shop of each earlier version had, besides its one order."""
 
@@ -130,12 +132,12 @@ def test_a_database_of_an_earlier_version_becomes_as_a_new_one(new_url: NewUrl, 
         connect(settings(url)).close()
         assert shape(url) == shape(fresh)
         assert books.rows(
-            "SELECT number, executor_id, pid, stopped_at_ms FROM executors ORDER BY number"
+            "SELECT number, executor_id, pid, ended_at_ms, how_ended FROM executors ORDER BY number"
         ) == [
-            (1, "local-1", 11, None),
-            (2, "local-2", 12, 7),
+            (1, "local-1", 11, 6, "lost"),
+            (2, "local-2", 12, 7, "stopped"),
         ]
-        assert books.rows("SELECT executor, payment_id FROM recoveries") == [(2, "one")]
+        assert books.rows("SELECT left_by, payment_id FROM takeovers") == [(1, "one")]
         assert books.rows("SELECT executor, visitor FROM naive_runs") == [(2, "N")]
         assert books.rows("SELECT status, progress FROM naive_orders") == [("paid", 3)]
         assert books.rows("SELECT value FROM counters WHERE counter = 'executors'") == [(2,)]

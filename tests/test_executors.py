@@ -7,28 +7,30 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store import schema
-from store.durable import executors
+from store.durable import executors, mendings, statements
+from store.durable.executors import Identity
+from store.durable.statements import now_ms_of_database
 from store.settings import Settings
 from tests.conftest import NewUrl
 from tests.support.tables import Tables
 
 
 def test_a_start_that_is_recorded_again_is_one_start(new_url: NewUrl) -> None:
-    """As after a commit whose answer was lost; two processes of one moment are two, and so is a later one."""
+    """As after a commit whose answer was lost; two of one name, process id and moment are two."""
     url = new_url()
     databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": url}))
     try:
 
-        def record(pid: int, at_ms: int) -> int:
+        def record(token: str) -> int:
             with Session(databases.store) as session, session.begin():
-                return executors._record_start(session, "here", pid, at_ms).number
+                return executors._record_start(session, Identity("here", 11, token, None), 5).number
 
-        assert [record(11, 5), record(11, 5), record(12, 5), record(11, 6), record(12, 5)] == [1, 1, 2, 3, 2]
+        assert [record("a"), record("a"), record("b"), record("c"), record("b")] == [1, 1, 2, 3, 2]
     finally:
         databases.close()
     assert Tables(url).rows("SELECT number, executor_id, pid FROM executors ORDER BY number") == [
         (1, "here-1", 11),
-        (2, "here-2", 12),
+        (2, "here-2", 11),
         (3, "here-3", 11),
     ]
     assert Tables(url).rows("SELECT value FROM counters WHERE counter = 'executors'") == [(3,)]
@@ -41,11 +43,11 @@ def test_a_mending_is_dated_by_the_clock_that_dates_workflows(
     databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": new_url()}))
     try:
         if databases.store.dialect.name == "postgresql":
-            monkeypatch.setattr(executors, "now_ms", lambda: 10**15)
+            monkeypatch.setattr(statements, "now_ms", lambda: 10**15)
         with Session(databases.store) as session, session.begin():
-            assert executors._record_mending(session, "one", "It stood still.") == 1
-            assert executors._record_mending(session, "one", "It stood still.") == 2
+            assert mendings._record_mending(session, "one", "It stood still.") == 1
+            assert mendings._record_mending(session, "one", "It stood still.") == 2
             dated = session.execute(sa.text("SELECT max(mended_at_ms) FROM mendings")).scalar_one()
-            assert abs(dated - executors._now_ms_of_database(session)) < 60_000
+            assert abs(dated - now_ms_of_database(session)) < 60_000
     finally:
         databases.close()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from store.reads import timeline
-from store.reads.crashes import Crash
-from store.reads.timeline import Fate, Mending, Start
+from store.reads.crashes import Crash, Start
+from store.reads.timeline import Fate, Mending
 from store.web.track import LEFT, STEP, Track
 from store.web.waterfall import WIDTH, Waterfall, duration
 
@@ -27,10 +27,10 @@ def crash(dead: int, died: float, back: float | None, progress: int = 0, adopter
     """The crash of a server, taken up by the next one unless another is named."""
     return Crash(
         dead=dead,
-        successor_started_at=at(died + 1),
+        came_at=at(died),
+        was_seen=True,
         adopter=adopter or dead + 1,
         adopter_pid=100 + dead,
-        died_at=at(died),
         back_at=None if back is None else at(back),
         progress=progress,
     )

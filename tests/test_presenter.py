@@ -133,9 +133,9 @@ def test_a_crash_is_at_once_and_tells_nobody(open_shop: Callable[..., Shop]) -> 
     with pytest.raises((OSError, HTTPException)):
         shop.shopper.post("/crash_application")
     assert shop.server.wait_for_death() == 1
-    assert shop.tables.rows("SELECT stopped_at_ms FROM executors") == [(None,)]
+    assert shop.tables.rows("SELECT how_ended FROM executors") == [(None,)]
     shop.server.restart()
-    assert shop.tables.rows("SELECT executor, payment_id FROM recoveries") == [(2, payment_id)]
+    assert shop.tables.rows("SELECT left_by, payment_id FROM takeovers") == [(1, payment_id)]
     assert "1 crash survived" in shop.shopper.page("/").text
     assert "It resumed 1 order that" in shop.shopper.page("/").text
     page = eventually(
@@ -164,9 +164,9 @@ def test_a_stop_is_not_a_crash(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop()
     shop.shopper.buy(key())
     assert shop.server.stop() == 0
-    assert shop.tables.rows("SELECT count(stopped_at_ms) FROM executors") == [(1,)]
+    assert shop.tables.rows("SELECT how_ended FROM executors") == [("stopped",)]
     shop.server.restart()
-    assert shop.tables.rows("SELECT count(*) FROM recoveries") == [(0,)]
+    assert "It resumed" not in shop.shopper.page("/").text
     assert "0 crashes survived" in shop.shopper.page("/").text
 
 

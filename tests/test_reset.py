@@ -20,7 +20,7 @@ from tests.support.storms import ENDS_SECONDS, start_storm, storm_process
 pytestmark = pytest.mark.each_database
 _EMPTY = (
     "orders", "payments", "payment_notices", "holds", "refusals", "greeting_requests", "greetings",
-    "recoveries", "greeting_recoveries", "mendings", "lost_checkpoints", "naive_orders", "naive_payments",
+    "takeovers", "greeting_takeovers", "mendings", "lost_checkpoints", "naive_orders", "naive_payments",
     "naive_greetings", "naive_runs", "armed_crashes", "reset_requests", "stage",
     "stage_faults", "window_holds", "reruns",
     "storm_requests", "storm_sales", "storms",

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from store.serving.keeper import next_pause
 from store.serving.programs import SERVER
-from store.serving.supervisor import Supervisor, next_pause
+from store.serving.supervisor import Supervisor
 from store.settings import REFUSED, ROOT, Settings, is_sqlite
 from tests.conftest import NewUrl, Often
 from tests.support.server import SUPERVISED, Server
@@ -138,7 +139,7 @@ def test_the_parent_stops_its_server(keep: Callable[..., SupervisedShop], number
     assert not is_alive(server)
     assert "Traceback" not in shop.parent.output
     assert not shop.deaths
-    assert shop.tables.rows("SELECT count(*) FROM executors WHERE stopped_at_ms IS NOT NULL") == [(1,)]
+    assert shop.tables.rows("SELECT count(*) FROM executors WHERE how_ended = 'stopped'") == [(1,)]
 
 
 def test_a_dead_parent_leaves_no_orphan(keep: Callable[..., SupervisedShop]) -> None:
@@ -282,6 +283,7 @@ def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
         "process_value",
         "serving",
         "serving.forks",
+        "serving.keeper",
         "serving.lifeline",
         "serving.listener",
         "serving.probe",

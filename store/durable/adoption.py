@@ -1,11 +1,10 @@
-"""Adoption: a server process takes up the workflows that the ones before it have left.
+"""Adoption: a server process takes up the workflows that another one has left.
 
-DBOS itself takes up, at its launch, what an executor of the same id has left. Here each process is an
-executor of its own: whose work is taken up, and by whom, is a row that can be looked at, and needs no private
-name. `executors.claim_predecessors` comes first, and `executors.record_adoption` last. In between, everything
-is taken up that another executor has under way: one server at a time sells from a shop, so all others are
-dead. (`DBOS.resume_workflows` asks nobody: with several servers, it must leave the living ones alone.) A
-workflow of another application version waits on the queue until a process of that version comes.
+Each process is an executor of its own, and DBOS takes up, by itself, only what the same executor has left.
+Here whoever finds that another has ended claims its row, and then takes up its workflows by public calls: see
+`executors`. `DBOS.resume_workflows` asks nobody, and takes up what runs elsewhere, too: so nothing is resumed
+without that claim. What is resumed waits on a queue that every living executor looks at. A workflow of
+another application version waits there until a process of that version comes.
 """
 
 from __future__ import annotations
@@ -13,13 +12,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSClient
+from dbos import DBOSClient
+from sqlalchemy.orm import Session
 
 from store.durable import executors
-from store.durable.executors import Executor
+from store.durable.executors import Executor, Left, Waiting
 from store.log_masking import mask
+from store.vocabulary import CHECKOUT, DISPATCH, GREETING, order_of_dispatch
 
 QUEUE = "adopted"
 """On which workflows wait, for a moment, to be taken up."""
@@ -33,69 +37,118 @@ _AGAIN_SECONDS = 1.0
 _log = logging.getLogger("store")
 
 
-def hurry(client: DBOSClient, checkpoints: sa.Engine) -> None:
-    """Have DBOS, which is launched next, look at the queue at once and often, if anything is to be taken up.
+class Adopter:
+    """Takes up, for one executor, what others leave."""
 
-    It reads how often from the database as it is launched. Before the very first launch there is no such
-    table, and nothing to take up.
-    """
-    try:
-        schema = None if checkpoints.dialect.name == "sqlite" else "dbos"
-        with checkpoints.connect() as connection:
-            has_queues = sa.inspect(connection).has_table("queues", schema=schema)
-        if has_queues:  # with that connection given back: on SQLite there is one
-            left = client.list_workflows(status="PENDING", limit=1, load_input=False, load_output=False)
-            client.register_queue(QUEUE, polling_interval_sec=_POLL_SECONDS if left else _IDLE_POLL_SECONDS)
-    except Exception as trouble:  # noqa: BLE001 - without it, workflows are taken up a second later
-        _log.info("cannot hurry: %s", mask(f"{type(trouble).__name__}: {trouble}"))
+    def __init__(
+        self, executor: Executor, client: DBOSClient, store: sa.Engine, checkpoints: sa.Engine
+    ) -> None:
+        self._executor, self._client = executor, client
+        self._store, self._checkpoints = store, checkpoints
+        self._is_wanted = threading.Event()
 
+    def before_launch(self) -> None:
+        """Take up what is left already, so that DBOS, which is launched next, finds it on the queue at once.
 
-def begin(executor: Executor) -> None:
-    """Take up, in a thread, whatever another executor has left; once DBOS is launched and that is claimed."""
+        Before the very first launch there are no tables, and nothing to take up.
+        """
+        try:
+            schema = None if self._checkpoints.dialect.name == "sqlite" else "dbos"
+            with self._checkpoints.connect() as connection:
+                has_queues = sa.inspect(connection).has_table("queues", schema=schema)
+            if has_queues:  # with that connection given back: on SQLite there is one
+                self._look_at_queue_every(_IDLE_POLL_SECONDS)
+                self._adopt()
+        except Exception as trouble:  # noqa: BLE001 - then it is done once DBOS is launched
+            _log.info("not taken up before the launch: %s", mask(f"{type(trouble).__name__}: {trouble}"))
 
-    def run() -> None:
+    def begin(self) -> None:
+        """Take up what others leave whenever that is wanted, in a thread, and now; once DBOS is launched."""
+        self._is_wanted.set()
+        threading.Thread(target=self._go_on, name="adoption", daemon=True).start()
+
+    def want(self) -> None:
+        """Have a look taken, in that thread."""
+        self._is_wanted.set()
+
+    def _go_on(self) -> None:
+        self._look_at_queue_every(_POLL_SECONDS)
+        look_again_at: float | None = time.monotonic() + _SECOND_LOOK_SECONDS
         while True:
+            self._is_wanted.wait(None if look_again_at is None else max(0, look_again_at - time.monotonic()))
+            self._is_wanted.clear()
             try:
-                _adopt(executor)
+                if self._adopt():
+                    look_again_at = time.monotonic() + _SECOND_LOOK_SECONDS
+                self._wait_until_all_are_taken_up()
+                if look_again_at is not None and time.monotonic() >= look_again_at:
+                    self._take_up_orphans()
+                    look_again_at = None
             except Exception as trouble:  # noqa: BLE001 - whatever it was, they must not be left
                 _log.warning("not taken up yet: %s", mask(f"{type(trouble).__name__}: {trouble}"))
                 time.sleep(_AGAIN_SECONDS)
-            else:
-                return
+                self._is_wanted.set()
 
-    threading.Thread(target=run, name="adoption", daemon=True).start()
+    def _adopt(self) -> bool:
+        """Take up all that those have left whom nobody has adopted; whether there was anybody."""
+        claims = executors.claim(self._executor.number)
+        if not claims:
+            return False
+        under_way = self._list("PENDING", executor_id=[claim.executor_id for claim in claims])
+        waiting = _orders_and_greetings(self._list("ENQUEUED", queue_name=QUEUE))
+        left = [
+            Left(
+                claim.number,
+                claim.had_claimed,
+                *_orders_and_greetings(each for each in under_way if each.executor_id == claim.executor_id),
+            )
+            for claim in claims
+        ]
+        executors.record_takeovers(left, Waiting(*waiting))
+        self._resume([each.workflow_id for each in under_way])
+        executors.record_adoption(self._executor.number)
+        return True
+
+    def _take_up_orphans(self) -> None:
+        """Take up what belongs to nobody.
+
+        What an executor began while it was ending already; and after an older copy was restored, of the store
+        what executors have that it does not know, or of the checkpoints what was taken up before.
+        """
+        with Session(self._store) as session, session.begin():
+            executors.take_turns(session)
+            # Before the executors are read: what runs by now belongs to one that has a row.
+            under_way = self._list("PENDING")
+            in_hand = executors.in_hand(session)
+            self._resume([each.workflow_id for each in under_way if each.executor_id not in in_hand])
+
+    def _list(self, status: str, **more: Any) -> list[Any]:
+        return self._client.list_workflows(status=status, load_input=False, load_output=False, **more)
+
+    def _resume(self, workflow_ids: list[str]) -> None:
+        if workflow_ids:
+            self._look_at_queue_every(_POLL_SECONDS)
+            self._client.resume_workflows(workflow_ids, queue_name=QUEUE)
+
+    def _look_at_queue_every(self, seconds: float) -> None:
+        self._client.register_queue(QUEUE, polling_interval_sec=seconds)
+
+    def _wait_until_all_are_taken_up(self) -> None:
+        # Those of another version stay on the queue.
+        deadline = time.monotonic() + _SECOND_LOOK_SECONDS
+        while self._is_any_waiting() and time.monotonic() < deadline and not self._is_wanted.is_set():
+            time.sleep(_LOOK_SECONDS)
+        # To look costs the same where nothing is to be found: an idle shop does it seldom.
+        self._look_at_queue_every(_IDLE_POLL_SECONDS)
+
+    def _is_any_waiting(self) -> bool:
+        return bool(self._list("ENQUEUED", queue_name=QUEUE, limit=1))
 
 
-def _adopt(executor: Executor) -> None:
-    if _left_by_others(executor):
-        DBOS.register_queue(QUEUE, polling_interval_sec=_POLL_SECONDS)
-    # Not by the ids of those that were claimed: a restored older copy of the store may not know an executor
-    # whose workflows the checkpoints have, and one of the checkpoints brings back what was taken up before.
-    _take_up(executor)
-    executors.record_adoption(executor.number)
-    # Those of another version stay on the queue.
-    deadline = time.monotonic() + _SECOND_LOOK_SECONDS
-    while _is_waiting() and time.monotonic() < deadline:
-        time.sleep(_LOOK_SECONDS)
-    # To look costs the same where nothing is to be found: an idle shop does it seldom.
-    DBOS.register_queue(QUEUE, polling_interval_sec=_IDLE_POLL_SECONDS)
-    time.sleep(max(0.0, deadline - time.monotonic()))
-    _take_up(executor)  # what a predecessor that was still ending has begun meanwhile
-
-
-def _take_up(executor: Executor) -> None:
-    if left := _left_by_others(executor):
-        DBOS.resume_workflows(left, queue_name=QUEUE)
-
-
-def _is_waiting() -> bool:
-    """Whether anything on the queue is not taken up yet."""
-    return bool(
-        DBOS.list_workflows(status="ENQUEUED", queue_name=QUEUE, limit=1, load_input=False, load_output=False)
-    )
-
-
-def _left_by_others(executor: Executor) -> list[str]:
-    """The ids of the workflows that are under way, and none of this executor's."""
-    under_way = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
-    return [each.workflow_id for each in under_way if each.executor_id != executor.executor_id]
+def _orders_and_greetings(found: Iterable[Any]) -> tuple[frozenset[str], frozenset[str]]:
+    """The payment ids and the greeting ids that these workflows are of."""
+    ids: dict[str, set[str]] = defaultdict(set)
+    for each in found:
+        ids[each.name].add(each.workflow_id)
+    orders = ids[CHECKOUT] | {order_of_dispatch(each) for each in ids[DISPATCH]}
+    return frozenset(orders), frozenset(ids[GREETING])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from store import sqlite_files
-from store.database import Databases, for_a_last_word
+from store.database import Databases, for_a_last_word, for_signs_of_life, why_too_many
 from store.database_errors import DatabaseRefused
-from store.durable import adoption, executors, private_names, step_decorators
+from store.durable import executors, private_names, step_decorators
+from store.durable.adoption import Adopter
 from store.durable.deadlines import call_with_deadline
+from store.durable.lease import Lease
 from store.log_masking import MaskWorkflowIds
 from store.process_value import ProcessValue
 from store.settings import Settings, is_sqlite
@@ -49,6 +51,7 @@ MENDINGS = "mendings"
 _QUEUE_POLL_SECONDS = 1.0
 
 _LAUNCH_SECONDS = 60.0
+_MOST_AHEAD_SECONDS = 60.0
 _log = logging.getLogger("store")
 
 
@@ -58,6 +61,8 @@ class _Launched:
 
     settings: Settings
     executor: executors.Executor
+    lease: Lease | None
+    """None where the process has the SQLite file to itself."""
 
 
 _launched: ProcessValue[_Launched] = ProcessValue("the launch of DBOS")
@@ -81,14 +86,14 @@ def launch(
     settings: Settings,
     databases: Databases,
     *,
-    deaths: Sequence[executors.Death] = (),
+    told: executors.Told,
     before: Callable[[], None] = lambda: None,
     after: Sequence[Callable[[], None]] = (),
 ) -> None:
     """Start DBOS in this process; it takes up every workflow that others have left.
 
-    `deaths` are those of the processes before this one that its parent has seen. `before` is called when
-    changes can be written and nothing runs yet; `after`, once workflows may run and before any is taken up.
+    `before` is called when changes can be written and nothing runs yet; `after`, once workflows may run
+    and before any is taken up.
 
     Raises:
         DatabaseRefused: another server has the SQLite file.
@@ -96,11 +101,17 @@ def launch(
     _take_sqlite_files(settings)
     private_names.refuse_pickles()
     step_decorators.bind_to(settings.database_url, databases.store)
+    _check_sharing(settings, databases)
     before()
-    executor = executors.record_start(socket.gethostname(), os.getpid(), deaths)
-    _launched.set(_Launched(settings, executor))
-    executors.claim_predecessors(executor.number)
-    adoption.hurry(client_of(settings, databases.system), databases.system)
+    executor = executors.record_start(_identity(settings, told.token), told.deaths)
+    client = client_of(settings, databases.system)
+    adopter = Adopter(executor, client, databases.store, databases.system)
+    lease = None
+    if not is_sqlite(settings.database_url):
+        lease = Lease(executor, for_signs_of_life(settings), settings.lease_seconds, adopter.want)
+        lease.begin()
+    _launched.set(_Launched(settings, executor, lease))
+    adopter.before_launch()
     config: DBOSConfig = {
         "name": APPLICATION_NAME,
         "application_version": APPLICATION_VERSION,
@@ -128,7 +139,27 @@ def launch(
     _is_complete.set()
     for call in after:
         call()
-    adoption.begin(executor)
+    adopter.begin()
+
+
+def _check_sharing(settings: Settings, databases: Databases) -> None:
+    """Refuse what several processes or machines could not share."""
+    if is_sqlite(settings.database_url):
+        return
+    if why_not := why_too_many(settings, databases.store):
+        raise DatabaseRefused(why_not)
+    ahead_seconds = executors.clock_ahead_ms() / 1000
+    if abs(ahead_seconds) > _MOST_AHEAD_SECONDS:
+        way = "ahead of" if ahead_seconds > 0 else "behind"
+        raise DatabaseRefused(
+            f"The clock of this machine is {abs(ahead_seconds):.0f} s {way} that of the database, and "
+            "machines that share orders must agree on when one expires: set it right."
+        )
+
+
+def _identity(settings: Settings, token: str) -> executors.Identity:
+    lease_ms = None if is_sqlite(settings.database_url) else round(settings.lease_seconds * 1000)
+    return executors.Identity(settings.machine_name, os.getpid(), token or secrets.token_hex(8), lease_ms)
 
 
 def _take_sqlite_files(settings: Settings) -> None:
@@ -163,6 +194,19 @@ def executor_number() -> int:
     return _launched().executor.number if _launched.is_set else 0
 
 
+def note_death(death: executors.Death) -> None:
+    """Have what another process of this parent has left taken up, once it was seen to die."""
+    lease = _launched().lease if _launched.is_set else None
+    if lease is not None:
+        lease.note(death)
+
+
+def may_begin() -> bool:
+    """Whether this process may begin something: not once others may have counted it as lost."""
+    lease = _launched().lease if _launched.is_set else None
+    return lease is None or lease.is_good
+
+
 def launch_at_first_request(app: Flask, launch: Callable[[], None]) -> None:
     """Launch in a process that may never serve only once it does."""
     lock = threading.Lock()
@@ -185,7 +229,7 @@ def say_goodbye() -> None:
     engine = for_a_last_word(_launched().settings)
     try:
         with Session(engine) as session, session.begin():
-            executors.record_stop(session, executor_number())
+            executors.record_stop(session, _launched().executor.token)
     except DBAPIError as error:
         # Then the next start takes it for a crash, which to the orders is the same.
         _log.warning("could not record the stop: %s", str(error.orig).splitlines()[0])

@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from store.durable.step_decorators import now_ms
+
 
 class UnexpectedRowCount(RuntimeError):
     """A statement changed another number of rows than its transaction can account for."""
@@ -32,3 +34,10 @@ def change_one(session: Session, statement: str, **values: Any) -> None:
 def fetch_one(session: Session, statement: str, **values: Any) -> Any:
     """Run one statement; the row that it returns, or None."""
     return session.execute(sa.text(statement), values).one_or_none()
+
+
+def now_ms_of_database(session: Session) -> int:
+    """Ms since 1970 by the clock that all machines share, and that DBOS dates workflows by."""
+    if session.get_bind().dialect.name == "sqlite":
+        return now_ms()
+    return int(fetch_one(session, "SELECT extract(epoch FROM clock_timestamp()) * 1000 AS at_ms").at_ms)

@@ -16,6 +16,7 @@ from typing import Any, cast
 from dbos import SQLAlchemyDatasource
 
 from store.durable import executors, step_decorators
+from store.durable.executors import Identity
 from store.explore.database import MemoryStore, Saved
 from store.explore.guestbook import Book
 from store.explore.turns import Paused
@@ -165,7 +166,7 @@ class _Search:
     _skip = 0
 
     def _start_server(self, number: int) -> None:
-        executors.record_start("here", number)
+        executors.record_start(Identity("here", number, f"here-{number}", None))
 
     def _lost(self, state: _State) -> set[str]:
         self._store.load(state.saved)

@@ -70,7 +70,8 @@ damage AS MATERIALIZED (
     FROM naive_runs r
     LEFT JOIN naive_orders o ON o.payment_id = r.key
     LEFT JOIN naive_payments p ON p.payment_id = r.key
-    WHERE r.executor < (SELECT max(number) FROM executors)
+    JOIN executors e ON e.number = r.executor
+    WHERE e.ended_at_ms IS NOT NULL
 )
 SELECT
     (SELECT on_hand FROM products WHERE product_id = {PRODUCT_ID}) AS on_the_shelf,
@@ -101,7 +102,8 @@ SELECT
     (SELECT count(*) FROM executors) AS servers,
     (SELECT value FROM counters WHERE counter = 'executors') AS servers_started,
     (SELECT max(number) FROM executors) AS newest_server,
-    (SELECT count(DISTINCT payment_id) FROM recoveries) AS recovered,
+    (SELECT count(DISTINCT t.payment_id) FROM takeovers t JOIN executors d ON d.number = t.left_by
+        WHERE d.how_ended <> 'stopped' AND t.status IN ('pending', 'paid')) AS recovered,
     ({CRASHES}) AS crashes,
     (SELECT count(*) FROM naive_runs) AS naive_runs,
     (SELECT count(*) FROM naive_payments WHERE amount_cents > (SELECT price_cents FROM products

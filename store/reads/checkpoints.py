@@ -60,6 +60,21 @@ def list_steps(*workflow_ids: str) -> list[Mapping[str, Any]]:
     return call_with_deadline(read)
 
 
+def runs_on(*workflow_ids: str) -> str:
+    """Which executor runs the last of these workflows that there is, or ran it at its end, as DBOS calls it.
+
+    Raises:
+        DeadlineExceeded: the checkpoints cannot be read.
+    """
+
+    def read() -> str:
+        found = DBOS.list_workflows(workflow_ids=list(workflow_ids), load_input=False, load_output=False)
+        by_id = {each.workflow_id: each.executor_id or "" for each in found}
+        return next((by_id[each] for each in reversed(workflow_ids) if by_id.get(each)), "")
+
+    return call_with_deadline(read)
+
+
 def as_time(milliseconds: int) -> datetime:
     """A time as the databases keep it, aware and in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -12,35 +12,40 @@ import sqlalchemy as sa
 from store.reads.checkpoints import as_time
 from store.vocabulary import Status
 
-_CRASH = """d.number AS dead, d.died_at_ms, d.adopted_at_ms, e.started_at_ms,
+_CRASH = """d.number AS dead, d.ended_at_ms, d.how_ended, d.adopted_at_ms,
     a.number AS adopter, a.pid AS adopter_pid
-FROM executors e
-JOIN executors d ON d.number = e.number - 1
-JOIN executors a ON a.number = coalesce(d.adopted_by, e.number)"""
-"""Of each executor `e` the one before it, `d`, and the one that took up the work of that, `a`."""
+FROM executors d JOIN executors a ON a.number = d.adopted_by"""
+"""Of each executor `d` that another one has adopted, or is about to, that one, `a`."""
 _OF_ORDERS = f"""
-SELECT r.payment_id AS met, r.progress, {_CRASH}
-JOIN recoveries r ON r.executor = e.number
-WHERE r.payment_id IN :met AND r.progress IS NOT NULL ORDER BY e.number
+SELECT t.payment_id AS met, t.progress, {_CRASH}
+JOIN takeovers t ON t.left_by = d.number
+WHERE t.payment_id IN :met AND t.status IN ('pending', 'paid') AND d.how_ended <> 'stopped'
+ORDER BY d.ended_at_ms, d.number
 """
 _OF_GREETINGS = f"""
-SELECT r.greeting_id AS met, 0 AS progress, {_CRASH}
-JOIN greeting_recoveries r ON r.executor = e.number
-WHERE r.greeting_id IN :met ORDER BY e.number
+SELECT t.greeting_id AS met, 0 AS progress, {_CRASH}
+JOIN greeting_takeovers t ON t.left_by = d.number
+WHERE t.greeting_id IN :met AND d.how_ended <> 'stopped'
+ORDER BY d.ended_at_ms, d.number
 """
 _BETWEEN = f"""
 SELECT 0 AS progress, {_CRASH}
-WHERE d.stopped_at_ms IS NULL AND e.started_at_ms BETWEEN :first_ms AND :last_ms ORDER BY e.number
+WHERE d.how_ended <> 'stopped' AND d.ended_at_ms BETWEEN :first_ms AND :last_ms
+ORDER BY d.ended_at_ms, d.number
 """
-_BEFORE = f"SELECT 0 AS progress, {_CRASH} WHERE d.stopped_at_ms IS NULL AND e.number = :number"
+_OF_ONE = f"SELECT 0 AS progress, {_CRASH} WHERE d.how_ended <> 'stopped' AND d.number = :number"
 _LEFT = """
-SELECT o.order_id, r.status, r.progress, EXISTS (SELECT 1 FROM payment_notices n
-    WHERE n.payment_id = r.payment_id AND n.received_at_ms <= e.started_at_ms) AS has_notice
-FROM recoveries r JOIN orders o ON o.payment_id = r.payment_id JOIN executors e ON e.number = r.executor
-WHERE r.executor = :number ORDER BY r.status, o.order_id DESC
+SELECT o.order_id, t.status, t.progress, EXISTS (SELECT 1 FROM payment_notices n
+    WHERE n.payment_id = t.payment_id AND n.received_at_ms <= d.ended_at_ms) AS has_notice
+FROM takeovers t JOIN orders o ON o.payment_id = t.payment_id JOIN executors d ON d.number = t.left_by
+WHERE t.left_by = :number AND t.status IN ('pending', 'paid') ORDER BY t.status, o.order_id DESC
 """
 """Those that were paid before those that were pending."""
-_LEFT_GREETINGS = "SELECT count(*) FROM greeting_recoveries WHERE executor = :number"
+_LEFT_GREETINGS = "SELECT count(*) FROM greeting_takeovers WHERE left_by = :number"
+_LEAVERS = """
+SELECT d.number, d.started_at_ms, d.ended_at_ms FROM executors d JOIN {takeovers} t ON t.left_by = d.number
+WHERE t.{key} = :id ORDER BY d.ended_at_ms, d.number
+"""
 
 
 @dataclass(frozen=True)
@@ -49,26 +54,26 @@ class Crash:
 
     dead: int
     """The number of the server that died."""
-    successor_started_at: datetime
-    """When the next one started, which may have died before it had taken up anything."""
+    came_at: datetime
+    """When its parent saw it die, or else when another server found that it was gone."""
+    was_seen: bool
+    """Whether its parent saw it."""
     adopter: int
     """The number of the one that took its work up, or is about to."""
     adopter_pid: int
-    died_at: datetime | None
-    """None where nobody saw it."""
     back_at: datetime | None
     """When the work was taken up; None while it is not."""
     progress: int
     """Ticks of the dispatch that were done by then; 0 of what is no order, or is not known to have met it."""
 
     @property
-    def came_at(self) -> datetime:
-        """When it came, as near as is known."""
-        return self.died_at or self.successor_started_at
+    def died_at(self) -> datetime | None:
+        """None where nobody saw it."""
+        return self.came_at if self.was_seen else None
 
     @property
     def dark_ms(self) -> int | None:
-        """How long no server was there, or none had taken the work up; None where that is not known."""
+        """How long nobody had its work; None where that is not known."""
         if self.died_at is None or self.back_at is None:
             return None
         return max(0, (self.back_at - self.died_at) // timedelta(milliseconds=1))
@@ -87,7 +92,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Takeover:
-    """What one server has taken over from the one that died before it."""
+    """What one server has taken over from one that died."""
 
     crash: Crash
     orders: tuple[Left, ...]
@@ -106,20 +111,55 @@ def of_greetings(connection: sa.Connection, greeting_ids: Iterable[str]) -> dict
 
 
 def between(connection: sa.Connection, first_ms: int, last_ms: int) -> tuple[Crash, ...]:
-    """Every crash whose successor started in this time, oldest first, whatever it met."""
+    """Every crash that came in this time, in ms since 1970, oldest first, whatever it met."""
     rows = connection.execute(sa.text(_BETWEEN), {"first_ms": first_ms, "last_ms": last_ms})
     return tuple(map(_crash, rows))
 
 
-def takeover_by(connection: sa.Connection, number: int) -> Takeover | None:
-    """What the server of this number has taken over; None where the one before it did not crash."""
-    found = connection.execute(sa.text(_BEFORE), {"number": number}).one_or_none()
+def takeover_from(connection: sa.Connection, number: int) -> Takeover | None:
+    """What was taken over from the server of this number; None where it did not crash, or nobody has yet."""
+    found = connection.execute(sa.text(_OF_ONE), {"number": number}).one_or_none()
     if found is None:
         return None
     left = connection.execute(sa.text(_LEFT), {"number": number})
     orders = tuple(Left(row.order_id, Status(row.status), row.progress, bool(row.has_notice)) for row in left)
     greetings = connection.execute(sa.text(_LEFT_GREETINGS), {"number": number}).scalar_one()
     return Takeover(_crash(found), orders, greetings)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A server process, by its number, and when it began with the order or the greeting."""
+
+    number: int
+    at: datetime
+
+
+def servers_of_order(connection: sa.Connection, payment_id: str, runs_on: str) -> list[Start]:
+    """The servers that have had an order, in turn; the last is the one that DBOS calls `runs_on`."""
+    return _servers(connection, _LEAVERS.format(takeovers="takeovers", key="payment_id"), payment_id, runs_on)
+
+
+def servers_of_greeting(connection: sa.Connection, greeting_id: str, runs_on: str) -> list[Start]:
+    """The same of a greeting."""
+    leavers = _LEAVERS.format(takeovers="greeting_takeovers", key="greeting_id")
+    return _servers(connection, leavers, greeting_id, runs_on)
+
+
+def _servers(connection: sa.Connection, leavers: str, key: str, runs_on: str) -> list[Start]:
+    had_it = list(connection.execute(sa.text(leavers), {"id": key}))
+    last = sa.text("SELECT number, started_at_ms, NULL AS ended_at_ms FROM executors WHERE executor_id = :id")
+    had_it += [
+        row
+        for row in connection.execute(last, {"id": runs_on})
+        if row.number not in {r.number for r in had_it}
+    ]
+    # One may have lived long before it took this up.
+    began_ms = [0, *(row.ended_at_ms for row in had_it)]
+    return [
+        Start(row.number, as_time(max(row.started_at_ms, since_ms)))
+        for row, since_ms in zip(had_it, began_ms, strict=False)
+    ]
 
 
 def _read(connection: sa.Connection, statement: str, met: Iterable[str]) -> dict[str, tuple[Crash, ...]]:
@@ -136,10 +176,10 @@ def _read(connection: sa.Connection, statement: str, met: Iterable[str]) -> dict
 def _crash(row: Any) -> Crash:
     return Crash(
         dead=row.dead,
-        successor_started_at=as_time(row.started_at_ms),
+        came_at=as_time(row.ended_at_ms),
+        was_seen=row.how_ended == "died",
         adopter=row.adopter,
         adopter_pid=row.adopter_pid,
-        died_at=None if row.died_at_ms is None else as_time(row.died_at_ms),
         back_at=None if row.adopted_at_ms is None else as_time(row.adopted_at_ms),
         progress=row.progress,
     )

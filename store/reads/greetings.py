@@ -14,7 +14,7 @@ from store.clients.guestbook import Signature
 from store.durable.step_decorators import now_ms
 from store.reads import crashes, time_limit, timeline
 from store.reads.cached import BackgroundRead, CachedRead
-from store.reads.checkpoints import as_time, list_steps
+from store.reads.checkpoints import as_time, list_steps, runs_on
 from store.reads.timeline import Timeline
 from store.vocabulary import GreetingOutcome, StepName, greeting_id
 
@@ -165,6 +165,7 @@ class Greetings:
             return None
         row = rows[0]
         steps = list_steps(workflow_id)
+        last_server = runs_on(workflow_id)
         asked = [
             each["output"]
             for each in steps
@@ -176,7 +177,14 @@ class Greetings:
         def read_story() -> Timeline:
             with self._reader.connect() as connection:
                 met = crashes.of_greetings(connection, [workflow_id]).get(workflow_id, ())
-                return timeline.read(connection, steps[-_STEPS:], met, [workflow_id], made_at)
+                servers = crashes.servers_of_greeting(connection, workflow_id, last_server)
+                return timeline.of(
+                    steps[-_STEPS:],
+                    met,
+                    timeline.mendings_of(connection, [workflow_id]),
+                    servers,
+                    made_at,
+                )
 
         return Greeting(
             name=row.name,

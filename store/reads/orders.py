@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from store.reads import crashes, time_limit, timeline
 from store.reads.cached import CachedRead
-from store.reads.checkpoints import as_time, list_steps
+from store.reads.checkpoints import as_time, list_steps, runs_on
 from store.reads.crashes import Crash, Takeover
 from store.reads.records import ORDER_COLUMNS, Board, Executor, Order, PaymentView, Product, Refund
 from store.reads.timeline import Timeline
@@ -27,11 +27,20 @@ _LIVE_LIMIT = 1000
 
 
 CRASHES = """
-SELECT count(*) AS crashes FROM executors
-WHERE stopped_at_ms IS NULL AND number < (SELECT max(number) FROM executors)
+SELECT count(*) AS crashes FROM executors WHERE how_ended <> 'stopped'
 """
-"""The newest one runs, or was stopped, or has crashed and nobody knows yet."""
+"""Those that somebody knows of."""
 
+_EXECUTOR = """
+SELECT e.number, e.pid, e.machine, e.started_at_ms,
+    (SELECT count(*) FROM takeovers t JOIN executors d ON d.number = t.left_by
+        WHERE d.adopted_by = e.number AND d.how_ended <> 'stopped'
+        AND t.status IN ('pending', 'paid')) AS recovered,
+    (SELECT count(*) FROM greeting_takeovers g JOIN executors d ON d.number = g.left_by
+        WHERE d.adopted_by = e.number AND d.how_ended <> 'stopped') AS recovered_greetings,
+    (SELECT count(*) FROM executors l WHERE l.ended_at_ms IS NULL) AS living
+FROM executors e WHERE e.number = :number
+"""
 # One statement, so that the shelf and the orders are of the same moment. Each half of the
 # UNION walks an index.
 _BOARD = f"""
@@ -161,9 +170,18 @@ class Queries:
             else None
         )
 
-    def executors(self, limit: int) -> list[Executor]:
-        """The newest server processes, newest first."""
-        return self._executors("TRUE", limit=limit)
+    def executor(self, number: int) -> Executor:
+        """One server process, which there is."""
+        [row] = self.rows(_EXECUTOR, number=number)
+        return Executor(
+            number=row.number,
+            pid=row.pid,
+            machine=row.machine,
+            at=as_time(row.started_at_ms),
+            recovered=row.recovered,
+            recovered_greetings=row.recovered_greetings,
+            living=row.living,
+        )
 
     def crashes_of(self, payment_id: str) -> tuple[Crash, ...]:
         """The crashes that an order met, oldest first."""
@@ -175,7 +193,7 @@ class Queries:
         return time_limit.read(read)
 
     def crashes_between(self, first_ms: int, last_ms: int) -> tuple[Crash, ...]:
-        """Every crash whose successor started in this time, in ms since 1970; oldest first."""
+        """Every crash that came in this time, in ms since 1970; oldest first."""
 
         def read() -> tuple[Crash, ...]:
             with self._reader.connect() as connection:
@@ -183,12 +201,24 @@ class Queries:
 
         return time_limit.read(read)
 
-    def takeover_by(self, number: int) -> Takeover | None:
-        """What the server of this number took over from a crash; None where there was none before it."""
+    def adopter_of(self, number: int) -> int | None:
+        """Who has taken up the work of the server of this number, or is about to; None while nobody is."""
+        rows = self.rows("SELECT adopted_by FROM executors WHERE number = :number", number=number)
+        return rows[0].adopted_by if rows else None
+
+    def token_of(self, number: int | None) -> str:
+        """What its parent calls the server of this number, if that lives; nothing if not."""
+        rows = self.rows(
+            "SELECT token FROM executors WHERE number = :number AND ended_at_ms IS NULL", number=number
+        )
+        return rows[0].token if rows else ""
+
+    def takeover_from(self, number: int) -> Takeover | None:
+        """What was taken over from that server; None where it did not crash, or nobody has yet."""
 
         def read() -> Takeover | None:
             with self._reader.connect() as connection:
-                return crashes.takeover_by(connection, number)
+                return crashes.takeover_from(connection, number)
 
         return time_limit.read(read)
 
@@ -201,33 +231,15 @@ class Queries:
         workflow_ids = (payment_id, dispatch_id(payment_id))
 
         recorded = list_steps(*workflow_ids)
+        last = runs_on(*workflow_ids)
 
         def read() -> Timeline:
             with self._reader.connect() as connection:
                 met = crashes.of_orders(connection, [payment_id]).get(payment_id, ())
-                return timeline.read(connection, recorded, met, workflow_ids, {})
+                servers = crashes.servers_of_order(connection, payment_id, last)
+                return timeline.of(recorded, met, timeline.mendings_of(connection, workflow_ids), servers, {})
 
         return time_limit.read(read)
-
-    def _executors(self, condition: str, **values: Any) -> list[Executor]:
-        return [
-            Executor(
-                number=row.number,
-                pid=row.pid,
-                at=as_time(row.started_at_ms),
-                recovered=row.recovered,
-                recovered_greetings=row.recovered_greetings,
-            )
-            for row in self.rows(
-                "SELECT e.number, e.pid, e.started_at_ms,"  # noqa: S608 - ours
-                " (SELECT count(*) FROM recoveries r WHERE r.executor = e.number) AS recovered,"
-                " (SELECT count(*) FROM greeting_recoveries g WHERE g.executor = e.number)"
-                " AS recovered_greetings"
-                f" FROM executors e WHERE {condition}"
-                " ORDER BY number DESC LIMIT :limit",
-                **values,
-            )
-        ]
 
     def count_crashes(self) -> int:
         """How many server processes ended without being stopped, and had a successor."""

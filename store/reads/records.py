@@ -131,8 +131,11 @@ class Executor:
 
     number: int
     pid: int
+    machine: str
     at: datetime
     """When it started."""
     recovered: int
-    """Orders that a crash of the one before it had left under way."""
+    """Orders that a crash had left under way, and this one took up."""
     recovered_greetings: int
+    living: int
+    """How many there are now, this one included."""

@@ -15,9 +15,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from store.reads import crashes
 from store.reads.checkpoints import as_time
-from store.reads.crashes import Crash
+from store.reads.crashes import Crash, Start
 from store.vocabulary import Status, StepName
 
 _SLEEP = "DBOS.sleep"
@@ -58,14 +57,6 @@ class Mending:
 
 
 @dataclass(frozen=True)
-class Start:
-    """A server process, by its number and its start."""
-
-    number: int
-    at: datetime
-
-
-@dataclass(frozen=True)
 class Timeline:
     """All of it, oldest first. The steps of a checkout and of its dispatch are one story."""
 
@@ -73,37 +64,7 @@ class Timeline:
     crashes: tuple[Crash, ...]
     mendings: tuple[Mending, ...]
     starts: tuple[Start, ...]
-    """Of the servers that have been there meanwhile, the one that was there at the beginning included."""
-
-
-def read(
-    connection: sa.Connection,
-    recorded: Sequence[Mapping[str, Any]],
-    met: Sequence[Crash],
-    workflow_ids: Sequence[str],
-    made_at: Mapping[str, datetime],
-) -> Timeline:
-    """The story of these steps, as DBOS lists them, which belong to these workflows.
-
-    They were read before: what is recorded by then has its server among those that are read here. `met`
-    are the crashes that are known to have met it. Those between its first step and its last have, too: a step
-    was under way, or a workflow about to end. `made_at` says when changes were made whose steps do not.
-    """
-    times = [
-        each[when]
-        for each in recorded
-        for when in ("started_at_epoch_ms", "completed_at_epoch_ms")
-        if each[when]
-    ]
-    came = crashes.between(connection, min(times), max(times)) if times else ()
-    by_dead = {crash.dead: crash for crash in (*came, *met)}
-    return of(
-        recorded,
-        [by_dead[number] for number in sorted(by_dead)],
-        mendings_of(connection, workflow_ids),
-        starts_in(connection, min(times), max(times)) if times else [],
-        made_at,
-    )
+    """Of the servers that have had it, in turn."""
 
 
 def mendings_of(connection: sa.Connection, workflow_ids: Sequence[str]) -> list[Mending]:
@@ -117,18 +78,6 @@ def mendings_of(connection: sa.Connection, workflow_ids: Sequence[str]) -> list[
     return [Mending(row.reason, as_time(row.mended_at_ms)) for row in rows]
 
 
-_STARTS = """
-SELECT number, started_at_ms FROM executors WHERE started_at_ms <= :last_ms AND number >=
-    coalesce((SELECT max(number) FROM executors WHERE started_at_ms <= :first_ms), 0) ORDER BY number
-"""
-
-
-def starts_in(connection: sa.Connection, first_ms: int, last_ms: int) -> list[Start]:
-    """The server processes that were there in this time, by their start, oldest first."""
-    rows = connection.execute(sa.text(_STARTS), {"first_ms": first_ms, "last_ms": last_ms})
-    return [Start(row.number, as_time(row.started_at_ms)) for row in rows]
-
-
 def of(
     recorded: Iterable[Mapping[str, Any]],
     met: Sequence[Crash],
@@ -136,9 +85,14 @@ def of(
     starts: Sequence[Start],
     made_at: Mapping[str, datetime],
 ) -> Timeline:
-    """The story of steps as DBOS lists them; see `read`."""
+    """The story of these steps, as DBOS lists them.
+
+    They were read before: what is recorded by then was done by one of the servers of `starts`, which are
+    those that have had it. `met` are the crashes that met it. `made_at` says when changes were made whose
+    steps do not.
+    """
     steps = []
-    new_runs = [*(crash.successor_started_at for crash in met), *(mending.at for mending in mendings)]
+    new_runs = [*(crash.came_at for crash in met), *(mending.at for mending in mendings)]
     for each in recorded:
         if each["started_at_epoch_ms"] is None or each["completed_at_epoch_ms"] is None:
             continue
@@ -153,17 +107,11 @@ def of(
             fate = Fate.RUN_AGAIN
         elif any(crash.came_at >= ended_at for crash in met):
             fate = Fate.REMEMBERED
-        server = max((start.number for start in starts if start.at <= ended_at), default=0)
+        server = next((start.number for start in reversed(starts) if start.at <= ended_at), 0)
         steps.append(Step(name, output, began_at, ended_at, server, fate))
     # Of two that ended at the same millisecond, the one that DBOS lists first.
     steps.sort(key=lambda step: step.ended_at)
-    first = steps[0].server if steps else 0
-    return Timeline(
-        tuple(steps),
-        tuple(met),
-        tuple(mendings),
-        tuple(start for start in starts if start.number >= first),
-    )
+    return Timeline(tuple(steps), tuple(met), tuple(mendings), tuple(starts))
 
 
 def _made_at(name: str, output: Any) -> datetime | None:

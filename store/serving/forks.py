@@ -179,6 +179,9 @@ class _Forked:
     def terminate(self) -> None:
         self._signal(signal.SIGTERM)
 
+    def tell(self, line: str) -> None:
+        self._line.tell(line)
+
     def close(self) -> None:
         self._line.close()
 

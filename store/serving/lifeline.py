@@ -1,7 +1,7 @@
 """The line between a server and its parent: the end of either is noticed by the other.
 
-It is the standard input of the server. The parent never writes to it, and it ends when the parent does; the
-server writes one byte, once it is open.
+It is the standard input of the server, and ends when the parent does. On it the parent tells of each other
+server that it has seen die, one line each; the server writes one byte, once it is open.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import contextlib
 import os
 import socket
 import threading
+from collections.abc import Callable
 
 _OPEN = b"!"
+_AT_ONCE_BYTES = 4096
 
 
 class ParentsEnd:
@@ -31,23 +33,34 @@ class ParentsEnd:
                 self._has_opened = self._ours.recv(1) == _OPEN
         return self._has_opened
 
+    def tell(self, line: str) -> None:
+        """Tell the server something. One that is frozen may miss it."""
+        with contextlib.suppress(OSError):
+            self._ours.send(line.encode() + b"\n")
+
     def close(self) -> None:
         """Let go of it: a server that has the other end dies."""
         self._ours.close()
         self.servers_end.close()
 
 
-def die_with_parent() -> None:
-    """End this process when its parent is gone, whatever the parent died of: no orphan keeps the port."""
+def listen_to_parent(on_line: Callable[[str], None]) -> None:
+    """Hear what the parent tells, and end this process when the parent is gone, whatever it died of.
 
-    def wait_for_the_end() -> None:
+    No orphan keeps the port.
+    """
+
+    def listen() -> None:
+        half_line = b""
         # Not sys.stdin, whose lock Python needs to end.
         with contextlib.suppress(OSError):  # that is how a line ends on which something was not read
-            while os.read(0, 1):
-                pass
+            while told := os.read(0, _AT_ONCE_BYTES):
+                *lines, half_line = (half_line + told).split(b"\n")
+                for line in lines:
+                    on_line(line.decode())
         os._exit(1)
 
-    threading.Thread(target=wait_for_the_end, name="die with parent", daemon=True).start()
+    threading.Thread(target=listen, name="parent", daemon=True).start()
 
 
 def say_open() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol
@@ -30,6 +31,9 @@ class ServerProcess(Protocol):
 
     def wait(self) -> int:
         """The same, once it has ended."""
+
+    def tell(self, line: str) -> None:
+        """Tell it something, which it may miss."""
 
     def kill(self) -> None:
         """Send it SIGKILL, if it still runs."""
@@ -79,6 +83,23 @@ class Surroundings:
         )
 
 
+class InTurn:
+    """Starts servers for several threads, one at a time."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+        self._lock = threading.Lock()
+
+    def start(self, words: Sequence[str], is_stopping: Callable[[], bool]) -> ServerProcess | None:
+        """Start one."""
+        with self._lock:
+            return None if is_stopping() else self._launcher.start(words, is_stopping)
+
+    def close(self) -> None:
+        """Start no more."""
+        self._launcher.close()
+
+
 class FreshLauncher:
     """Starts each server as a program of its own, as on a terminal."""
 
@@ -111,6 +132,9 @@ class _Fresh:
     @property
     def has_opened(self) -> bool:
         return self._line.has_opened
+
+    def tell(self, line: str) -> None:
+        self._line.tell(line)
 
     def close(self) -> None:
         self._line.close()

@@ -22,7 +22,8 @@ class Program:
     successor: Sequence[str] = ()
     """Added to the command once one has answered."""
     is_told_of_deaths: bool = False
-    """Whether `--died <pid>@<start>@<death>`, times in ms since 1970, is added for each that died lately."""
+    """Whether each has a name of its own, `--token <name>`, and is told `--died <name>@<ms since 1970>` of
+    each that died lately."""
     can_be_forked: bool = False
     """Whether it understands `--fork-server <socket>`; see `forks`."""
     may_ask: bool = False

@@ -11,7 +11,8 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from waitress.channel import HTTPChannel
@@ -163,14 +164,27 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     channel_class = _Channel
     active_channels: dict[int, _Channel]
 
-    def __init__(self, app: WSGIApplication, settings: Settings, listener: socket.socket, **adjustments: Any):
+    def __init__(
+        self,
+        app: WSGIApplication,
+        settings: Settings,
+        listener: socket.socket,
+        connections: dict[int, Any],
+        **adjustments: Any,
+    ):
         self.connections = _Connections(settings)
         self._has_accepted = False
         limit: int = adjustments["connection_limit"]
         self._most = limit - limit // _SPARE_SHARE
         where = (listener.family, listener.type, listener.proto, listener.getsockname())
         super().__init__(
-            app, _sock=listener, sockinfo=where, bind_socket=False, sockets=[listener], **adjustments
+            app,
+            connections,
+            _sock=listener,
+            sockinfo=where,
+            bind_socket=False,
+            sockets=[listener],
+            **adjustments,
         )
 
     def accept(self) -> tuple[socket.socket, Any] | None:
@@ -212,7 +226,7 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 def serve(
     app: WSGIApplication,
     settings: Settings,
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     idle_seconds: int = _IDLE_SECONDS,
     *,
     kind_of: KindOf = lambda _method, _path: Kind.LOOK,
@@ -221,10 +235,12 @@ def serve(
     files = _allow_as_many_files_as_possible()
     # It says each time that somebody waits for a thread, which after a crash everybody does.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    server = _Server(
+    connections: dict[int, Any] = {}  # of all listeners, which one loop looks at
+    serve_on = partial(
+        _Server,
         app,
         settings,
-        listener,
+        connections=connections,
         dispatcher=Pools(settings.threads, kind_of),
         # A hall full of phones keeps a connection each; waitress would stop at a hundred.
         connection_limit=min(_CONNECTIONS, files // 2),
@@ -237,7 +253,8 @@ def serve(
         # Left where they are: `origin` says whose are believed, and to `gate` they tell of a proxy.
         clear_untrusted_proxy_headers=False,
     )
-    server.run()
+    *_, last = [serve_on(listener) for listener in listeners]
+    last.run()
 
 
 def _allow_as_many_files_as_possible() -> int:

@@ -59,7 +59,7 @@ def servers(queries: Queries) -> tuple[ServerCode, ...]:
         DeadlineExceeded: the database does not answer.
     """
     rows = queries.rows(
-        "SELECT e.number, e.stopped_at_ms, coalesce(c.digest, '') AS digest FROM executors e"
+        "SELECT e.number, e.how_ended, coalesce(c.digest, '') AS digest FROM executors e"
         " LEFT JOIN server_code c ON c.executor = e.number ORDER BY e.number DESC LIMIT :most",
         most=_SHOWN + 1,
     )[::-1]
@@ -68,7 +68,7 @@ def servers(queries: Queries) -> tuple[ServerCode, ...]:
         ServerCode(
             row.number,
             row.digest,
-            was_replaced=row.stopped_at_ms is not None,
+            was_replaced=row.how_ended == "stopped",
             differs=bool(earlier and row.digest and earlier != row.digest),
         )
         for row, earlier in zip(rows, before, strict=False)

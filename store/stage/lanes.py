@@ -167,8 +167,9 @@ def find(key: str) -> Run | None:
     row = _one(
         "SELECT r.visitor, o.status, o.progress, p.amount_cents,"
         " EXISTS (SELECT 1 FROM naive_greetings g WHERE g.name = r.visitor) AS recorded,"
-        " r.executor < (SELECT max(number) FROM executors) AS is_dead"
-        " FROM naive_runs r LEFT JOIN naive_orders o ON o.payment_id = r.key"
+        " e.ended_at_ms IS NOT NULL AS is_dead"
+        " FROM naive_runs r JOIN executors e ON e.number = r.executor"
+        " LEFT JOIN naive_orders o ON o.payment_id = r.key"
         " LEFT JOIN naive_payments p ON p.payment_id = r.key"
         " WHERE r.key = :key",
         key=key,

@@ -205,7 +205,7 @@ def begin(session: Session, number: int) -> Storm | None:
 
 
 def newest_server(session: Session, secret: str) -> int:
-    """The number of the newest server, which the storm may have killed; 0 if it is not wanted any more."""
+    """The number of the newest server that lives, as far as is known; 0 if it is not wanted any more."""
     row = fetch_one(
         session,
         "SELECT (SELECT max(number) FROM executors) AS server FROM storms"

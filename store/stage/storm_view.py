@@ -20,7 +20,8 @@ from store.web.track import Track
 _SHOPPING = "shopping"
 _SHOPPERS = """
 SELECT s.shopper, s.payment_id, o.status, o.progress,
-    EXISTS (SELECT 1 FROM recoveries r WHERE r.payment_id = s.payment_id) AS was_hit
+    EXISTS (SELECT 1 FROM takeovers t JOIN executors d ON d.number = t.left_by
+        WHERE t.payment_id = s.payment_id AND d.how_ended <> 'stopped') AS was_hit
 FROM storm_sales s LEFT JOIN orders o ON o.payment_id = s.payment_id
 WHERE s.storm = :number AND s.sale = (
     SELECT max(sale) FROM storm_sales n WHERE n.storm = s.storm AND n.shopper = s.shopper)
@@ -28,20 +29,21 @@ WHERE s.storm = :number AND s.sale = (
 _SALES = """
 SELECT count(o.payment_id) AS orders, count(r.key) AS naive_sales,
     count(*) FILTER (WHERE o.status IN ('paid', 'dispatched')) AS sales,
-    count(p.payment_id) FILTER (WHERE n.status <> 'dispatched'
-        AND r.executor < (SELECT max(number) FROM executors)) AS cheated
+    count(p.payment_id) FILTER (WHERE n.status <> 'dispatched' AND e.ended_at_ms IS NOT NULL) AS cheated
 FROM storm_sales s
 LEFT JOIN orders o ON o.payment_id = s.payment_id
 LEFT JOIN naive_runs r ON r.key = s.payment_id AND o.payment_id IS NOT NULL
+LEFT JOIN executors e ON e.number = r.executor
 LEFT JOIN naive_orders n ON n.payment_id = r.key
 LEFT JOIN naive_payments p ON p.payment_id = r.key
 WHERE s.storm = :number
 """
 _MET = """
-SELECT o.order_id, o.payment_id, o.progress FROM recoveries r
-JOIN storm_sales s ON s.payment_id = r.payment_id AND s.storm = :number
-JOIN orders o ON o.payment_id = r.payment_id
-WHERE r.status = 'paid' ORDER BY r.executor DESC, r.progress, o.order_id LIMIT 1
+SELECT o.order_id, o.payment_id, o.progress FROM takeovers t
+JOIN executors d ON d.number = t.left_by AND d.how_ended <> 'stopped'
+JOIN storm_sales s ON s.payment_id = t.payment_id AND s.storm = :number
+JOIN orders o ON o.payment_id = t.payment_id
+WHERE t.status = 'paid' ORDER BY t.left_by DESC, t.progress, o.order_id LIMIT 1
 """
 """Of those that the last kill met, the one that had the longest way before it."""
 

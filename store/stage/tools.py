@@ -23,6 +23,7 @@ from store import commands
 from store.durable import runtime
 from store.reads.crashes import Takeover
 from store.reads.records import Executor
+from store.serving import requests
 from store.settings import Settings
 from store.stage import crash_points, faults, window_hold
 from store.stage.access import COOKIE, SESSION_SECONDS, Access, Decision
@@ -84,13 +85,13 @@ class Running:
 
 def running() -> Running:
     """The server that answers this request."""
-    [newest, *_] = queries().executors(limit=1)
+    executor = queries().executor(runtime.executor_number())
     can_pay_here, alarm = the_shop().settings.can_pay_here, the_shop().ledger.alarm()
     names = armed_points()
     armed = tuple(point.words for name, point in CRASH_POINTS.items() if name in names)
     is_signed_in = access().is_signed_in(request)
     fault = faults.latest(queries()).says
-    return Running(newest, queries().count_crashes(), can_pay_here, alarm, armed, is_signed_in, fault)
+    return Running(executor, queries().count_crashes(), can_pay_here, alarm, armed, is_signed_in, fault)
 
 
 def armed_points() -> set[str]:
@@ -182,19 +183,24 @@ def tools() -> Response:
 
 @presenter.get("/presenter/server")
 def server() -> dict[str, object]:
-    """The server that answers, whether the one before it crashed, and the story of that once it is known."""
-    number = runtime.executor_number()
-    takeover = queries().takeover_by(number)
-    return {
-        "number": number,
-        "process": os.getpid(),
-        "crashed": takeover is not None,
-        "story": "" if takeover is None else _story(number, takeover),
-    }
+    """The server that answers; and who has taken over from the one it was asked `after`, if anybody has."""
+    after = request.args.get("after", type=int)
+    successor = None if after is None else _successor(after)
+    return {"number": runtime.executor_number(), "process": os.getpid(), "successor": successor}
+
+
+def _successor(number: int) -> dict[str, object] | None:
+    """Who has taken over from that server, whether it had crashed, and the story of that once it is known."""
+    adopter = queries().adopter_of(number)
+    if adopter is None:
+        return None
+    takeover = queries().takeover_from(number)
+    story = "" if takeover is None else _story(adopter, takeover)
+    return {"number": adopter, "crashed": takeover is not None, "story": story}
 
 
 def _story(number: int, takeover: Takeover) -> str:
-    """What this server went on with after a crash, in a sentence; nothing while not all of it is taken up."""
+    """What a server went on with after a crash, in a sentence; nothing while not all of it is taken up."""
     if takeover.crash.back_at is None:
         return ""
     dark_ms = takeover.crash.dark_ms
@@ -230,10 +236,15 @@ def crash_application() -> AnyResponse:
     """Die at once, in the middle of everything: nothing is flushed, no workflow is told.
 
     A form says which server it was meant for. A browser sends a form that was not answered
-    again, by itself or on a reload, and one press of the button is one crash.
+    again, by itself or on a reload, and one press of the button is one crash. Of several servers another
+    one may get it: then the parent, which has started both, kills the one that was meant.
     """
     if is_meant_for_this_server():
+        if request.form.get("all") and requests.parents_socket.is_set:
+            requests.ask_to_kill_all()
         os._exit(1)
+    if token := queries().token_of(request.form.get("executor", type=int)):
+        requests.ask_to_kill_server(token)
     if htmx:
         return cast(AnyResponse, make_response("", 204, push_url=False))
     return redirect(url_for("storefront.store"), 303)

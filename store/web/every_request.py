@@ -67,6 +67,7 @@ def prepare(app: Flask, shop: Shop) -> None:
     app.before_request(_set_deadline)
     origin.prepare(app, shop.settings)
     app.before_request(_refuse_large_bodies)
+    app.before_request(_refuse_to_begin)
     app.after_request(_finish)
     app.register_error_handler(HTTPException, _explain)
     # The third is what DBOS raises where a listing of its own was cancelled, by whomever.
@@ -153,6 +154,12 @@ def _set_deadline() -> None:
         deadlines.begin(deadlines.PAGE_SECONDS, deadlines.PAGE_EVENT_SECONDS)
 
 
+def _refuse_to_begin() -> None:
+    # Others may be taking up its work by now, and would not know of what it begins.
+    if request.method == "POST" and not runtime.may_begin():
+        raise deadlines.DeadlineExceeded("no sign of life could be given for too long")
+
+
 def _refuse_large_bodies() -> None:
     # Flask looks at the limit when a body is read, and some routes read none.
     if (request.content_length or 0) > MAX_BODY_BYTES:
@@ -166,7 +173,7 @@ def _finish(response: Response) -> Response:
         return response  # it has what it needs
     # Orders move; and going back must fetch the store anew, with a new key.
     response.headers["Cache-Control"] = "no-store"
-    # A page that hears another number than before knows that a server has died, or was stopped.
+    # A page that hears of another one than before asks what became of that.
     response.headers["Store-Server"] = str(runtime.executor_number())
     compression.compress(response)
     if response.status_code == 304:  # whoever has the fragment has what it was sent with

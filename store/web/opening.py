@@ -44,10 +44,11 @@ class Opening:
     def begin(self) -> None:
         """Open it, in a thread. Returns once it is open, or once its visitors are to be told that it is not.
 
-        Usually that takes a moment, in which they wait for the server as they do for any that starts.
+        Usually that takes a moment, in which they wait for the server as they do for any that starts. Where
+        others share its address, they are not kept waiting, and this one answers only once it can.
         """
         threading.Thread(target=self._open, name="opening", daemon=True).start()
-        self._need_not_wait.wait(PAGE_SECONDS)
+        self._need_not_wait.wait(PAGE_SECONDS if self._settings.processes == 1 else None)
 
     def _refuse(self) -> None:
         # The calm page needs its style, and health speaks for itself.

@@ -198,7 +198,7 @@ def _in_one(rows: list[Row]) -> Row:
 
 
 def _row_of_crash(axis: _Axis, crash: Crash) -> tuple[datetime, Row]:
-    back = crash.back_at or crash.successor_started_at
+    back = crash.back_at or crash.came_at
     return crash.came_at, Row(
         kind="crash",
         words=f"Server {crash.dead} died",

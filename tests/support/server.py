@@ -58,11 +58,13 @@ class Server:
         self.url = ""
         self.log: list[str] = []
         self._process: Started | None = None
+        self._starts = 0
+        self._died: list[str] = []
 
     def start(self, *, url: str = "", expect_to_open: bool = True) -> Server:
         """Start it and wait until it is open, at `url` or where it says that it is."""
         self.url = url
-        process = self._start(*self.script, environment=self._env)
+        process = self._start(*self.script, *self._told(), environment=self._env)
         self._process = process
         assert process.stdout is not None
         self._reader = threading.Thread(target=self._listen, args=(process.stdout,), daemon=True)
@@ -74,6 +76,14 @@ class Server:
                 raise AssertionError("the shop did not open:\n" + self.output)
             time.sleep(0.01)  # between two looks
         return self
+
+    def _told(self) -> list[str]:
+        """What a parent would tell it: its name, and which of those before it were seen to die, and when."""
+        if self.script != SERVER:
+            return []
+        self._starts += 1
+        deaths = [word for death in self._died for word in ("--died", death)]
+        return ["--token", f"{id(self):x}-{self._starts}", *deaths]
 
     def _listen(self, stream: IO[str]) -> None:
         with stream:
@@ -105,6 +115,7 @@ class Server:
         """Wait until it has ended; the exit code, negative for a signal."""
         assert self._process is not None
         code = self._process.wait(_PATIENCE_SECONDS)
+        self._died.append(f"{id(self):x}-{self._starts}@{time.time_ns() // 1_000_000}")
         self._reader.join(_PATIENCE_SECONDS)
         return code
 
