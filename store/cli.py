@@ -187,9 +187,11 @@ def run_storm(said: argparse.Namespace) -> int:
     from store.storm.verdict import Plan
 
     seed = secrets.randbelow(1_000_000) if said.seed is None else said.seed
-    plan = Plan(said.shoppers, said.seconds, said.kills, seed, faults=said.faults)
+    plan = Plan(said.shoppers, said.seconds, said.kills, seed, said.faults, said.processes)
     if said.postgres and said.database:
         refuse("A storm is on a Postgres of its own or on the database of --database: say one of the two.")
+    if said.processes > 1 and not said.postgres and not (said.database or "").startswith("postgres"):
+        refuse("Several processes share a Postgres: say --postgres, or name one with --database.")
     settings = Settings.from_env({"DBOS_DATABASE_URL": said.database}) if said.database else None
     if said.picture is not None:
         try:

@@ -92,6 +92,12 @@ def _add_storm(storm: argparse.ArgumentParser) -> None:
     storm.add_argument(
         "--kills", type=_whole_number(0), default=20, help="of the server meanwhile (%(default)s)"
     )
+    storm.add_argument(
+        "--processes",
+        type=_whole_number(1, 16),
+        default=1,
+        help="server processes that share the requests, on Postgres (%(default)s)",
+    )
     storm.add_argument("--seed", type=_whole_number(0), help="repeats the choices of an earlier storm")
     storm.add_argument("--database", metavar="URL", help="of a new one; otherwise a SQLite file, thrown away")
     storm.add_argument("--postgres", action="store_true", help="on a Postgres of its own, thrown away")

@@ -174,10 +174,10 @@ class _Forked:
         return self._take_code()
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
 
     def terminate(self) -> None:
-        self._signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def tell(self, line: str) -> None:
         self._line.tell(line)
@@ -185,7 +185,7 @@ class _Forked:
     def close(self) -> None:
         self._line.close()
 
-    def _signal(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 

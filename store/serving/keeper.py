@@ -99,6 +99,14 @@ class Keeper:
         server.kill()
         return True
 
+    def freeze(self) -> Callable[[], None] | None:
+        """Have the server stand still; what has it go on, or None if there is none."""
+        server = self._server
+        if server is None or server.poll() is not None:
+            return None
+        server.signal(signal.SIGSTOP)
+        return lambda: server.signal(signal.SIGCONT)
+
     def tell(self, line: str) -> None:
         """Tell the server something, if it runs."""
         server = self._server

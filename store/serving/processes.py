@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,9 @@ class ServerProcess(Protocol):
 
     def tell(self, line: str) -> None:
         """Tell it something, which it may miss."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still runs."""
 
     def kill(self) -> None:
         """Send it SIGKILL, if it still runs."""
@@ -128,6 +132,7 @@ class _Fresh:
         self.pid = self._process.pid
         self.poll, self.wait = self._process.poll, self._process.wait
         self.kill, self.terminate = self._process.kill, self._process.terminate
+        self.signal = self._process.send_signal
 
     @property
     def has_opened(self) -> bool:

@@ -178,6 +178,10 @@ class Supervisor:
         keepers = random.sample(self._keepers, len(self._keepers))
         return any(keeper.kill(token) for keeper in keepers)
 
+    def freeze_server(self) -> Callable[[], None] | None:
+        """Have one server stand still; what has it go on, or None if there is none."""
+        return random.choice(self._keepers).freeze()  # noqa: S311 - it keeps no secret
+
     def stop(self) -> None:
         """Have the servers stop in good order, and `run` return; soon, whatever they do."""
         self._is_stopping = True

@@ -12,7 +12,8 @@ import logging
 import os
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
 from flask import abort, redirect, request, url_for
@@ -26,7 +27,7 @@ from store.clients import guestbook
 from store.database import Databases
 from store.durable import runtime
 from store.durable.deadlines import call_with_deadline
-from store.durable.statements import execute
+from store.durable.statements import execute, now_ms_of_database
 from store.durable.step_decorators import now_ms, plain_transaction
 from store.settings import Settings
 from store.stage import faults, storm_state
@@ -38,6 +39,11 @@ _ANSWER_SECONDS = 0.3
 """For the answer to leave, before the server ends."""
 _LOOK_SECONDS = 0.5
 """Between two looks at whether a reset is wanted: `app.py reset` promises the opening state within three."""
+_SILENCE_MS = 1200
+"""More than twice the time between two signs of life."""
+_SHORT_LOOK_SECONDS = 0.05
+_LOCK = 0x52455345
+"""Any number, the same in every process."""
 _log = logging.getLogger("store")
 
 
@@ -46,8 +52,40 @@ def carry_out(settings: Settings, databases: Databases) -> None:
     if not settings.offers_presenter_tools:
         return  # whoever has asked for it was not let in here
     if is_asked():
-        _begin_anew(settings, databases)
+        with _one_at_a_time(databases):
+            if is_asked():
+                _wait_for_silence(databases)
+                _begin_anew(settings, databases)
     _watch(databases)
+
+
+@contextmanager
+def _one_at_a_time(databases: Databases) -> Iterator[None]:
+    """Of several servers that start together, have one carry it out, and the others wait for that."""
+    with databases.store.connect() as connection:
+        if connection.dialect.name == "sqlite":  # this one has the file to itself
+            connection.close()
+            yield
+            return
+        with connection.begin():
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            yield
+
+
+def _wait_for_silence(databases: Databases) -> None:
+    """Wait until the other servers have ended, which they do as soon as they see that it is asked for."""
+    if databases.store.dialect.name == "sqlite":
+        return
+    while True:
+        with Session(databases.reader) as session:
+            living, seen_at_ms = session.execute(
+                sa.text("SELECT count(*), max(seen_at_ms) FROM executors WHERE ended_at_ms IS NULL")
+            ).one()
+            silent_ms = now_ms_of_database(session) - (seen_at_ms or 0)
+        # One alone is the one that has ended with the press.
+        if living <= 1 or silent_ms > _SILENCE_MS:
+            return
+        time.sleep(_SHORT_LOOK_SECONDS)
 
 
 def _begin_anew(settings: Settings, databases: Databases) -> None:

@@ -31,6 +31,7 @@ from store.settings import Settings, is_sqlite
 from store.stage.storm_picture import Death
 from store.stage.storm_view import death_of
 from store.storm.audit import count_doubled, count_lost, endings_of, figure, look_at_every_order
+from store.storm.freezes import LEASE_SECONDS, Freezes
 from store.storm.notes import Notes, Purchase
 from store.storm.shoppers import Shopper
 from store.storm.verdict import Plan, Progress, Trouble, Verdict
@@ -73,6 +74,8 @@ def run(
         trusted_proxies=0,
         unpaid_per_client=0,  # all its shoppers have one address
         greetings_per_client=0,
+        processes=plan.processes,
+        lease_seconds=LEASE_SECONDS,
     )
     with tempfile.TemporaryFile() as log:
         is_open = threading.Event()
@@ -107,6 +110,7 @@ class _Storm:
         self._plan, self._supervisor, self._parent, self._trouble = plan, supervisor, parent, trouble
         self._notes = Notes()
         self._kills = 0
+        self._freezes = Freezes(supervisor, are_wanted=plan.processes > 1)
         self._seconds_to_rest = 0.0
         self._began_at = time.monotonic()
         self._is_over = threading.Event()
@@ -186,6 +190,8 @@ class _Storm:
             died_young = 0 if self._notes.answered_at > killed_at else died_young + 1
             killed_at = time.monotonic()
             self._kills += 1
+            self._freezes.perhaps(chance)
+        self._freezes.end()
         if not self._parent.is_alive():
             self._notes.complain("the parent gave up")
 
@@ -240,6 +246,7 @@ class _Storm:
             database=kept,
             endings=endings_of(notes),
             kills=self._kills,
+            freezes=self._freezes.count,
             requests=notes.requests,
             sent_again=notes.unanswered,
             refused=notes.refused,

@@ -96,13 +96,19 @@ def _draw(bar: Bar, task: TaskID, plan: Plan, progress: Progress) -> None:
     )
 
 
+def _several(verdict: Verdict) -> str:
+    if verdict.plan.processes == 1:
+        return ""
+    return f" of {verdict.plan.processes} servers, {verdict.freezes} that stood still past their lease"
+
+
 def _print(verdict: Verdict) -> None:
     """The verdict for people: good news is green and says so, bad news is red and says so."""
     console = Console(highlight=False)
     plan = verdict.plan
     console.print(
         f"\n[bold]A storm of {plan.seconds:g} s on {verdict.database}[/]: {plan.shoppers} shoppers, "
-        f"{verdict.kills} kills, seed {plan.seed}\n"
+        f"{verdict.kills} kills{_several(verdict)}, seed {plan.seed}\n"
     )
     facts = Table.grid(padding=(0, 2))
     facts.add_row("Orders", str(sum(verdict.endings.values())), _listed(verdict.endings))

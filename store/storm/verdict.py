@@ -22,6 +22,8 @@ class Plan:
     seed: int
     faults: bool = False
     """Whether other things happen beside the kills."""
+    processes: int = 1
+    """Servers that share the requests; of several, some stand still for longer than their lease."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Verdict:
     endings: dict[str, int]
     """Orders by what became of them."""
     kills: int
+    freezes: int
+    """Servers that stood still for longer than their lease."""
     requests: int
     sent_again: int
     """Requests that the dead server did not answer, and the next one did."""

@@ -1,0 +1,85 @@
+"""The page on many machines, followed word for word: two workers on one Postgres, and the first is killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import make_url
+
+from store.settings import ROOT
+from tests.support.postgres import Postgres
+from tests.support.shopper import eventually
+
+[_PROGRAM] = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8"), re.DOTALL
+)
+_TICK = re.compile(r"apples: tick (\d+) in process (\d+)")
+Start = Callable[..., "Worker"]
+
+
+class Worker:
+    """One worker of the page, and what it prints."""
+
+    def __init__(self, folder: Path, url: str, *names: str) -> None:
+        self._log = folder / f"log-{len(list(folder.iterdir()))}"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "worker.py", *names],
+                cwd=folder,
+                env={**os.environ, "DATABASE_URL": url},
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def ticks(self) -> list[int]:
+        """The numbers that it has counted."""
+        said = self._log.read_text(encoding="utf-8")
+        assert self.process.poll() in {None, -signal.SIGKILL, 4}, said
+        return [int(number) for number, _ in _TICK.findall(said)]
+
+
+@pytest.fixture
+def start(postgres: Postgres, tmp_path: Path) -> Iterator[Start]:
+    """Starts workers on one database."""
+    (tmp_path / "worker.py").write_text(_PROGRAM, encoding="utf-8")
+    url, workers = postgres.new_url(), list[Worker]()
+    address = make_url(url)
+    admin = address.set(database="postgres").render_as_string(hide_password=False)
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(address.database or "")))
+
+    def start_one(*names: str) -> Worker:
+        workers.append(Worker(tmp_path, url, *names))
+        return workers[-1]
+
+    yield start_one
+    for worker in workers:
+        worker.process.kill()
+        worker.process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_other_goes_on(start: Start, number: signal.Signals) -> None:
+    """Killed, or frozen for longer than its lease: the other one counts on, and none is left out."""
+    first = start("apples")
+    eventually(lambda: first.ticks, lambda ticks: 2 in ticks)
+    second = start()
+    first.process.send_signal(number)
+    eventually(lambda: second.ticks, lambda ticks: 10 in ticks, patience_seconds=40)
+    counted = first.ticks + second.ticks
+    assert sorted(set(counted)) == list(range(1, 11))
+    assert len(counted) <= 11, "one may be printed twice: whose checkpoint was not written"
+    if number == signal.SIGSTOP:
+        first.process.send_signal(signal.SIGCONT)
+        assert first.process.wait(20) == 4
+        assert len(first.ticks + second.ticks) <= 12
