@@ -39,6 +39,7 @@ class Lease:
         self._executor, self._engine, self._seconds = executor, engine, seconds
         self._want_adoption = want_adoption
         self._renewed_at = self._steady_since = time.monotonic()
+        self._is_heard = True
         self._deaths: deque[Death] = deque()
         self._is_told = threading.Event()
 
@@ -66,9 +67,12 @@ class Lease:
                 # For as long as its own lease it has found the database there: so could all others.
                 self._beat(may_count_others_as_lost=began_at - self._steady_since > self._seconds)
             except SQLAlchemyError as trouble:
-                _log.warning("no sign of life could be given: %s", first_line(trouble))
+                if self._is_heard:  # once, and not twice a second
+                    _log.warning("no sign of life can be given: %s", first_line(trouble))
+                self._is_heard = False
                 self._steady_since = time.monotonic()
             else:
+                self._is_heard = True
                 self._renewed_at = began_at
             self._is_told.wait(executors.BEAT_SECONDS)
             self._is_told.clear()
