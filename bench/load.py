@@ -1,0 +1,280 @@
+"""The shoppers of the benchmark: one process with many connections, whose own cost is nobody's.
+
+`python -m bench.load` reads one plan from standard input, as JSON, does it, and writes what it saw. It loads
+the standard library alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LOOK_SECONDS = 0.02
+"""Between two looks of one shopper at one order."""
+_ANSWER_SECONDS = 60.0
+_NUMBER = re.compile(rb"Order No\. (\d+)")
+_KEY = re.compile(rb'name="key" value="([^"]+)"')
+_HTML = {"Accept": "text/html"}
+_FORM = {**_HTML, "Content-Type": "application/x-www-form-urlencoded"}
+
+
+class BadAnswer(RuntimeError):
+    """The shop said something that does not sell a widget."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    size: int
+    """Bytes on the wire, head and body."""
+
+
+class Line:
+    """One connection, kept while the shop keeps it."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, method: str, path: str, headers: dict[str, str], body: str = "") -> Reply:
+        """One request, sent again where a kept connection had been closed meanwhile."""
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}:{self._port}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if method == "POST":
+            lines.append(f"Content-Length: {len(body)}")
+        message = ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            is_kept = self._streams is not None
+            try:
+                return await self._exchange(message)
+            except (OSError, EOFError):
+                self.close()
+                if not is_kept:
+                    raise
+            return await self._exchange(message)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+    async def _exchange(self, message: bytes) -> Reply:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._host, self._port)
+        reader, writer = self._streams
+        writer.write(message)
+        head = await reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").strip().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        if headers.get("connection", "").lower() == "close":
+            self.close()
+        return Reply(int(first.split(" ", 2)[1]), headers, body, len(head) + len(body))
+
+
+@dataclass
+class Purchase:
+    """What one whole order took, in seconds."""
+
+    buy: float = 0.0
+    confirm: float = 0.0
+    whole: float = 0.0
+
+
+async def hold(line: Line) -> tuple[str, int, float]:
+    """Take a Buy Now from the store page, click it, and wait for the payment page; key, number, seconds."""
+    page = await line.ask("GET", "/", _HTML)
+    found = _KEY.search(page.body)
+    if found is None:
+        raise BadAnswer(f"GET / answered {page.status} and has no Buy Now")
+    key, began_at = found[1].decode(), time.monotonic()
+    bought = await line.ask("POST", "/buy", _FORM, f"key={key}")
+    took = time.monotonic() - began_at
+    if bought.status != 303 or "/pay/" not in bought.headers.get("location", ""):
+        raise BadAnswer(f"POST /buy answered {bought.status}")
+    while True:
+        page = await line.ask("GET", f"/pay/{key}", _HTML)
+        if number := _NUMBER.search(page.body):
+            return key, int(number[1]), took
+        if page.status != 200:
+            raise BadAnswer(f"the payment page answered {page.status}")
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def pay(line: Line, key: str) -> float:
+    """Confirm the payment; the seconds that took."""
+    began_at = time.monotonic()
+    paid = await line.ask("POST", f"/pay/{key}", _FORM, "outcome=paid")
+    if paid.status != 303:
+        raise BadAnswer(f"POST /pay answered {paid.status}")
+    return time.monotonic() - began_at
+
+
+async def buy_whole(line: Line) -> Purchase:
+    """One whole order, from the store page until it is dispatched."""
+    began_at = time.monotonic()
+    key, number, buy = await hold(line)
+    confirm = await pay(line, key)
+    while True:
+        order = await line.ask("GET", f"/order/{number}", {"Accept": "application/json"})
+        if order.status == 200 and json.loads(order.body)["order_status"] == 1:
+            return Purchase(buy, confirm, time.monotonic() - began_at)
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def orders(plan: dict[str, Any]) -> dict[str, Any]:
+    """Whole orders by so many shoppers, for some seconds or until there are so many."""
+    done: list[Purchase] = []
+    failed: list[str] = []
+    began_at = time.monotonic()
+    begun = 0
+
+    def may_begin() -> bool:
+        if "count" in plan:
+            return begun < int(plan["count"])
+        return time.monotonic() - began_at < float(plan["seconds"])
+
+    async def shop(line: Line) -> None:
+        nonlocal begun
+        while may_begin():
+            begun += 1
+            try:
+                done.append(await buy_whole(line))
+            except (BadAnswer, OSError, EOFError, TimeoutError) as trouble:
+                failed.append(f"{type(trouble).__name__}: {trouble}")
+
+    await _together(plan, int(plan["shoppers"]), shop)
+    return {
+        "elapsed": time.monotonic() - began_at,
+        "failed": failed,
+        **{what: [getattr(each, what) for each in done] for what in ("buy", "confirm", "whole")},
+    }
+
+
+async def holds(plan: dict[str, Any]) -> dict[str, Any]:
+    """So many orders that wait for their payment, or that are paid and wait for nothing more."""
+    keys: list[str] = []
+    numbers: list[int] = []
+    left = iter(range(int(plan["count"])))
+
+    async def shop(line: Line) -> None:
+        for _ in left:
+            key, number, _ = await hold(line)
+            if plan.get("is_paid"):
+                await pay(line, key)
+            keys.append(key)
+            numbers.append(number)
+
+    await _together(plan, min(16, int(plan["count"])), shop)
+    return {"keys": keys, "numbers": numbers}
+
+
+async def asks(plan: dict[str, Any]) -> dict[str, Any]:
+    """The same GETs again and again, over kept connections; `every` spaces those of one connection."""
+    took: list[float] = []
+    statuses: dict[str, int] = {}
+    paths: list[str] = plan["paths"]
+    headers = {**_HTML, **plan.get("headers", {})}
+    numbers = iter(range(int(plan["connections"])))
+    began_at = time.monotonic()
+
+    async def look(line: Line) -> None:
+        index, every = next(numbers), float(plan.get("every", 0))
+        await asyncio.sleep(every * index / int(plan["connections"]))
+        for turn in range(int(plan.get("count", 1_000_000_000))):
+            asked_at = time.monotonic()
+            if asked_at - began_at > float(plan["seconds"]):
+                return
+            reply = await line.ask("GET", paths[(index + turn) % len(paths)], headers)
+            took.append(time.monotonic() - asked_at)
+            statuses[str(reply.status)] = statuses.get(str(reply.status), 0) + 1
+            await asyncio.sleep(max(0.0, every - took[-1]) if every else 0)
+
+    await _together(plan, int(plan["connections"]), look)
+    return {"elapsed": time.monotonic() - began_at, "took": took, "statuses": statuses}
+
+
+async def _together(plan: dict[str, Any], count: int, work: Callable[[Line], Awaitable[None]]) -> None:
+    lines = [Line(plan["host"], int(plan["port"])) for _ in range(count)]
+    async with asyncio.TaskGroup() as group:
+        for line in lines:
+            group.create_task(_all_of(work, line))
+    for line in lines:
+        line.close()
+
+
+async def _all_of(work: Callable[[Line], Awaitable[None]], line: Line) -> None:
+    await work(line)
+
+
+def start(kind: str, address: tuple[str, int], **plan: object) -> subprocess.Popen[str]:
+    """Start a process of shoppers with a plan."""
+    host, port = address
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.load"],
+        cwd=Path(__file__).resolve().parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None  # noqa: S101 - it is a pipe
+    json.dump({"kind": kind, "host": host, "port": port, **plan}, process.stdin)
+    process.stdin.close()
+    return process
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What they saw.
+
+    Raises:
+        RuntimeError: they could not go on; why is on standard error.
+    """
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    with process.stdout as stream:
+        said = stream.read()
+    if process.wait():
+        raise RuntimeError("The shoppers of the benchmark could not go on.")
+    seen: dict[str, Any] = json.loads(said)
+    return seen
+
+
+def run(kind: str, address: tuple[str, int], **plan: object) -> dict[str, Any]:
+    """Start them, and wait for what they see."""
+    return finish(start(kind, address, **plan))
+
+
+_KINDS: dict[str, Callable[[dict[str, Any]], Any]] = {"orders": orders, "holds": holds, "asks": asks}
+
+
+def main() -> None:
+    """Do the plan on standard input."""
+    plan = json.load(sys.stdin)
+    with suppress(ValueError, OSError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    json.dump(asyncio.run(_KINDS[plan["kind"]](plan)), sys.stdout)
+
+
+def new_key() -> str:
+    """A key of one's own, as the shop makes it."""
+    return secrets.token_urlsafe(16)
+
+
+if __name__ == "__main__":
+    main()

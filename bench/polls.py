@@ -1,0 +1,93 @@
+"""Polls against a bare `return "ok"` in the same run, and the bytes of a poll, changed and unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from bench import load
+from bench.figures import Bench, Figure, median_ratio
+from bench.servers import BARE, STORE, Server
+
+GROUP = "polls"
+_CONNECTIONS = 8
+_BARE = "bare"
+
+
+def steps(bench: Bench) -> int:
+    """How often `run` says what it does next."""
+    return len(bench.databases) * (1 + bench.scale.rounds)
+
+
+def run(bench: Bench) -> None:
+    """Measure it on each database."""
+    for kind in bench.databases:
+        bench.say(f"polls: opening on {kind}")
+        database = bench.place.new_database(kind)
+        with bench.place.serving(STORE, database) as store, bench.place.serving(BARE) as bare:
+            load.run("orders", store.address, shoppers=2, count=10)
+            held = load.run("holds", store.address, count=1)["keys"][0]
+            polls = {
+                "a payment that waits": f"/pay/{held}/status",
+                "an order under way": f"/orders/{held}/progress",
+                "the newest orders": "/recent",
+                "the shelf": f"/shelf?key={load.new_key()}",
+            }
+            _weigh(bench, kind, store, polls)
+            _time(bench, kind, {"store": store, _BARE: bare}, polls)
+
+
+def get(server: Server, path: str, headers: Mapping[str, str] | None = None) -> load.Reply:
+    """One GET as a browser does, on a connection of its own."""
+
+    async def ask() -> load.Reply:
+        line = load.Line(*server.address)
+        try:
+            return await line.ask("GET", path, {"Accept": "text/html", **(headers or {})})
+        finally:
+            line.close()
+
+    return asyncio.run(ask())
+
+
+def _weigh(bench: Bench, kind: str, store: Server, polls: dict[str, str]) -> None:
+    if kind != bench.databases[0]:
+        return  # they are the same
+    for name, path in polls.items():
+        changed = get(store, path)
+        unchanged = get(store, path, {"HX-PTag": changed.headers["hx-ptag"]})
+        bench.add(Figure(GROUP, name, "bytes of a poll, changed", changed.size, "bytes"))
+        if unchanged.status == 304:
+            bench.add(Figure(GROUP, name, "bytes of a poll, unchanged", unchanged.size, "bytes"))
+        else:
+            bench.leave_out(f"The bytes of an unchanged poll of {name}: it changed meanwhile.")
+
+
+def _time(bench: Bench, kind: str, servers: dict[str, Server], polls: dict[str, str]) -> None:
+    tags = {name: get(servers["store"], path).headers["hx-ptag"] for name, path in polls.items()}
+    rates: dict[str, list[float]] = {}
+    for turn in range(bench.scale.rounds):
+        bench.say(f"polls: round {turn + 1} on {kind}")
+        rates.setdefault(_BARE, []).append(_rate(bench, servers[_BARE], "/", {}))
+        for name, path in polls.items():
+            for state, headers in (("changed", {}), ("unchanged", {"HX-PTag": tags[name]})):
+                case = f"{name}, {state}"
+                rates.setdefault(case, []).append(_rate(bench, servers["store"], path, headers))
+    for case, found in rates.items():
+        ratio = None if case == _BARE else median_ratio(found, rates[_BARE])
+        shown = 'a bare return "ok"' if case == _BARE else f"{case}, on {kind}"
+        bench.add(Figure(GROUP, shown, "polls", median(found), "per second", ratio, _BARE if ratio else ""))
+
+
+def _rate(bench: Bench, server: Server, path: str, headers: dict[str, str]) -> float:
+    seconds = bench.scale.seconds / 2
+    plan: dict[str, Any] = {"paths": [path], "headers": headers, "connections": _CONNECTIONS}
+    seen = load.run("asks", server.address, seconds=seconds, **plan)
+    return len(seen["took"]) / float(seen["elapsed"])
+
+
+def about() -> str:
+    """What one must know to read these."""
+    return f"{_CONNECTIONS} kept connections, each asking again as soon as it is answered."

@@ -1,0 +1,73 @@
+"""How the figures are shown: one table, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import processor
+from bench.figures import Bench, Figure
+
+
+def machine(bench: Bench) -> dict[str, str]:
+    """What the figures were taken on."""
+    postgres = bench.place.postgres
+    return {
+        "processor": f"{os.cpu_count()} cores, {processor.model()}",
+        "load at the end": " ".join(f"{each:.1f}" for each in os.getloadavg()),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "postgres": postgres.version if postgres is not None else "not used",
+    }
+
+
+def write_json(bench: Bench, path: Path, notes: dict[str, str]) -> None:
+    """Everything, for programs."""
+    told: dict[str, Any] = {
+        "scale": bench.scale.name,
+        "machine": machine(bench),
+        "notes": notes,
+        "figures": [each.__dict__ for each in bench.figures],
+        "left_out": bench.left_out,
+    }
+    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def show(bench: Bench, console: Console, notes: dict[str, str]) -> None:
+    """Everything, for people."""
+    table = Table(title=f"The store, measured ({bench.scale.name})", show_lines=False)
+    for name in ("group", "case", "what"):
+        table.add_column(name)
+    table.add_column("figure", justify="right")
+    table.add_column("unit")
+    table.add_column("ratio", justify="right")
+    before = ""
+    for each in bench.figures:
+        if before and each.group != before:
+            table.add_section()
+        table.add_row(each.group, each.case, each.what, number(each.value), each.unit, _ratio(each))
+        before = each.group
+    console.print(table)
+    for group, note in notes.items():
+        console.print(f"{group}: {note}", highlight=False)
+    for sentence in bench.left_out:
+        console.print(f"Left out: {sentence}", highlight=False)
+    told = "; ".join(f"{name}: {value}" for name, value in machine(bench).items())
+    console.print(f"Taken on: {told}.", highlight=False)
+
+
+def number(value: float) -> str:
+    """With three digits that mean something."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _ratio(figure: Figure) -> str:
+    return "" if figure.ratio is None else f"{figure.ratio:.2f} x {figure.to}"
