@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from statistics import median
 
 from bench import load
@@ -18,6 +19,7 @@ _NEWEST = "SELECT pid FROM executors ORDER BY number DESC LIMIT 1"
 _TICKED_AT = (
     "SELECT updated_at_ms FROM orders WHERE order_id = :number AND updated_at_ms > :at_ms AND progress > 0"
 )
+_DONE = "SELECT count(*) FROM orders WHERE order_id = :number AND progress = 10"
 _ADOPTED_AT = "SELECT adopted_at_ms FROM executors WHERE pid = :pid AND adopted_at_ms IS NOT NULL"
 
 
@@ -65,7 +67,7 @@ def _crash(server: Server, database: Database) -> dict[str, float]:
     ticked_at_ms = _until(lambda: database.value(_TICKED_AT, number=number, at_ms=killed_at_ms))
     adopted_at_ms = _until(lambda: database.value(_ADOPTED_AT, pid=pid))
     # It goes to its end, so that the next crash finds none but its own.
-    _until(lambda: database.value("SELECT progress FROM orders WHERE order_id = :n AND progress = 10", n=number))
+    _until(lambda: database.value(_DONE, number=number))
     return {
         "the first answer": answered_ms,
         "the next tick": ticked_at_ms - killed_at_ms,
@@ -73,19 +75,18 @@ def _crash(server: Server, database: Database) -> dict[str, float]:
     }
 
 
-def _until(look: object) -> int:
+def _until(look: Callable[[], int]) -> int:
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    assert callable(look)  # noqa: S101
     while not (seen := look()):
         if time.monotonic() > deadline:
             raise TimeoutError("the store did not go on")
         time.sleep(0.01)  # between two looks
-    return int(seen)
+    return seen
 
 
 def about() -> str:
     """What one must know to read these."""
     return (
-        f"SIGKILL to the server under `python app.py`; a tick is {_TICK_SECONDS * 1000:g} ms. One order is being "
-        "dispatched, and the others in flight wait for their payment."
+        f"SIGKILL to the server under `python app.py`; a tick is {_TICK_SECONDS * 1000:g} ms. One order is "
+        "being dispatched, and the others in flight wait for their payment."
     )

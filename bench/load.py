@@ -1,7 +1,8 @@
 """The shoppers of the benchmark: one process with many connections, whose own cost is nobody's.
 
-`python -m bench.load` reads one plan from standard input, as JSON, does it, and writes what it saw. It loads
-the standard library alone.
+`python -m bench.load` reads one plan from standard input, as JSON, does it, and writes what it saw. Whether
+orders are dispatched it reads from the database, all of them at once: as many polls of as many pages would be
+most of what is measured.
 """
 
 from __future__ import annotations
@@ -18,74 +19,20 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-_LOOK_SECONDS = 0.02
-"""Between two looks of one shopper at one order."""
-_ANSWER_SECONDS = 60.0
+from bench.watcher import LOOK_SECONDS, Watcher
+from bench.wire import Line
+
 _NUMBER = re.compile(rb"Order No\. (\d+)")
 _KEY = re.compile(rb'name="key" value="([^"]+)"')
 _HTML = {"Accept": "text/html"}
+BROWSER = {**_HTML, "Accept-Encoding": "gzip"}
 _FORM = {**_HTML, "Content-Type": "application/x-www-form-urlencoded"}
 
 
 class BadAnswer(RuntimeError):
     """The shop said something that does not sell a widget."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One answer."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    size: int
-    """Bytes on the wire, head and body."""
-
-
-class Line:
-    """One connection, kept while the shop keeps it."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def ask(self, method: str, path: str, headers: dict[str, str], body: str = "") -> Reply:
-        """One request, sent again where a kept connection had been closed meanwhile."""
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}:{self._port}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if method == "POST":
-            lines.append(f"Content-Length: {len(body)}")
-        message = ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            is_kept = self._streams is not None
-            try:
-                return await self._exchange(message)
-            except (OSError, EOFError):
-                self.close()
-                if not is_kept:
-                    raise
-            return await self._exchange(message)
-
-    def close(self) -> None:
-        """Let go of it."""
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
-
-    async def _exchange(self, message: bytes) -> Reply:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(self._host, self._port)
-        reader, writer = self._streams
-        writer.write(message)
-        head = await reader.readuntil(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").strip().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        body = await reader.readexactly(int(headers.get("content-length", 0)))
-        if headers.get("connection", "").lower() == "close":
-            self.close()
-        return Reply(int(first.split(" ", 2)[1]), headers, body, len(head) + len(body))
 
 
 @dataclass
@@ -114,7 +61,7 @@ async def hold(line: Line) -> tuple[str, int, float]:
             return key, int(number[1]), took
         if page.status != 200:
             raise BadAnswer(f"the payment page answered {page.status}")
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def pay(line: Line, key: str) -> float:
@@ -126,22 +73,20 @@ async def pay(line: Line, key: str) -> float:
     return time.monotonic() - began_at
 
 
-async def buy_whole(line: Line) -> Purchase:
+async def buy_whole(line: Line, watcher: Watcher) -> Purchase:
     """One whole order, from the store page until it is dispatched."""
     began_at = time.monotonic()
     key, number, buy = await hold(line)
     confirm = await pay(line, key)
-    while True:
-        order = await line.ask("GET", f"/order/{number}", {"Accept": "application/json"})
-        if order.status == 200 and json.loads(order.body)["order_status"] == 1:
-            return Purchase(buy, confirm, time.monotonic() - began_at)
-        await asyncio.sleep(_LOOK_SECONDS)
+    await watcher.dispatched(number)
+    return Purchase(buy, confirm, time.monotonic() - began_at)
 
 
 async def orders(plan: dict[str, Any]) -> dict[str, Any]:
     """Whole orders by so many shoppers, for some seconds or until there are so many."""
     done: list[Purchase] = []
     failed: list[str] = []
+    watcher = Watcher(plan["database"])
     began_at = time.monotonic()
     begun = 0
 
@@ -155,7 +100,7 @@ async def orders(plan: dict[str, Any]) -> dict[str, Any]:
         while may_begin():
             begun += 1
             try:
-                done.append(await buy_whole(line))
+                done.append(await buy_whole(line, watcher))
             except (BadAnswer, OSError, EOFError, TimeoutError) as trouble:
                 failed.append(f"{type(trouble).__name__}: {trouble}")
 
@@ -190,7 +135,7 @@ async def asks(plan: dict[str, Any]) -> dict[str, Any]:
     took: list[float] = []
     statuses: dict[str, int] = {}
     paths: list[str] = plan["paths"]
-    headers = {**_HTML, **plan.get("headers", {})}
+    headers = {**BROWSER, **plan.get("headers", {})}
     numbers = iter(range(int(plan["connections"])))
     began_at = time.monotonic()
 
@@ -257,6 +202,21 @@ def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
 def run(kind: str, address: tuple[str, int], **plan: object) -> dict[str, Any]:
     """Start them, and wait for what they see."""
     return finish(start(kind, address, **plan))
+
+
+class Shop(Protocol):
+    """Where orders are made."""
+
+    database_url: str
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+
+
+def buy(shop: Shop, **plan: object) -> dict[str, Any]:
+    """Whole orders; see `orders`."""
+    return run("orders", shop.address, database=shop.database_url, **plan)
 
 
 _KINDS: dict[str, Callable[[dict[str, Any]], Any]] = {"orders": orders, "holds": holds, "asks": asks}

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from bench import load
+from bench import load, watcher
 from bench.figures import Bench, Figure, add_latencies, median_ratio
 from bench.processor import Used
 from bench.servers import PLAIN, STORE, SUPERVISED, TICK_SECONDS, Database, Server, has_processes
 
 GROUP = "orders"
 _PLAIN = "plain"
+_SETTLE_SECONDS = 1.5
 _WARM_SHOPPERS, _WARM_SECONDS = 4, 2.0
 
 
@@ -74,7 +76,9 @@ def run(bench: Bench) -> None:
 
 def _names(bench: Bench, kind: str) -> list[str]:
     several = [count for count in bench.scale.processes if count > 1]
-    more = [f"store, {count} processes" for count in several] if kind == "Postgres" and has_processes() else []
+    more = (
+        [f"store, {count} processes" for count in several] if kind == "Postgres" and has_processes() else []
+    )
     return [_PLAIN, "store", *more]
 
 
@@ -85,23 +89,29 @@ def _open(bench: Bench, kind: str) -> Iterator[list[_Contender]]:
         for name in _names(bench, kind):
             bench.say(f"orders: opening {name} on {kind}")
             database = bench.place.new_database(kind)
-            words, settings = (PLAIN if name == _PLAIN else STORE), {}
-            if "processes" in name:
-                words, settings = SUPERVISED, {"STORE_PROCESSES": name.split()[1]}
-            server = closing.enter_context(bench.place.serving(words, database, **settings))
+            server = closing.enter_context(_serving(bench, name, database))
             contenders.append(_Contender(name, server, database))
         yield contenders
+
+
+def _serving(bench: Bench, name: str, database: Database) -> AbstractContextManager[Server]:
+    if name == _PLAIN:
+        return bench.place.serving(PLAIN, database)
+    if name == "store":
+        return bench.place.serving(STORE, database)
+    return bench.place.serving(SUPERVISED, database, STORE_PROCESSES=name.split()[1])
 
 
 def _warm_up(bench: Bench, contenders: list[_Contender]) -> None:
     seconds = min(_WARM_SECONDS, bench.scale.seconds)
     for each in contenders:
         bench.say(f"orders: warming up {each.name} on {each.database.kind}")
-        load.run("orders", each.server.address, shoppers=_WARM_SHOPPERS, seconds=seconds)
+        load.buy(each.server, shoppers=_WARM_SHOPPERS, seconds=seconds)
 
 
 def _time(bench: Bench, contenders: list[_Contender]) -> None:
     meters = {each.name: bench.place.meter(each.server, each.database) for each in contenders}
+    time.sleep(_SETTLE_SECONDS)  # what the warming up left to be done is not idleness
     idle = {name: meter.idle(bench.scale.idle_seconds) for name, meter in meters.items()}
     cells: dict[tuple[int, str], _Cell] = {}
     for turn in range(bench.scale.rounds):
@@ -111,7 +121,12 @@ def _time(bench: Bench, contenders: list[_Contender]) -> None:
                 cell = cells.setdefault((shoppers, each.name), _Cell())
                 _run_cell(bench, each, shoppers, cell, (meters[each.name], idle[each.name]))
     for (shoppers, name), cell in cells.items():
-        _report(bench, f"{name} on {contenders[0].database.kind}, {_people(shoppers)}", cell, cells[shoppers, _PLAIN])
+        _report(
+            bench,
+            f"{name} on {contenders[0].database.kind}, {_people(shoppers)}",
+            cell,
+            cells[shoppers, _PLAIN],
+        )
 
 
 def _run_cell(
@@ -121,8 +136,7 @@ def _run_cell(
     seen: dict[str, Any] = {}
 
     def shop() -> None:
-        plan = {"shoppers": shoppers, "seconds": bench.scale.seconds}
-        seen.update(load.run("orders", contender.server.address, **plan))
+        seen.update(load.buy(contender.server, shoppers=shoppers, seconds=bench.scale.seconds))
 
     used = meter.over(shop)
     cell.add(seen, used.beyond(idle))
@@ -168,7 +182,11 @@ def _count(bench: Bench, contenders: list[_Contender]) -> None:
             transactions, statements, pages = ((a - b * share) / count for a, b in pairs)
             found[each.name] = transactions, statements, pages
     for name, values in found.items():
-        names = ("transactions of workflows and clicks", "statements of those", "transactions of pages that read")
+        names = (
+            "transactions of workflows and clicks",
+            "statements of those",
+            "transactions of pages that read",
+        )
         for what, value, theirs in zip(names, values, found[_PLAIN], strict=True):
             ratio = None if name == _PLAIN or not theirs else value / theirs
             figure = Figure(GROUP, f"{name} on Postgres, 1 shopper", what, value, "per order", ratio)
@@ -180,18 +198,23 @@ def _between(bench: Bench, contender: _Contender, count: int) -> tuple[int, floa
     postgres = bench.place.postgres
     assert postgres is not None  # noqa: S101 - its databases are there
     begin = postgres.mark()
-    used = bench.place.meter(contender.server, contender.database).over(lambda: _make(bench, contender, count))
+    used = bench.place.meter(contender.server, contender.database).over(
+        lambda: _make(bench, contender, count)
+    )
     counted = postgres.counted(contender.database.url, begin, postgres.mark())
     return count, used.wall, (counted.transactions, counted.statements, counted.page_transactions)
 
 
 def _make(bench: Bench, contender: _Contender, count: int) -> None:
     if count:
-        load.run("orders", contender.server.address, shoppers=1, count=count)
+        load.buy(contender.server, shoppers=1, count=count)
         return
     bench.place.meter(contender.server, contender.database).idle(bench.scale.idle_seconds)
 
 
 def about() -> str:
     """What one must know to read these."""
-    return f"A tick is {TICK_SECONDS * 1000:g} ms; a shopper looks every 20 ms whether the order is dispatched."
+    return (
+        f"A tick is {TICK_SECONDS * 1000:g} ms; what is dispatched is read from the database every "
+        f"{watcher.LOOK_SECONDS * 1000:g} ms, for all shoppers at once."
+    )

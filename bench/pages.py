@@ -88,6 +88,6 @@ def _measure(bench: Bench, store: Server, database: Database, size: int, key: st
 def about() -> str:
     """What one must know to read these."""
     return (
-        "Copies of one real order, in every table where it left rows. What a first answer costs beyond the median "
-        "is what the store then keeps for a moment; of the ledger, that is reading the books."
+        "Copies of one real order, in every table where it left rows. A first answer also pays for what the "
+        "store then keeps for a moment; of the ledger, that is reading the books."
     )

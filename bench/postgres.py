@@ -16,6 +16,8 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
+from bench.watcher import WATCHER
+
 _SETTINGS = {
     # Four processes of the store and the yardstick, each with its pools.
     "max_connections": "400",
@@ -116,7 +118,7 @@ class Postgres:
             text = log.read(end - begin).decode("utf-8", "replace")
         transactions, pages, statements = set(), set(), 0
         for line in _LINE.finditer(text):
-            if line["database"] != sa.make_url(url).database:
+            if line["database"] != sa.make_url(url).database or line["application"] == WATCHER:
                 continue
             if line["application"].endswith(_PAGES):
                 pages.add(line["transaction"])

@@ -89,7 +89,9 @@ def driver_url(url: str) -> str:
 class Server:
     """A server of some kind on a free port of loopback, in a process of its own."""
 
-    def __init__(self, words: tuple[str, ...], database: Database | None, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, words: tuple[str, ...], database: Database | None, settings: Mapping[str, str]
+    ) -> None:
         environment = {
             # Nothing of the developer's own settings comes in.
             **{k: v for k, v in os.environ.items() if not k.startswith(("STORE_", "DBOS_", "FLASK_"))},
@@ -99,7 +101,8 @@ class Server:
         if database is not None:
             environment["DBOS_DATABASE_URL"] = database.url
         self.url, self._said = "", list[str]()
-        self._process = subprocess.Popen(  # noqa: S603 - our own programs
+        self.database_url = "" if database is None else database.url
+        self._process = subprocess.Popen(
             [sys.executable, *words],
             cwd=ROOT,
             env=environment,

@@ -48,11 +48,15 @@ def show(bench: Bench, console: Console, notes: dict[str, str]) -> None:
     table.add_column("unit")
     table.add_column("ratio", justify="right")
     before = ""
-    for each in bench.figures:
-        if before and each.group != before:
+    for row in _rows(bench.figures):
+        first = row[0]
+        if before and first.group != before:
             table.add_section()
-        table.add_row(each.group, each.case, each.what, number(each.value), each.unit, _ratio(each))
-        before = each.group
+        about, comma, _ = first.what.rpartition(", ")
+        names = " / ".join(each.what.rpartition(", ")[2] for each in row)
+        values = " / ".join(number(each.value) for each in row)
+        table.add_row(first.group, first.case, f"{about}{comma}{names}", values, first.unit, _ratio(first))
+        before = first.group
     console.print(table)
     for group, note in notes.items():
         console.print(f"{group}: {note}", highlight=False)
@@ -60,6 +64,22 @@ def show(bench: Bench, console: Console, notes: dict[str, str]) -> None:
         console.print(f"Left out: {sentence}", highlight=False)
     told = "; ".join(f"{name}: {value}" for name, value in machine(bench).items())
     console.print(f"Taken on: {told}.", highlight=False)
+
+
+def _rows(figures: list[Figure]) -> list[list[Figure]]:
+    """Those that follow each other and are of one thing, such as its median and its worst, are one row."""
+
+    def thing(figure: Figure) -> tuple[str, ...]:
+        about, comma, _ = figure.what.rpartition(", ")
+        return figure.group, figure.case, figure.unit, about if comma else f"{figure.what}, alone"
+
+    rows: list[list[Figure]] = []
+    for each in figures:
+        if rows and thing(rows[-1][0]) == thing(each):
+            rows[-1].append(each)
+        else:
+            rows.append([each])
+    return rows
 
 
 def number(value: float) -> str:

@@ -25,7 +25,7 @@ def run(bench: Bench) -> None:
     for kind in bench.databases:
         database, so_far = bench.place.new_database(kind), 0
         with bench.place.serving(STORE, database) as store:
-            load.run("orders", store.address, shoppers=2, count=10)
+            load.buy(store, shoppers=2, count=10)
             keys: list[str] = []
             bench.say(f"waiting: nobody on {kind}")
             _measure(bench, store, database, f"on {kind}, nobody waiting")
@@ -46,12 +46,22 @@ def _measure(bench: Bench, store: Server, database: Database, case: str) -> None
     bench.add(Figure(GROUP, case, "threads of the server", processor.threads_of(store.pid), "threads"))
     bench.add(Figure(GROUP, case, "processor of the server", 100 * idle.server / idle.wall, "% of a core"))
     if database.kind == "Postgres":
-        bench.add(Figure(GROUP, case, "processor of Postgres", 100 * idle.postgres / idle.wall, "% of a core"))
+        bench.add(
+            Figure(GROUP, case, "processor of Postgres", 100 * idle.postgres / idle.wall, "% of a core")
+        )
     _add_purchases(bench, store, case)
 
 
+def _add_processor(bench: Bench, database: Database, case: str, used: processor.Used) -> None:
+    parts = {"the server": used.server}
+    if database.kind == "Postgres":
+        parts["Postgres"] = used.postgres
+    for who, seconds in parts.items():
+        bench.add(Figure(GROUP, case, f"processor of {who}", 100 * seconds / used.wall, "% of a core"))
+
+
 def _add_purchases(bench: Bench, store: Server, case: str) -> None:
-    seen = load.run("orders", store.address, shoppers=1, count=_PURCHASES)
+    seen = load.buy(store, shoppers=1, count=_PURCHASES)
     for what, name in (("the next Buy Now", "buy"), ("the next Confirm", "confirm")):
         bench.add(Figure(GROUP, case, f"{what}, p50", median(seen[name]) * 1000, "ms"))
         bench.add(Figure(GROUP, case, f"{what}, worst", max(seen[name]) * 1000, "ms"))
@@ -69,7 +79,7 @@ def _poll(bench: Bench, store: Server, database: Database, keys: list[str]) -> N
     used = meter.idle(bench.scale.idle_seconds)
     _add_purchases(bench, store, case)
     seen = load.finish(pollers)
-    bench.add(Figure(GROUP, case, "processor of the server", 100 * used.server / used.wall, "% of a core"))
+    _add_processor(bench, database, case, used)
     bench.add(Figure(GROUP, case, "polls", len(seen["took"]) / float(seen["elapsed"]), "per second"))
     bench.add(Figure(GROUP, case, "a poll, p50", median(seen["took"]) * 1000, "ms"))
     bench.add(Figure(GROUP, case, "a poll, p99", percentile(seen["took"], 99) * 1000, "ms"))
