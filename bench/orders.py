@@ -21,7 +21,7 @@ _WARM_SHOPPERS, _WARM_SECONDS = 4, 2.0
 
 
 @dataclass(frozen=True)
-class _Contender:
+class Contender:
     """One of those that are compared."""
 
     name: str
@@ -83,14 +83,14 @@ def _names(bench: Bench, kind: str) -> list[str]:
 
 
 @contextmanager
-def _open(bench: Bench, kind: str) -> Iterator[list[_Contender]]:
+def _open(bench: Bench, kind: str) -> Iterator[list[Contender]]:
     with ExitStack() as closing:
         contenders = []
         for name in _names(bench, kind):
             bench.say(f"orders: opening {name} on {kind}")
             database = bench.place.new_database(kind)
             server = closing.enter_context(_serving(bench, name, database))
-            contenders.append(_Contender(name, server, database))
+            contenders.append(Contender(name, server, database))
         yield contenders
 
 
@@ -102,14 +102,14 @@ def _serving(bench: Bench, name: str, database: Database) -> AbstractContextMana
     return bench.place.serving(SUPERVISED, database, STORE_PROCESSES=name.split()[1])
 
 
-def _warm_up(bench: Bench, contenders: list[_Contender]) -> None:
+def _warm_up(bench: Bench, contenders: list[Contender]) -> None:
     seconds = min(_WARM_SECONDS, bench.scale.seconds)
     for each in contenders:
         bench.say(f"orders: warming up {each.name} on {each.database.kind}")
         load.buy(each.server, shoppers=_WARM_SHOPPERS, seconds=seconds)
 
 
-def _time(bench: Bench, contenders: list[_Contender]) -> None:
+def _time(bench: Bench, contenders: list[Contender]) -> None:
     meters = {each.name: bench.place.meter(each.server, each.database) for each in contenders}
     time.sleep(_SETTLE_SECONDS)  # what the warming up left to be done is not idleness
     idle = {name: meter.idle(bench.scale.idle_seconds) for name, meter in meters.items()}
@@ -130,7 +130,7 @@ def _time(bench: Bench, contenders: list[_Contender]) -> None:
 
 
 def _run_cell(
-    bench: Bench, contender: _Contender, shoppers: int, cell: _Cell, measured: tuple[Any, Used]
+    bench: Bench, contender: Contender, shoppers: int, cell: _Cell, measured: tuple[Any, Used]
 ) -> None:
     meter, idle = measured
     seen: dict[str, Any] = {}
@@ -167,20 +167,25 @@ def _report(bench: Bench, case: str, cell: _Cell, plain: _Cell) -> None:
             bench.add(Figure(GROUP, case, what, median(ours), "ms per order", ratio, _PLAIN if ratio else ""))
 
 
-def _count(bench: Bench, contenders: list[_Contender]) -> None:
-    """Transactions and statements of an order, read from the log of Postgres."""
+def cost_of_an_order(bench: Bench, contender: Contender) -> tuple[float, ...]:
+    """Transactions and statements of an order, and transactions of pages, read from the log of Postgres.
+
+    What the database is asked for while nobody shops is subtracted.
+    """
     postgres, count = bench.place.postgres, bench.scale.counted
     assert postgres is not None  # noqa: S101 - its databases are there
-    found: dict[str, tuple[float, float, float]] = {}
     with postgres.every_statement_logged():
-        for each in contenders:
-            bench.say(f"orders: counting the transactions of {each.name}")
-            _, idle_seconds, idle = _between(bench, each, 0)
-            _, seconds, busy = _between(bench, each, count)
-            share = seconds / idle_seconds
-            pairs = zip(busy, idle, strict=True)
-            transactions, statements, pages = ((a - b * share) / count for a, b in pairs)
-            found[each.name] = transactions, statements, pages
+        idle_seconds, idle = _between(bench, contender, 0)
+        seconds, busy = _between(bench, contender, count)
+    share = seconds / idle_seconds
+    return tuple((a - b * share) / count for a, b in zip(busy, idle, strict=True))
+
+
+def _count(bench: Bench, contenders: list[Contender]) -> None:
+    found: dict[str, tuple[float, ...]] = {}
+    for each in contenders:
+        bench.say(f"orders: counting the transactions of {each.name}")
+        found[each.name] = cost_of_an_order(bench, each)
     for name, values in found.items():
         names = (
             "transactions of workflows and clicks",
@@ -193,8 +198,8 @@ def _count(bench: Bench, contenders: list[_Contender]) -> None:
             bench.add(figure if ratio is None else Figure(**{**figure.__dict__, "to": _PLAIN}))
 
 
-def _between(bench: Bench, contender: _Contender, count: int) -> tuple[int, float, tuple[int, int, int]]:
-    """What the database was asked for while so many orders were made, or for some seconds of none."""
+def _between(bench: Bench, contender: Contender, count: int) -> tuple[float, tuple[int, ...]]:
+    """What the database was asked for, in how many seconds, while so many orders were made, or none."""
     postgres = bench.place.postgres
     assert postgres is not None  # noqa: S101 - its databases are there
     begin = postgres.mark()
@@ -202,10 +207,10 @@ def _between(bench: Bench, contender: _Contender, count: int) -> tuple[int, floa
         lambda: _make(bench, contender, count)
     )
     counted = postgres.counted(contender.database.url, begin, postgres.mark())
-    return count, used.wall, (counted.transactions, counted.statements, counted.page_transactions)
+    return used.wall, (counted.transactions, counted.statements, counted.page_transactions)
 
 
-def _make(bench: Bench, contender: _Contender, count: int) -> None:
+def _make(bench: Bench, contender: Contender, count: int) -> None:
     if count:
         load.buy(contender.server, shoppers=1, count=count)
         return
