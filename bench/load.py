@@ -22,13 +22,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.watcher import LOOK_SECONDS, Watcher
-from bench.wire import Line
+from bench.wire import ANSWER_SECONDS, Line, Reply
 
 _NUMBER = re.compile(rb"Order No\. (\d+)")
 _KEY = re.compile(rb'name="key" value="([^"]+)"')
 _HTML = {"Accept": "text/html"}
 BROWSER = {**_HTML, "Accept-Encoding": "gzip"}
 _FORM = {**_HTML, "Content-Type": "application/x-www-form-urlencoded"}
+
+
+_BUSY = frozenset({503, 504})
+_AGAIN_SECONDS = 0.2
+"""Before a busy shop is asked again."""
 
 
 class BadAnswer(RuntimeError):
@@ -44,33 +49,48 @@ class Purchase:
     whole: float = 0.0
 
 
+async def submit(line: Line, path: str, form: str) -> tuple[Reply, float]:
+    """Submit a form until the shop has done it, as its pages do; the answer, and the seconds it all took.
+
+    A shop that is busy says 503 or 504: what was asked for may have been done, and asking again does no harm.
+    """
+    began_at = time.monotonic()
+    while True:
+        reply = await line.ask("POST", path, _FORM, form)
+        took = time.monotonic() - began_at
+        if reply.status not in _BUSY or took > ANSWER_SECONDS:
+            return reply, took
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
 async def hold(line: Line) -> tuple[str, int, float]:
     """Take a Buy Now from the store page, click it, and wait for the payment page; key, number, seconds."""
     page = await line.ask("GET", "/", _HTML)
+    while page.status in _BUSY:
+        await asyncio.sleep(_AGAIN_SECONDS)
+        page = await line.ask("GET", "/", _HTML)
     found = _KEY.search(page.body)
     if found is None:
         raise BadAnswer(f"GET / answered {page.status} and has no Buy Now")
-    key, began_at = found[1].decode(), time.monotonic()
-    bought = await line.ask("POST", "/buy", _FORM, f"key={key}")
-    took = time.monotonic() - began_at
+    key = found[1].decode()
+    bought, took = await submit(line, "/buy", f"key={key}")
     if bought.status != 303 or "/pay/" not in bought.headers.get("location", ""):
         raise BadAnswer(f"POST /buy answered {bought.status}")
     while True:
         page = await line.ask("GET", f"/pay/{key}", _HTML)
         if number := _NUMBER.search(page.body):
             return key, int(number[1]), took
-        if page.status != 200:
+        if page.status not in {200, *_BUSY}:
             raise BadAnswer(f"the payment page answered {page.status}")
         await asyncio.sleep(LOOK_SECONDS)
 
 
 async def pay(line: Line, key: str) -> float:
     """Confirm the payment; the seconds that took."""
-    began_at = time.monotonic()
-    paid = await line.ask("POST", f"/pay/{key}", _FORM, "outcome=paid")
+    paid, took = await submit(line, f"/pay/{key}", "outcome=paid")
     if paid.status != 303:
         raise BadAnswer(f"POST /pay answered {paid.status}")
-    return time.monotonic() - began_at
+    return took
 
 
 async def buy_whole(line: Line, watcher: Watcher) -> Purchase:

@@ -39,13 +39,13 @@ class _Cell:
     buy: list[float] = field(default_factory=list)
     confirm: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
-    failed: int = 0
+    failed: list[str] = field(default_factory=list)
 
     def add(self, seen: dict[str, Any], used: Used) -> None:
         """One round."""
         count = len(seen["whole"])
         self.rates.append(count / seen["elapsed"])
-        self.failed += len(seen["failed"])
+        self.failed += seen["failed"]
         for name in ("buy", "confirm", "whole"):
             getattr(self, name).extend(seen[name])
         if count:
@@ -149,7 +149,8 @@ def _people(count: int) -> str:
 def _report(bench: Bench, case: str, cell: _Cell, plain: _Cell) -> None:
     is_plain = cell is plain
     if cell.failed:
-        bench.leave_out(f"{cell.failed} orders of {case}: they failed, and are in no figure.")
+        count = len(cell.failed)
+        bench.leave_out(f"{count} orders of {case}: they failed, the first because of {cell.failed[0]}.")
     if not cell.whole:
         return
     ratio = None if is_plain else median_ratio(cell.rates, plain.rates)

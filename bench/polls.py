@@ -9,6 +9,7 @@ from typing import Any
 
 from bench import load
 from bench.figures import Bench, Figure, median_ratio
+from bench.processor import Meter
 from bench.servers import BARE, STORE, Server
 from bench.wire import Line, Reply
 
@@ -74,24 +75,36 @@ def _time(bench: Bench, kind: str, servers: dict[str, Server], polls: dict[str, 
         if get(servers["store"], path, headers).status == 304:
             cases[f"{name}, unchanged"] = path, headers
     rates: dict[str, list[float]] = {}
+    costs: dict[str, list[float]] = {}
+
+    def poll(case: str, server: Server, path: str, headers: dict[str, str]) -> None:
+        seen: dict[str, Any] = {}
+        used = Meter(server.pid, None).over(lambda: seen.update(_poll(bench, server, path, headers)))
+        rates.setdefault(case, []).append(len(seen["took"]) / float(seen["elapsed"]))
+        costs.setdefault(case, []).append(used.server * 1000 / len(seen["took"]))
+
     for turn in range(bench.scale.rounds):
         bench.say(f"polls: round {turn + 1} on {kind}")
-        rates.setdefault(_BARE, []).append(_rate(bench, servers[_BARE], "/", {}))
+        poll(_BARE, servers[_BARE], "/", {})
         for case, (path, headers) in cases.items():
-            rates.setdefault(case, []).append(_rate(bench, servers["store"], path, headers))
-    for case, found in rates.items():
-        ratio = None if case == _BARE else median_ratio(found, rates[_BARE])
+            poll(case, servers["store"], path, headers)
+    for case in rates:
         shown = 'a bare return "ok"' if case == _BARE else f"{case}, on {kind}"
-        bench.add(Figure(GROUP, shown, "polls", median(found), "per second", ratio, _BARE if ratio else ""))
+        for what, found, unit in (("polls", rates, "per second"), ("processor", costs, "ms per poll")):
+            ratio = None if case == _BARE else median_ratio(found[case], found[_BARE])
+            to = "" if ratio is None else _BARE
+            bench.add(Figure(GROUP, shown, what, median(found[case]), unit, ratio, to))
 
 
-def _rate(bench: Bench, server: Server, path: str, headers: dict[str, str]) -> float:
+def _poll(bench: Bench, server: Server, path: str, headers: dict[str, str]) -> dict[str, Any]:
     seconds = bench.scale.seconds / 2
     plan: dict[str, Any] = {"paths": [path], "headers": headers, "connections": _CONNECTIONS}
-    seen = load.run("asks", server.address, seconds=seconds, **plan)
-    return len(seen["took"]) / float(seen["elapsed"])
+    return load.run("asks", server.address, seconds=seconds, **plan)
 
 
 def about() -> str:
     """What one must know to read these."""
-    return f"{_CONNECTIONS} kept connections, each asking again as soon as it is answered."
+    return (
+        f"{_CONNECTIONS} kept connections, each asking again as soon as it is answered. Processor is that of "
+        "the server alone."
+    )
