@@ -169,7 +169,7 @@ def _report(bench: Bench, case: str, cell: _Cell, plain: _Cell) -> None:
 
 
 def cost_of_an_order(bench: Bench, contender: Contender) -> tuple[float, ...]:
-    """Transactions and statements of an order, and transactions of pages, read from the log of Postgres.
+    """What `Counted` has, of one order, read from the log of Postgres.
 
     What the database is asked for while nobody shops is subtracted.
     """
@@ -192,6 +192,7 @@ def _count(bench: Bench, contenders: list[Contender]) -> None:
             "transactions of workflows and clicks",
             "statements of those",
             "transactions of pages that read",
+            "pings of connections",
         )
         for what, value, theirs in zip(names, values, found[_PLAIN], strict=True):
             ratio = None if name == _PLAIN or not theirs else value / theirs
@@ -208,7 +209,7 @@ def _between(bench: Bench, contender: Contender, count: int) -> tuple[float, tup
         lambda: _make(bench, contender, count)
     )
     counted = postgres.counted(contender.database.url, begin, postgres.mark())
-    return used.wall, (counted.transactions, counted.statements, counted.page_transactions)
+    return used.wall, tuple(vars(counted).values())
 
 
 def _make(bench: Bench, contender: Contender, count: int) -> None:

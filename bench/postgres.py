@@ -30,6 +30,7 @@ _LINE = re.compile(
     re.MULTILINE,
 )
 _FRAMES = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "START"})
+_PING = ";"
 _PAGES = "-pages"
 """How the name of an application ends that only reads for pages."""
 
@@ -41,6 +42,8 @@ class Counted:
     transactions: int
     statements: int
     page_transactions: int
+    pings: int
+    """Of anybody: round trips that ask only whether a connection of a pool still lives. In nothing else."""
 
 
 class Postgres:
@@ -116,13 +119,15 @@ class Postgres:
         with (self._data / "log").open("rb") as log:
             log.seek(begin)
             text = log.read(end - begin).decode("utf-8", "replace")
-        transactions, pages, statements = set(), set(), 0
+        transactions, pages, statements, pings = set(), set(), 0, 0
         for line in _LINE.finditer(text):
             if line["database"] != sa.make_url(url).database or line["application"] == WATCHER:
                 continue
-            if line["application"].endswith(_PAGES):
+            if line["text"] == _PING:
+                pings += 1
+            elif line["application"].endswith(_PAGES):
                 pages.add(line["transaction"])
             else:
                 transactions.add(line["transaction"])
                 statements += line["text"].upper().rstrip(";") not in _FRAMES
-        return Counted(len(transactions), statements, len(pages))
+        return Counted(len(transactions), statements, len(pages), pings)
