@@ -23,7 +23,7 @@ from tests.support.started import run
 
 _TRANSACTIONS, _STATEMENTS = 58, 130
 """Of one whole order on Postgres at most, beside those of pages: what was reached, and a little."""
-_ORDERS = 20
+_ORDERS = 12
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -65,6 +65,7 @@ def test_the_smallest_form_measures_polls_and_visits(tmp_path: Path) -> None:
     assert figures["visits", "a first visit to /", "requests"] > 1
 
 
+@pytest.mark.timeout(240)  # it starts a Postgres of its own, twice
 def test_a_whole_order_costs_few_transactions() -> None:
     """On Postgres, as its own log has them; an order is ten ticks, and each tick is a step."""
     with place(("Postgres",)) as here:
