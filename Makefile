@@ -15,7 +15,7 @@ AUDIT ?=
 crowds := tests/test_storm.py tests/test_phones.py
 
 .DEFAULT_GOAL := help
-.PHONY: run talk reset check test torture audit lock clean help
+.PHONY: run talk reset check test torture bench audit lock clean help
 .NOTPARALLEL:
 
 run: $(venv)/run.installed ## open the shop; Ctrl+C closes it
@@ -45,6 +45,9 @@ test: $(venv)/test.installed ## every test once, most on one of the two database
 torture: $(venv)/test.installed ## the rest: longer forms, many kills, sequences, faults, the other database
 	@$(python) -m pytest -n auto --dist loadgroup --torture $(crowds:%=--ignore=%) $(ARGS)
 	@$(python) -m pytest --torture $(crowds)
+
+bench: $(venv)/test.installed ## measure the store beside a yardstick; ARGS=--quick takes minutes; see docs/benchmark.md
+	@exec $(python) -m bench $(ARGS)
 
 # pip-audit asks a database on the internet. Where there is none to be had, that is said, and is no fault.
 audit: $(venv)/audit.installed ## known vulnerabilities, and the licences, of every package that is locked

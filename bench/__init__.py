@@ -1,0 +1,1 @@
+"""The benchmark of the store: `make bench`. Nothing in the store imports it."""
