@@ -156,6 +156,12 @@ CREATE TABLE IF NOT EXISTS armed_crashes (
     is_for_every INTEGER NOT NULL CHECK (is_for_every IN (0, 1))
 );
 
+-- At which armed point a server has died: written down by that server, as it dies.
+CREATE TABLE IF NOT EXISTS fired_crashes (
+    executor  INTEGER NOT NULL PRIMARY KEY,
+    point     TEXT    NOT NULL
+);
+
 -- How long each address or browser that has sent a wrong password for the presenter's tools must wait.
 CREATE TABLE IF NOT EXISTS failed_tries (
     who           TEXT    NOT NULL PRIMARY KEY,
@@ -364,8 +370,16 @@ CREATE TABLE IF NOT EXISTS naive_greetings (
     signature  INTEGER NOT NULL
 );
 
+-- What the naive lane has given up, and why; nothing more comes of it.
+CREATE TABLE IF NOT EXISTS naive_troubles (
+    key     TEXT  NOT NULL REFERENCES naive_runs (key),
+    work    TEXT  NOT NULL CHECK (work IN ('sale', 'greeting')),
+    reason  TEXT  NOT NULL,
+    PRIMARY KEY (key, work)
+);
+
 -- What a new shop opens with.
-INSERT INTO schema_version (only_row, version) VALUES (1, 6) ON CONFLICT DO NOTHING;
+INSERT INTO schema_version (only_row, version) VALUES (1, 7) ON CONFLICT DO NOTHING;
 -- Greetings of version 1 had no requests: all that were written down were greeted.
 INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_at_ms, outcome)
     SELECT greeting_id, name, '', recorded_at_ms, recorded_at_ms, 'greeted' FROM greetings

@@ -97,7 +97,9 @@ def test_a_database_that_is_away_comes_back(open_shop: OpenShop) -> None:
     make(shop, "database")
     answer = shop.shopper.post("/stage/faults/frozen")
     assert answer.status == 409
-    assert re.fullmatch(r"The database is away: \d s more\. Wait until that is over\.", answer.json["error"])
+    assert re.fullmatch(
+        r"The database is locked: \d s more\. Wait until that is over\.", answer.json["error"]
+    )
     shop.server.kill()
     shop.server.restart()
     is_over(shop)

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from store.stage import naive
-from store.stage.lanes import code
+from store.stage.listing import code
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import refuses
 from tests.support.shop import PASSWORD, Shop

@@ -106,7 +106,9 @@ _WRITERS = {
         "counters", "greeting_requests", "greetings", "holds", "orders", "payment_notices", "payments",
         "products", "refusals", "stock_movements",
     },
-    "stage/naive.py": {"naive_greetings", "naive_orders", "naive_payments", "naive_runs"},
+    "stage/naive.py": {
+        "naive_greetings", "naive_orders", "naive_payments", "naive_runs", "naive_troubles",
+    },
     "durable/executors.py": {
         "counters",
         "executors",
@@ -115,7 +117,7 @@ _WRITERS = {
         "mendings",
         "recoveries",
     },
-    "stage/crash_points.py": {"armed_crashes"},
+    "stage/crash_points.py": {"armed_crashes", "fired_crashes"},
     "stage/failed_tries.py": {"failed_tries"},
     "stage/faults.py": {"stage_faults"},
     "stage/window_hold.py": {"window_holds"},

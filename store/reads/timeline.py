@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -63,6 +64,19 @@ class Start:
 
     number: int
     at: datetime
+    code: str = ""
+    """A digest of the code that it runs; empty where that was not written down."""
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """That a server with other code than the one before it went on."""
+
+    server: int
+    """Its number."""
+    at: datetime
+    progress: int
+    """Ticks of the dispatch that were recorded by then."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,16 @@ class Timeline:
     mendings: tuple[Mending, ...]
     starts: tuple[Start, ...]
     """Of the servers that have been there meanwhile, the one that was there at the beginning included."""
+
+    @property
+    def deploys(self) -> tuple[Deploy, ...]:
+        """Where other code went on, oldest first."""
+        ticks = [step.ended_at for step in self.steps if step.name.startswith(f"{StepName.TICK} ")]
+        return tuple(
+            Deploy(start.number, start.at, sum(tick <= start.at for tick in ticks))
+            for before, start in pairwise(self.starts)
+            if before.code and start.code and before.code != start.code
+        )
 
 
 def read(
@@ -118,15 +142,16 @@ def mendings_of(connection: sa.Connection, workflow_ids: Sequence[str]) -> list[
 
 
 _STARTS = """
-SELECT number, started_at_ms FROM executors WHERE started_at_ms <= :last_ms AND number >=
-    coalesce((SELECT max(number) FROM executors WHERE started_at_ms <= :first_ms), 0) ORDER BY number
+SELECT e.number, e.started_at_ms, coalesce(c.digest, '') AS code FROM executors e
+LEFT JOIN server_code c ON c.executor = e.number WHERE e.started_at_ms <= :last_ms AND e.number >=
+    coalesce((SELECT max(number) FROM executors WHERE started_at_ms <= :first_ms), 0) ORDER BY e.number
 """
 
 
 def starts_in(connection: sa.Connection, first_ms: int, last_ms: int) -> list[Start]:
     """The server processes that were there in this time, by their start, oldest first."""
     rows = connection.execute(sa.text(_STARTS), {"first_ms": first_ms, "last_ms": last_ms})
-    return [Start(row.number, as_time(row.started_at_ms)) for row in rows]
+    return [Start(row.number, as_time(row.started_at_ms), row.code) for row in rows]
 
 
 def of(

@@ -58,6 +58,7 @@ def test_a_storm_is_started_by_a_key_and_seen_to_its_end(storm_shop: SupervisedS
     assert 2 <= row.killed <= len(storm_shop.deaths)
     expect(page.locator("#announcement")).to_contain_text("The books balance", timeout=_PATIENCE_MS)
     expect(page.locator(".verdict-picture img")).to_have_js_property("naturalWidth", 1600)
+    expect(page.locator(".verdict-picture img")).to_have_js_property("naturalHeight", 600)
     looks_right(page)
     with page.expect_download() as saving:
         page.locator("#save-picture").click()

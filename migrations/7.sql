@@ -1,0 +1,1 @@
+-- From version 6: no table changes. What is new is made by `schema.sql`.
