@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from store.stage.faults import FAULTS
+from store.stage.script import SCENES
+from store.web.track import LEFT, STEP
 from tests.conftest import NewUrl
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import is_one_sentence
@@ -219,6 +221,7 @@ def test_a_deploy_in_the_middle_of_an_order_is_no_crash(supervised: SupervisedSh
     [first, second] = shop.tables.rows("SELECT executor, digest FROM server_code ORDER BY executor")
     assert first.digest == second.digest
     page = shop.shopper.page("/stage").text
+    assert 'class="flag"' not in page  # nothing was changed
     assert page.count(f"<code>{first.digest}</code>") == 2
     assert "replaced in good order" in page
     books = shop.shopper.get("/ledger.json").json
@@ -226,6 +229,30 @@ def test_a_deploy_in_the_middle_of_an_order_is_no_crash(supervised: SupervisedSh
     assert [line["figures"] for line in books["lines"] if line["name"] == "Crashes survived"] == [
         {"crashes": 0}
     ]
+
+
+def test_where_new_code_went_on_is_seen(supervised: SupervisedShop) -> None:
+    """By a flag in the track, after the fifth bead, and a line in the timeline of the order."""
+    shop = supervised
+    deploy = [scene.name for scene in SCENES].index("deploy")
+    for moves in range(deploy):
+        shop.shopper.submit("/stage", do="go", moves=str(moves))
+    shop.tables.change("UPDATE server_code SET digest = '00000000'")  # as if the first one ran other code
+    shop.shopper.submit("/stage", do="act", moves=str(deploy))
+    eventually(lambda: list(shop.tables.orders().values()), lambda ended: ended == ["dispatched"])
+    page = shop.shopper.page("/stage")
+    assert page.heading == "New code, in the middle of an order."
+    assert 'data-progress="10"' in page.text
+    assert re.findall(r'class="flag">\s*<path d="M([\d.]+) ', page.text) == [str(LEFT + STEP * 5.5)]
+    [(payment_id,)] = shop.tables.rows("SELECT payment_id FROM orders")
+    rows = re.findall(
+        r'<li class="(step|deploy) .*?<span class="what">(.*?)(?: <code>|<)',
+        shop.shopper.page(f"/orders/{payment_id}/timeline").text,
+        re.DOTALL,
+    )
+    place = rows.index(("deploy", "New code"))
+    assert rows[place - 1][1].startswith("Tick 5")
+    assert rows[place + 1][1].startswith("Tick 6")
 
 
 def test_without_a_parent_nothing_is_deployed(open_shop: OpenShop) -> None:
@@ -237,6 +264,15 @@ def test_without_a_parent_nothing_is_deployed(open_shop: OpenShop) -> None:
     assert answer.status == 409
     assert "Nobody starts the next server" in answer.text
     assert shop.tables.orders() == {}
+
+
+def test_the_page_says_what_is_done_to_the_database_of_this_shop(supervised: SupervisedShop) -> None:
+    """A lock, and whose: no database is away."""
+    page = supervised.shopper.page("/stage/faults").text
+    on_sqlite = supervised.database_url.startswith("sqlite")
+    assert ("holds the write lock of the SQLite file" in page) == on_sqlite
+    assert ("locks the table of orders" in page) != on_sqlite
+    assert "is away" not in page
 
 
 # --- who may -------------------------------------------------------------------------------------------
