@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
@@ -240,7 +241,7 @@ def test_an_order_that_is_open_over_a_reset_says_so_and_is_quiet(
     """It looks once more, finds that the shop began anew, and leads to the store."""
     phone = visit(talk_shop, tolerated=f"{NO_ANSWER}|410")
     phone.buy()
-    phone.open(phone.page.url.replace("/pay/", "/orders/"))
+    phone.open(urlsplit(phone.page.url).path.replace("/pay/", "/orders/"))
     phone.sees("Waiting for your payment")
     server = visit(talk_shop, "/stage/reset").page.locator("input[name=server]").input_value()
     talk_shop.shopper.submit("/stage/reset", confirm="yes", server=server)
