@@ -385,7 +385,7 @@ INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_a
     SELECT greeting_id, name, '', recorded_at_ms, recorded_at_ms, 'greeted' FROM greetings
     WHERE (SELECT version FROM schema_version) < 2
     ON CONFLICT DO NOTHING;
-UPDATE schema_version SET version = 6 WHERE version < 6;
+UPDATE schema_version SET version = 7 WHERE version < 7;
 -- The third counts nothing: its row is what greetings of one client take turns on.
 INSERT INTO counters (counter, value) VALUES ('orders', 0), ('executors', 0), ('greetings', 0)
     ON CONFLICT DO NOTHING;

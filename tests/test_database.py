@@ -112,7 +112,7 @@ INSERT INTO naive_payments (payment_id, amount_cents) VALUES ('n', 9999)
 """
 _AS_IT_WAS = {
     **dict.fromkeys((1, 2), _WITH_GENERATIONS),
-    **dict.fromkeys((3, 4, 5), _WITH_EXECUTORS),
+    **dict.fromkeys((3, 4, 5, 6), _WITH_EXECUTORS),
 }
 """What a shop of each earlier version had, besides its one order."""
 

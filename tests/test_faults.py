@@ -245,6 +245,8 @@ def test_where_new_code_went_on_is_seen(supervised: SupervisedShop) -> None:
     assert 'data-progress="10"' in page.text
     assert re.findall(r'class="flag">\s*<path d="M([\d.]+) ', page.text) == [str(LEFT + STEP * 5.5)]
     [(payment_id,)] = shop.tables.rows("SELECT payment_id FROM orders")
+    for address in (f"/orders/{payment_id}", f"/orders/{payment_id}/progress"):
+        assert "After 5 of 10 ticks, server 2 went on with another version" in shop.shopper.page(address).text
     rows = re.findall(
         r'<li class="(step|deploy) .*?<span class="what">(.*?)(?: <code>|<)',
         shop.shopper.page(f"/orders/{payment_id}/timeline").text,
