@@ -156,6 +156,12 @@ CREATE TABLE IF NOT EXISTS armed_crashes (
     is_for_every INTEGER NOT NULL CHECK (is_for_every IN (0, 1))
 );
 
+-- At which armed point a server has died: written down by that server, as it dies.
+CREATE TABLE IF NOT EXISTS fired_crashes (
+    executor  INTEGER NOT NULL PRIMARY KEY,
+    point     TEXT    NOT NULL
+);
+
 -- How long each address or browser that has sent a wrong password for the presenter's tools must wait.
 CREATE TABLE IF NOT EXISTS failed_tries (
     who           TEXT    NOT NULL PRIMARY KEY,
@@ -370,6 +376,14 @@ CREATE TABLE IF NOT EXISTS naive_payments (
 CREATE TABLE IF NOT EXISTS naive_greetings (
     name       TEXT    NOT NULL,
     signature  INTEGER NOT NULL
+);
+
+-- What the naive lane has given up, and why; nothing more comes of it.
+CREATE TABLE IF NOT EXISTS naive_troubles (
+    key     TEXT  NOT NULL REFERENCES naive_runs (key),
+    work    TEXT  NOT NULL CHECK (work IN ('sale', 'greeting')),
+    reason  TEXT  NOT NULL,
+    PRIMARY KEY (key, work)
 );
 
 -- What a new shop opens with.

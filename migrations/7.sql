@@ -1,6 +1,7 @@
 -- From version 6: several executors may live at a time. Each row says how it ended, and what it left.
 --
 -- The newest of version 6 may have crashed without a successor. It has no lease, so the next start counts it as lost.
+-- What else is new is made by `schema.sql`.
 ALTER TABLE executors ADD COLUMN token TEXT;
 ALTER TABLE executors ADD COLUMN seen_at_ms BIGINT;
 ALTER TABLE executors ADD COLUMN lease_ms INTEGER;

@@ -149,6 +149,8 @@ def test_it_kills_there_once(supervised: SupervisedShop, name: str) -> None:
     eventually(lambda: count_servers(shop), lambda count: count == servers + deaths)
     assert armed(shop) == []
     assert shop.parent.output.count(f"crashing, as armed: {CRASH_POINTS[name].words}") == 1
+    [(dead, point), *_] = shop.tables.rows("SELECT executor, point FROM fired_crashes ORDER BY executor DESC")
+    assert (dead, point) == (servers + deaths - 1, name)
     rows = eventually(
         lambda: re.findall(
             r'<li class="(step|crash) ([a-z-]+)">\s*<span class="what">(?:.*?<code>(.*?)</code>)?',

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from store.stage.faults import FAULTS
+from store.stage.script import SCENES
+from store.web.track import LEFT, STEP
 from tests.conftest import NewUrl
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import is_one_sentence
@@ -97,7 +99,9 @@ def test_a_database_that_is_away_comes_back(open_shop: OpenShop) -> None:
     make(shop, "database")
     answer = shop.shopper.post("/stage/faults/frozen")
     assert answer.status == 409
-    assert re.fullmatch(r"The database is away: \d s more\. Wait until that is over\.", answer.json["error"])
+    assert re.fullmatch(
+        r"The database is locked: \d s more\. Wait until that is over\.", answer.json["error"]
+    )
     shop.server.kill()
     shop.server.restart()
     is_over(shop)
@@ -217,6 +221,7 @@ def test_a_deploy_in_the_middle_of_an_order_is_no_crash(supervised: SupervisedSh
     [first, second] = shop.tables.rows("SELECT executor, digest FROM server_code ORDER BY executor")
     assert first.digest == second.digest
     page = shop.shopper.page("/stage").text
+    assert 'class="flag"' not in page  # nothing was changed
     assert page.count(f"<code>{first.digest}</code>") == 2
     assert "replaced in good order" in page
     books = shop.shopper.get("/ledger.json").json
@@ -224,6 +229,35 @@ def test_a_deploy_in_the_middle_of_an_order_is_no_crash(supervised: SupervisedSh
     assert [line["figures"] for line in books["lines"] if line["name"] == "Crashes survived"] == [
         {"crashes": 0}
     ]
+
+
+def test_where_new_code_went_on_is_seen(supervised: SupervisedShop) -> None:
+    """By a flag in the track, after the fifth bead or soon, and a line in the timeline of the order."""
+    shop = supervised
+    deploy = [scene.name for scene in SCENES].index("deploy")
+    for moves in range(deploy):
+        shop.shopper.submit("/stage", do="go", moves=str(moves))
+    shop.tables.change("UPDATE server_code SET digest = '00000000'")  # as if the first one ran other code
+    shop.shopper.submit("/stage", do="act", moves=str(deploy))
+    eventually(lambda: list(shop.tables.orders().values()), lambda ended: ended == ["dispatched"])
+    page = shop.shopper.page("/stage")
+    assert page.heading == "New code, in the middle of an order."
+    assert 'data-progress="10"' in page.text
+    [x] = re.findall(r'class="flag">\s*<path d="M([\d.]+) ', page.text)
+    ticks = round((float(x) - LEFT) / STEP - 0.5)
+    assert 5 <= ticks < 10  # a tick may come before the server that was asked to stop has stopped
+    [(payment_id,)] = shop.tables.rows("SELECT payment_id FROM orders")
+    for address in (f"/orders/{payment_id}", f"/orders/{payment_id}/progress"):
+        said = f"After {ticks} of 10 ticks, server 2 went on with another version"
+        assert said in shop.shopper.page(address).text
+    rows = re.findall(
+        r'<li class="(step|deploy) .*?<span class="what">(.*?)(?: <code>|<)',
+        shop.shopper.page(f"/orders/{payment_id}/timeline").text,
+        re.DOTALL,
+    )
+    place = rows.index(("deploy", "New code"))
+    assert rows[place - 1][1].startswith(f"Tick {ticks} ")
+    assert rows[place + 1][1].startswith(f"Tick {ticks + 1} ")
 
 
 def test_without_a_parent_nothing_is_deployed(open_shop: OpenShop) -> None:
@@ -235,6 +269,15 @@ def test_without_a_parent_nothing_is_deployed(open_shop: OpenShop) -> None:
     assert answer.status == 409
     assert "Nobody starts the next server" in answer.text
     assert shop.tables.orders() == {}
+
+
+def test_the_page_says_what_is_done_to_the_database_of_this_shop(supervised: SupervisedShop) -> None:
+    """A lock, and whose: no database is away."""
+    page = supervised.shopper.page("/stage/faults").text
+    on_sqlite = supervised.database_url.startswith("sqlite")
+    assert ("holds the write lock of the SQLite file" in page) == on_sqlite
+    assert ("locks the table of orders" in page) != on_sqlite
+    assert "is away" not in page
 
 
 # --- who may -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from store.stage import naive
-from store.stage.lanes import code
+from store.stage.listing import code
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import refuses
 from tests.support.shop import PASSWORD, Shop
@@ -216,3 +216,45 @@ def test_a_run_that_there_is_not_is_not_found(shop: Shop) -> None:
     """And a key that is none is refused."""
     assert refuses(shop.shopper.page("/lanes/some-key"), 404)
     assert refuses(shop.shopper.submit("/lanes", key="two words"), 400)
+
+
+def polls(shop: Shop, address: str) -> bool:
+    """Whether the page of a run looks again."""
+    lanes = shop.shopper.page(address).text.partition('id="lanes"')[2]
+    return 'hx-trigger="every 1s"' in lanes.partition("</section>")[0]
+
+
+def test_a_greeting_that_was_given_up_is_an_end(open_shop: OpenShop) -> None:
+    """The naive lane asks once, and says why it gave up; nothing more comes of it, and nobody looks again."""
+    shop = open_shop(
+        STORE_GUESTBOOK_URL="http://127.0.0.1:9",
+        STORE_GREETING_WINDOW_SECONDS=1,
+        STORE_DISPATCH_TICK_SECONDS=0.02,
+    )
+    address = run(shop)
+    eventually(lambda: polls(shop, address), lambda polls: not polls, patience_seconds=60)
+    page = shop.shopper.page(address).text
+    assert "Both lanes have ended." in page
+    assert "It was given up. The guestbook cannot be reached." in page
+    assert shop.tables.rows("SELECT work FROM naive_troubles") == [("greeting",)]
+    assert shop.shopper.submit(f"{address}/again").status == 303  # which forgets it, and gives up again
+    eventually(lambda: shop.tables.rows("SELECT work FROM naive_troubles"), lambda rows: len(rows) == 1)
+    assert not shop.tables.faults()
+
+
+def test_a_sale_in_which_nobody_greets_is_an_end(open_shop: OpenShop) -> None:
+    """As one of a storm: there is no greeting to wait for."""
+    shop = open_shop(STORE_DISPATCH_TICK_SECONDS=0.02)
+    payment_id = shop.shopper.buy()
+    shop.shopper.confirm(payment_id)
+    shop.shopper.wait_for(payment_id, "Dispatched")
+    shop.tables.change(
+        "INSERT INTO naive_runs (run, key, visitor, executor, started_at_ms) VALUES (1, :id, '', 1, 1)",
+        id=payment_id,
+    )
+    assert polls(shop, f"/lanes/{payment_id}")
+    shop.tables.change("INSERT INTO naive_orders VALUES (:id, 'dispatched', 10)", id=payment_id)
+    assert not polls(shop, f"/lanes/{payment_id}")
+    page = shop.shopper.page(f"/lanes/{payment_id}").text
+    assert page.count("Nobody greets in this sale") == 2
+    assert "Both lanes have ended, and nothing crashed." in page

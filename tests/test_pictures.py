@@ -227,6 +227,25 @@ def test_labels_that_would_meet_stand_in_two_lines() -> None:
     assert [crack.is_lower for crack in track.cracks] == [False, True, False, False]
 
 
+def test_a_flag_stands_where_other_code_went_on() -> None:
+    """In the track and in the timeline; not where the code is the same, or nobody knows."""
+    starts = [Start(1, at(-1000), "a"), Start(2, at(101), "a"), Start(3, at(201), "b"), Start(4, at(301), "")]
+    steps = [
+        step("tick 1", 0, 90),
+        step("tick 2", 110, 190),
+        step("tick 3", 210, 290),
+        step("tick 4", 310, 390),
+    ]
+    story = timeline.of(steps, [], [], starts, {})
+    [deploy] = story.deploys
+    assert (deploy.server, deploy.progress) == (3, 2)
+    [flag] = Track.of("order 1", 4).with_deploys(story.deploys).flags
+    assert LEFT + 2 * STEP < flag.x < LEFT + 3 * STEP
+    rows = Waterfall.of(story).rows
+    assert [row.kind for row in rows] == ["step", "step", "deploy", "step", "step"]
+    assert (rows[2].words, rows[2].fate) == ("New code", "Server 3 goes on, with another version")
+
+
 def test_a_naive_twin_stops() -> None:
     """For ever, where its first crash found it."""
     twin = Track.of("the naive order", 3, is_stopped=True)

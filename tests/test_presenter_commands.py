@@ -75,7 +75,7 @@ def test_a_reset_from_the_terminal_empties_both_guestbooks(
             assert guestbook.get("/signatures").json["total"] == 0
             assert shop.tables.orders() == {}
             shop.wait_for_deaths(1)
-            gone = shop.shopper.page(f"/greetings/{key}/progress")
+            gone = shop.shopper.poll(f"/greetings/{key}/progress")
             assert (gone.status, gone.alert) == (410, "The shop began anew.")
             assert "Go to the store" in gone.text
             guestbook.kill()

@@ -10,6 +10,7 @@ from http.client import HTTPException
 
 import pytest
 
+from store.web.every_request import OF_BEFORE
 from tests.conftest import NewUrl
 from tests.support.guestbook import Guestbook
 from tests.support.shop import PASSWORD, Shop, SupervisedShop
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.each_database
 _EMPTY = (
     "orders", "payments", "payment_notices", "holds", "refusals", "greeting_requests", "greetings",
     "takeovers", "greeting_takeovers", "mendings", "lost_checkpoints", "naive_orders", "naive_payments",
-    "naive_greetings", "naive_runs", "armed_crashes", "reset_requests", "stage",
-    "stage_faults", "window_holds", "reruns",
+    "naive_greetings", "naive_runs", "naive_troubles", "armed_crashes", "fired_crashes", "reset_requests",
+    "stage", "stage_faults", "window_holds", "reruns",
     "storm_requests", "storm_sales", "storms",
 )  # fmt: skip
 _CHECKPOINTS = ("workflow_status", "operation_outputs", "workflow_events", "notifications")
@@ -82,7 +83,7 @@ def test_a_reset_forgets_everything_while_shoppers_look_on(busy: SupervisedShop)
     def look_on() -> None:
         while not is_over.is_set():
             with suppress(OSError, HTTPException):
-                statuses.add(busy.shopper.page(f"/orders/{payment_id}/progress").status)
+                statuses.add(busy.shopper.poll(f"/orders/{payment_id}/progress").status)
 
     phones = [threading.Thread(target=look_on) for _ in range(4)]
     for phone in phones:
@@ -95,6 +96,11 @@ def test_a_reset_forgets_everything_while_shoppers_look_on(busy: SupervisedShop)
     for phone in phones:
         phone.join()
     assert statuses <= {200, 410, 503}
+    # Whoever opens a link cannot be told whether there was such an order: the words are right for both.
+    for one in (payment_id, "mistyped"):
+        page = busy.shopper.page(f"/orders/{one}")
+        assert (page.status, page.alert) == (404, OF_BEFORE)
+        assert "Go to the store" in page.text
     assert_it_is_new(busy)
 
 

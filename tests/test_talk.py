@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 
 from store.reads.timeline import Fate, Step, Timeline
 from store.stage import listing
+from store.stage.crash_points import CRASH_POINTS
 from store.stage.listing import CodeLine, Mark
 from store.stage.script import SCENES
 from store.vocabulary import Status
@@ -163,6 +165,56 @@ def test_every_scene_has_its_sentence_and_its_note(open_shop: OpenShop) -> None:
     assert place(shop)[0] == 0
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("word", ["tick", "checkpoint", "armed"])
+def test_a_word_of_the_trade_is_explained_where_it_first_appears(word: str) -> None:
+    """On the projector and in the notes, before or where anything that is read there uses it."""
+    points = " ".join(point.words for point in CRASH_POINTS.values())
+    explained = False
+    for scene in SCENES:
+        said = f"{scene.sentence} {scene.note} {points if scene.name == 'choose' else ''}"
+        explained = explained or word in {term.word for term in scene.terms}
+        assert explained or not re.search(rf"\b{word}s?\b", said), scene.name
+
+
+def test_the_notes_read_only_what_they_show(open_shop: OpenShop) -> None:
+    """They say what to say also where something of the projector's page cannot be read."""
+    shop = open_shop()
+    shop.tables.change("ALTER TABLE armed_crashes RENAME TO away")
+    assert shop.shopper.page("/stage").status in {500, 503}
+    for path in ("/stage/notes", "/stage/notes/now"):
+        assert shop.shopper.page(path).heading == SCENES[0].sentence
+    shop.tables.change("ALTER TABLE away RENAME TO armed_crashes")
+
+
+def test_the_place_that_was_picked_stays_marked(open_shop: OpenShop) -> None:
+    """In the list and beside both tracks, with the server that died there; until another sale is shown."""
+    shop = open_shop(STORE_DISPATCH_TICK_SECONDS=0.5)
+    choose = [scene.name for scene in SCENES].index("choose")
+    for moves in range(choose):
+        press(shop.shopper, "go", moves)
+    shop.shopper.submit("/stage/crashes/charge", do="arm")
+    assert "next: it dies here" in shop.shopper.page("/stage").text
+    with suppress(OSError, HTTPException):  # it may die before it has answered
+        press(shop.shopper, "act", choose)
+    assert shop.server.wait_for_death() == -9
+    shop.server.restart()
+    if place(shop)[1] == 0:  # then a browser sends it again
+        press(shop.shopper, "act", choose)
+    page = eventually(lambda: shop.shopper.page("/stage").text, lambda text: "paid and shipped" in text)
+    marked = re.findall(r'class="point fired".*?<strong>(.*?)</strong>', page, re.DOTALL)
+    assert marked == ["⚡ server 1 died here"]
+    assert page.count("⚡ Server 1 died at point 3") == 2
+    assert "next: it dies here" not in page
+    # The ordinary sale died before its charge, and that is not what the total is of.
+    assert "<span>This sale:</span> reserved, never charged" in page
+    assert page.count("All sales so far: <strong>0 cheated<") == 2
+    assert shop.tables.rows("SELECT executor, point FROM fired_crashes") == [(1, "charge")]
+    press(shop.shopper, "act", choose + 1)
+    assert "died here" not in shop.shopper.page("/stage").text
+    assert not shop.tables.faults()
+
+
 def test_a_press_counts_once(open_shop: OpenShop) -> None:
     """Whether it is sent twice, or comes from a window that was behind: nothing moves, and it is said."""
     shop = open_shop()
@@ -192,13 +244,14 @@ def test_a_scene_sells_in_both_lanes_and_may_crash(open_shop: OpenShop) -> None:
         press(shop.shopper, "act", 2)
     eventually(lambda: list(shop.tables.orders().values()), lambda ended: ended == ["dispatched"])
     page = eventually(
-        lambda: shop.shopper.page("/stage").text, lambda text: "customers cheated: <strong>1, $99.99" in text
+        lambda: shop.shopper.page("/stage").text,
+        lambda text: "All sales so far: <strong>1 cheated, $99.99" in text,
     )
     assert "line stopped" in page
     assert "paid, and never shipped" in page
     press(shop.shopper, "go", 3)
     page = shop.shopper.page("/stage").text
-    assert "customers cheated: <strong>0<" in page
+    assert "All sales so far: <strong>0 cheated<" in page
     assert "paid and shipped" in page
     assert page.count("line remembered") == 4
     assert not shop.tables.faults()

@@ -43,8 +43,13 @@ WHERE t.left_by = :number AND t.status IN ('pending', 'paid') ORDER BY t.status,
 """Those that were paid before those that were pending."""
 _LEFT_GREETINGS = "SELECT count(*) FROM greeting_takeovers WHERE left_by = :number"
 _LEAVERS = """
-SELECT d.number, d.started_at_ms, d.ended_at_ms FROM executors d JOIN {takeovers} t ON t.left_by = d.number
+SELECT d.number, d.started_at_ms, d.ended_at_ms, coalesce(c.digest, '') AS code
+FROM executors d JOIN {takeovers} t ON t.left_by = d.number LEFT JOIN server_code c ON c.executor = d.number
 WHERE t.{key} = :id ORDER BY d.ended_at_ms, d.number
+"""
+_RUNS_ON = """
+SELECT e.number, e.started_at_ms, NULL AS ended_at_ms, coalesce(c.digest, '') AS code
+FROM executors e LEFT JOIN server_code c ON c.executor = e.number WHERE e.executor_id = :id
 """
 
 
@@ -133,6 +138,8 @@ class Start:
 
     number: int
     at: datetime
+    code: str = ""
+    """A digest of the code that it runs; empty where that was not written down."""
 
 
 def servers_of_order(connection: sa.Connection, payment_id: str, runs_on: str) -> list[Start]:
@@ -148,16 +155,12 @@ def servers_of_greeting(connection: sa.Connection, greeting_id: str, runs_on: st
 
 def _servers(connection: sa.Connection, leavers: str, key: str, runs_on: str) -> list[Start]:
     had_it = list(connection.execute(sa.text(leavers), {"id": key}))
-    last = sa.text("SELECT number, started_at_ms, NULL AS ended_at_ms FROM executors WHERE executor_id = :id")
-    had_it += [
-        row
-        for row in connection.execute(last, {"id": runs_on})
-        if row.number not in {r.number for r in had_it}
-    ]
+    last = connection.execute(sa.text(_RUNS_ON), {"id": runs_on})
+    had_it += [row for row in last if row.number not in {leaver.number for leaver in had_it}]
     # One may have lived long before it took this up.
     began_ms = [0, *(row.ended_at_ms for row in had_it)]
     return [
-        Start(row.number, as_time(max(row.started_at_ms, since_ms)))
+        Start(row.number, as_time(max(row.started_at_ms, since_ms)), row.code)
         for row, since_ms in zip(had_it, began_ms, strict=False)
     ]
 

@@ -15,7 +15,7 @@ from store.reads.cached import CachedRead
 from store.reads.checkpoints import as_time, list_steps, runs_on
 from store.reads.crashes import Crash, Takeover
 from store.reads.records import ORDER_COLUMNS, Board, Executor, Order, PaymentView, Product, Refund
-from store.reads.timeline import Timeline
+from store.reads.timeline import Deploy, Timeline
 from store.vocabulary import PRODUCT_ID, PaymentState, dispatch_id
 
 BOARD_SECONDS = 0.2
@@ -41,6 +41,14 @@ SELECT e.number, e.pid, e.machine, e.started_at_ms,
     (SELECT count(*) FROM executors l WHERE l.ended_at_ms IS NULL) AS living
 FROM executors e WHERE e.number = :number
 """
+_NEWEST_DEPLOY = """
+SELECT max(e.started_at_ms) AS at_ms FROM executors e
+JOIN server_code c ON c.executor = e.number JOIN server_code b ON b.executor = e.number - 1
+WHERE c.digest <> b.digest
+"""
+_DEPLOY_SECONDS = 1.0
+"""How old the news of a deploy may be."""
+
 # One statement, so that the shelf and the orders are of the same moment. Each half of the
 # UNION walks an index.
 _BOARD = f"""
@@ -63,6 +71,7 @@ class Queries:
     def __init__(self, reader: sa.Engine) -> None:
         self._reader = reader
         self._board = CachedRead(self._read_board, BOARD_SECONDS)
+        self._newest_deploy_ms = CachedRead(self._read_newest_deploy, _DEPLOY_SECONDS)
 
     def board(self) -> Board:
         """The shop, at most `BOARD_SECONDS` old, however many ask.
@@ -191,6 +200,20 @@ class Queries:
                 return crashes.of_orders(connection, [payment_id]).get(payment_id, ())
 
         return time_limit.read(read)
+
+    def deploys_met(self, order: Order) -> tuple[Deploy, ...]:
+        """Where other code went on with an order; its steps are read only if it was there before a deploy.
+
+        Raises:
+            DeadlineExceeded: a database does not answer.
+        """
+        if self._newest_deploy_ms.get() <= order.created_at.timestamp() * 1000:
+            return ()
+        return self.timeline(order.payment_id).deploys
+
+    def _read_newest_deploy(self) -> int:
+        [found] = self._select(_NEWEST_DEPLOY)  # `CachedRead` has set the limit
+        return int(found.at_ms or 0)
 
     def crashes_between(self, first_ms: int, last_ms: int) -> tuple[Crash, ...]:
         """Every crash that came in this time, in ms since 1970; oldest first."""

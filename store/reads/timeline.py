@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -57,6 +58,18 @@ class Mending:
 
 
 @dataclass(frozen=True)
+@dataclass(frozen=True)
+class Deploy:
+    """That a server with other code than the one before it went on."""
+
+    server: int
+    """Its number."""
+    at: datetime
+    progress: int
+    """Ticks of the dispatch that were recorded by then."""
+
+
+@dataclass(frozen=True)
 class Timeline:
     """All of it, oldest first. The steps of a checkout and of its dispatch are one story."""
 
@@ -65,6 +78,16 @@ class Timeline:
     mendings: tuple[Mending, ...]
     starts: tuple[Start, ...]
     """Of the servers that have had it, in turn."""
+
+    @property
+    def deploys(self) -> tuple[Deploy, ...]:
+        """Where other code went on, oldest first."""
+        ticks = [step.ended_at for step in self.steps if step.name.startswith(f"{StepName.TICK} ")]
+        return tuple(
+            Deploy(start.number, start.at, sum(tick <= start.at for tick in ticks))
+            for before, start in pairwise(self.starts)
+            if before.code and start.code and before.code != start.code
+        )
 
 
 def mendings_of(connection: sa.Connection, workflow_ids: Sequence[str]) -> list[Mending]:

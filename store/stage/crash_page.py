@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,11 +11,13 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from store.durable import runtime
 from store.durable.deadlines import call_with_deadline
+from store.reads.crashes import Crash
 from store.settings import Settings
 from store.stage import crash_points
 from store.stage.crash_points import CRASH_POINTS
 from store.stage.tools import armed_points, is_meant_for_this_server, presenter
 from store.web.every_request import fragment, page
+from store.web.shop import queries
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class PointView:
     name: str
     words: str
     is_armed: bool
+    died: int = 0
+    """The number of the server that died there over the sale that is shown; 0 if none did."""
 
 
 def prepare(settings: Settings) -> None:
@@ -71,7 +75,10 @@ def change_what_is_armed(change: Callable[[], object]) -> None:
     call_with_deadline(crash_points.armed().look_out)
 
 
-def points() -> list[PointView]:
-    """Every point, in the order of a sale."""
-    armed = armed_points()
-    return [PointView(name, point.words, name in armed) for name, point in CRASH_POINTS.items()]
+def points(met: Iterable[Crash] = ()) -> list[PointView]:
+    """Every point, in the order of a sale; `met` are the crashes of the one that is shown."""
+    armed, died_at = armed_points(), crash_points.died_at(queries())
+    died = {died_at[crash.dead]: crash.dead for crash in met if crash.dead in died_at}
+    return [
+        PointView(name, point.words, name in armed, died.get(name, 0)) for name, point in CRASH_POINTS.items()
+    ]

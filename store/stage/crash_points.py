@@ -18,9 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.database import for_a_last_word
+from store.durable import runtime
 from store.durable.statements import execute, fetch_one
 from store.durable.step_decorators import now_ms, plain_transaction
 from store.process_value import ProcessValue
+from store.reads.orders import Queries
 from store.serving import requests
 from store.settings import Settings
 from store.stage.lookout import Lookout
@@ -99,7 +101,10 @@ class Armed:
         engine = for_a_last_word(self._settings)
         try:
             with Session(engine) as session, session.begin():
-                return _is_for_every(session, name) or bool(_take(session, name))
+                is_ours = _is_for_every(session, name) or bool(_take(session, name))
+                if is_ours and name in CRASH_POINTS:
+                    _note_death(session, name)
+                return is_ours
         finally:
             engine.dispose()
 
@@ -154,6 +159,25 @@ def disarm_all(session: Session) -> list[str]:
 def _is_for_every(session: Session, name: str) -> bool:
     every = "SELECT 1 FROM armed_crashes WHERE point = :point AND is_for_every = 1"
     return fetch_one(session, every, point=name) is not None
+
+
+def _note_death(session: Session, name: str) -> None:
+    # No row changes where its commit was made and its answer lost.
+    execute(
+        session,
+        "INSERT INTO fired_crashes (executor, point) VALUES (:executor, :point) ON CONFLICT DO NOTHING",
+        executor=runtime.executor_number(),
+        point=name,
+    )
+
+
+def died_at(queries: Queries) -> dict[int, str]:
+    """At which point each server has died that died at an armed one; by their numbers.
+
+    Raises:
+        DeadlineExceeded: the database does not answer.
+    """
+    return {row.executor: row.point for row in queries.rows("SELECT executor, point FROM fired_crashes")}
 
 
 def _take(session: Session, name: str) -> int:

@@ -28,6 +28,8 @@ class FaultView:
 
     name: str
     fault: Fault
+    expect: str
+    """What is done here and what is to be seen."""
     why_not: str
     is_on: bool
 
@@ -106,7 +108,13 @@ def _view() -> TroubleView:
     latest, settings = faults.latest(queries()), the_shop().settings
     return TroubleView(
         faults=tuple(
-            FaultView(name, fault, fault.why_not(settings), bool(latest.says) and latest.kind == name)
+            FaultView(
+                name,
+                fault,
+                fault.says(settings),
+                fault.why_not(settings),
+                bool(latest.says) and latest.kind == name,
+            )
             for name, fault in FAULTS.items()
         ),
         latest=latest,

@@ -40,8 +40,8 @@ class Fault:
 
     words: str
     """What goes wrong, as an audience is told."""
-    expect: str
-    """What is to be seen, for the presenter."""
+    expect: str | Callable[[Settings], str]
+    """What is done and what is to be seen, for the presenter; where that depends on it, of this shop."""
     seconds: int
     make: Callable[[Settings, int], None]
     """Make it for so many seconds; returns at once.
@@ -51,6 +51,10 @@ class Fault:
     """
     why_not: Callable[[Settings], str]
     """Why it cannot be made here, one sentence; nothing if it can."""
+
+    def says(self, settings: Settings) -> str:
+        """What is done in a shop of these settings, and what is to be seen."""
+        return self.expect if isinstance(self.expect, str) else self.expect(settings)
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,18 @@ def _why_no_freeze(_settings: Settings) -> str:
     return "" if hasattr(signal, "SIGSTOP") else "Windows cannot stop a process and let it go on."
 
 
+def _what_is_locked(settings: Settings) -> str:
+    if is_sqlite(settings.database_url):
+        return (
+            "Another process holds the write lock of the SQLite file: pages can be read, and nothing can"
+            " be written. Orders stand still, and go on."
+        )
+    return (
+        "Another connection locks the table of orders: Postgres is there, and no order can be read or"
+        " written. Orders stand still, and go on."
+    )
+
+
 FAULTS: Mapping[str, Fault] = {
     "slow": Fault(
         "The guestbook is slow",
@@ -199,8 +215,8 @@ FAULTS: Mapping[str, Fault] = {
         _why_no_freeze,
     ),
     "database": Fault(
-        "The database is away",
-        "Somebody else holds its lock. Orders stand still, and go on.",
+        "The database is locked",
+        _what_is_locked,
         _SHORT_SECONDS,
         _lock_database,
         lambda _settings: "",

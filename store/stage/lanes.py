@@ -5,18 +5,16 @@ Its routes are among the presenter's tools, for the same few.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import inspect
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import Response, abort, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from store import commands, workflows
+from store import commands
 from store.database import Databases
 from store.durable import runtime
 from store.reads.crashes import Crash
@@ -24,12 +22,16 @@ from store.reads.greetings import Greeting
 from store.reads.records import Order
 from store.settings import Settings
 from store.stage import naive
+from store.stage.listing import code
 from store.stage.tools import is_meant_for_this_server, presenter
 from store.vocabulary import Outcome, Status, is_key, new_key
 from store.web.every_request import abort_not_there, fragment, page
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
 from store.web.track import Track
+
+_ASKED_WITHIN = timedelta(seconds=10)
+"""Of the end of a sale: a greeting that was not asked for by then was refused."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,12 @@ class NaiveRun:
     """Whether our own book has the greeting."""
     is_dead: bool
     """Whether the server that ran it is gone, so that nothing more will come of it."""
+    greets: bool = True
+    """Whether anybody greets at all: in a storm, nobody does."""
+    trouble_of_sale: str = ""
+    """Why its sale was given up, one sentence; empty if it was not."""
+    trouble_of_greeting: str = ""
+    """The same of its greeting."""
 
     @property
     def is_charged(self) -> bool:
@@ -60,30 +68,42 @@ class NaiveRun:
 
     @property
     def is_whole(self) -> bool:
-        """Whether both have come to their end."""
-        return self.status == Status.DISPATCHED and self.is_recorded
+        """Whether both have come to a good end."""
+        return self.status == Status.DISPATCHED and (self.is_recorded or not self.greets)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more."""
+        has_sold = self.status == Status.DISPATCHED or self.trouble_of_sale
+        has_greeted = self.is_recorded or not self.greets or self.trouble_of_greeting
+        return self.is_dead or bool(has_sold and has_greeted)
 
     @property
     def sale(self) -> str:
         """How the sale stands: `dispatched`, `on_its_way`, or what is left of it, for ever."""
         if self.status == Status.DISPATCHED:
             return "dispatched"
-        if not self.is_dead:
+        if not self.is_dead and not self.trouble_of_sale:
             return "on_its_way"
         return "charged_for_nothing" if self.is_charged else "held_for_ever" if self.status else "nothing"
 
     @property
     def track(self) -> Track:
         """Its sale as a picture: at its first crash it stops, for ever."""
-        is_stopped = self.is_dead and self.status != Status.DISPATCHED
+        is_stopped = self.sale not in {"dispatched", "on_its_way"}
         return Track.of("the naive order", self.progress, is_stopped=is_stopped)
 
     @property
     def greeting(self) -> str:
-        """The same of the greeting: `in_both_books`, `signing`, `signed`, or what is left of it, for ever."""
+        """The same of the greeting: `in_both_books`, `signing`, `signed`, or what is left of it, for ever.
+
+        `nobody` where nobody greets.
+        """
+        if not self.greets:
+            return "nobody"
         if self.is_recorded:
             return "in_both_books"
-        if not self.is_dead:
+        if not self.is_dead and not self.trouble_of_greeting:
             return "signed" if self.signature else "signing"
         return "signed_for_nothing" if self.signature else "nothing"
 
@@ -106,8 +126,9 @@ class Run:
     @property
     def is_final(self) -> bool:
         """Whether nothing will change any more in either lane."""
-        durable = self.order and self.order.is_final and self.greeting and self.greeting.is_final
-        return bool(durable) and (self.naive.is_whole or self.naive.is_dead)
+        is_sold = self.order is not None and self.order.is_final
+        has_greeted = self.greeting.is_final if self.greeting else self.durable_greeting == "nobody"
+        return is_sold and has_greeted and self.naive.is_final
 
     @property
     def state(self) -> str:
@@ -119,7 +140,7 @@ class Run:
         if self.sale == "sold_out":
             return "sold_out"
         if not self.is_final:
-            if self.naive.is_dead and not self.naive.is_whole:
+            if self.naive.is_final and not self.naive.is_whole:
                 return "one_is_whole" if self.durable_is_whole else "naive_is_dead"
             if self.naive.is_whole == self.durable_is_whole:
                 return "running"
@@ -141,7 +162,16 @@ class Run:
     def durable_is_whole(self) -> bool:
         """Whether the durable lane has come to its end, as it does unless the shelf was empty."""
         is_sold = self.order is not None and self.order.status is Status.DISPATCHED
-        return is_sold and self.greeting is not None and self.greeting.is_recorded
+        return is_sold and self.durable_greeting in {"greeted", "nobody"}
+
+    @property
+    def durable_greeting(self) -> str:
+        """How the durable greeting stands, as its own page says; `nobody` where none was asked for."""
+        if self.greeting is not None:
+            return str(self.greeting.state)
+        ended_at = self.order.updated_at if self.order and self.order.is_final else None
+        is_too_late = ended_at is not None and datetime.now(UTC) - ended_at > _ASKED_WITHIN
+        return "nobody" if not self.naive.greets or is_too_late else "signing"
 
 
 def start(key: str, client: str) -> None:
@@ -176,6 +206,10 @@ def find(key: str) -> Run | None:
     )
     if row is None:
         return None
+    troubles = {
+        each.work: each.reason
+        for each in queries().rows("SELECT work, reason FROM naive_troubles WHERE key = :key", key=key)
+    }
     run = NaiveRun(
         status=row.status,
         progress=row.progress or 0,
@@ -183,6 +217,9 @@ def find(key: str) -> Run | None:
         signature=the_shop().greetings.signature_of(row.visitor),
         is_recorded=bool(row.recorded),
         is_dead=bool(row.is_dead),
+        greets=bool(row.visitor),
+        trouble_of_sale=troubles.get("sale", ""),
+        trouble_of_greeting=troubles.get("greeting", ""),
     )
     greeting = the_shop().greetings.find(_greeting_key(key))
     return Run(queries().find(key), greeting, run, queries().crashes_of(key))
@@ -239,40 +276,6 @@ def run_naive_again(key: str) -> AnyResponse:
     if is_meant_for_this_server():
         naive.run_again(key, runtime.executor_number())
     return redirect(url_for(".lanes_of", key=key), 303)
-
-
-@dataclass(frozen=True)
-class Code:
-    """The functions of one lane: each line, and whether the other lane has it not."""
-
-    name: str
-    lines: list[tuple[str, bool]]
-
-
-@cache
-def code() -> tuple[Code, Code]:
-    """The business of the durable lane and of the naive one, as they stand in their files."""
-    durable, ordinary = Code("workflows.py", []), Code("naive.py", [])
-    for pair in (
-        (workflows.dispatch, naive.dispatch),
-        (workflows.greet, naive.greet),
-        (workflows.checkout, naive.checkout),
-    ):
-        ours, theirs = (inspect.getsource(each).splitlines() for each in pair)
-        durable.lines.extend([*_marked(ours, theirs), ("", False)])
-        ordinary.lines.extend([*_marked(theirs, ours), ("", False)])
-    return durable, ordinary
-
-
-def _marked(lines: list[str], others: list[str]) -> list[tuple[str, bool]]:
-    """Each line, and whether the other function has it not. Comments explain, and are not marked."""
-    matcher = difflib.SequenceMatcher(
-        None, [each.strip() for each in lines], [each.strip() for each in others], autojunk=False
-    )
-    same = {block.a + offset for block in matcher.get_matching_blocks() for offset in range(block.size)}
-    return [
-        (line, number not in same and line.strip()[:1] not in {"", "#"}) for number, line in enumerate(lines)
-    ]
 
 
 def _greeting_key(key: str) -> str:

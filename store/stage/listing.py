@@ -1,7 +1,8 @@
-"""The lines of both lanes' code that matter, read from the running program, and which of them is running."""
+"""The code of both lanes, read from the running program: whole, or the lines that matter and which runs."""
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 from dataclasses import dataclass
@@ -145,3 +146,37 @@ def _marked(
         return Mark.PLAIN
 
     return tuple(CodeLine(line.text, line.does, line.is_only_here, mark(line)) for line in lines)
+
+
+@dataclass(frozen=True)
+class Code:
+    """The functions of one lane, whole: each line, and whether the other lane has it not."""
+
+    name: str
+    lines: list[tuple[str, bool]]
+
+
+@cache
+def code() -> tuple[Code, Code]:
+    """The business of the durable lane and of the naive one, as they stand in their files."""
+    durable, ordinary = Code("workflows.py", []), Code("naive.py", [])
+    for pair in (
+        (workflows.dispatch, naive.dispatch),
+        (workflows.greet, naive.greet),
+        (workflows.checkout, naive.checkout),
+    ):
+        ours, theirs = (inspect.getsource(each).splitlines() for each in pair)
+        durable.lines.extend([*_beside(ours, theirs), ("", False)])
+        ordinary.lines.extend([*_beside(theirs, ours), ("", False)])
+    return durable, ordinary
+
+
+def _beside(lines: list[str], others: list[str]) -> list[tuple[str, bool]]:
+    """Each line, and whether the other function has it not. Comments explain, and are not marked."""
+    matcher = difflib.SequenceMatcher(
+        None, [each.strip() for each in lines], [each.strip() for each in others], autojunk=False
+    )
+    same = {block.a + offset for block in matcher.get_matching_blocks() for offset in range(block.size)}
+    return [
+        (line, number not in same and line.strip()[:1] not in {"", "#"}) for number, line in enumerate(lines)
+    ]

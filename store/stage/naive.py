@@ -24,6 +24,8 @@ from store.step_results import Signing
 from store.vocabulary import DISPATCH_TICKS, GREETING_TICKS, Outcome, Status
 
 PRICE_CENTS = 9999
+_PAUSE_SECONDS = 1.0
+"""Before a database that is away is asked again to write down that something was given up."""
 _log = logging.getLogger("store")
 
 
@@ -71,6 +73,7 @@ def run_again(key: str, executor: int) -> bool:
         found = connection.execute(sa.text(visitor), {"key": key}).scalar()
     if found is None:
         return False
+    write("DELETE FROM naive_troubles WHERE key = :key", key=key)
     write("UPDATE naive_runs SET executor = :executor WHERE key = :key", key=key, executor=executor)
     run(key, found)
     return True
@@ -78,8 +81,8 @@ def run_again(key: str, executor: int) -> bool:
 
 def run(key: str, visitor: str) -> None:
     """Run a sale and a greeting, each in a thread of this process."""
-    for work in (partial(checkout, key), partial(greet, visitor)):
-        threading.Thread(target=_try, args=[work], name="naive", daemon=True).start()
+    _start(key, "sale", partial(checkout, key))
+    _start(key, "greeting", partial(greet, visitor))
 
 
 def sell(key: str, executor: int) -> None:
@@ -89,14 +92,39 @@ def sell(key: str, executor: int) -> None:
         if _begin(key, executor, ""):
             checkout(key)
 
-    threading.Thread(target=_try, args=[sell_once], name="naive", daemon=True).start()
+    _start(key, "sale", sell_once)
 
 
-def _try(work: Callable[[], object]) -> None:
+def _start(key: str, name: str, work: Callable[[], object]) -> None:
+    threading.Thread(target=_try, args=[key, name, work], name="naive", daemon=True).start()
+
+
+def _try(key: str, name: str, work: Callable[[], object]) -> None:
     try:
         work()
-    except (guestbook.Unavailable, guestbook.Refused, DBAPIError) as error:
+    except (guestbook.Unavailable, guestbook.Refused) as error:
+        _give_up(key, name, str(error))
+    except DBAPIError as error:
         _log.warning("the naive lane gave up: %s", str(error).splitlines()[0])
+        _give_up(key, name, "The database did not take it.")
+
+
+def _give_up(key: str, name: str, reason: str) -> None:
+    """Write down that nothing more comes of it, for whoever looks on; as soon as the database takes that."""
+    _log.warning("the naive lane gave up its %s: %s", name, reason)
+    while True:
+        try:
+            write(
+                "INSERT INTO naive_troubles (key, work, reason) SELECT key, :work, :reason FROM naive_runs"
+                " WHERE key = :key ON CONFLICT DO NOTHING",
+                key=key,
+                work=name,
+                reason=reason,
+            )
+        except DBAPIError:
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 # --- the business, as `workflows.py` has it, but for what makes it durable ---------------

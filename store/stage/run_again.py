@@ -30,7 +30,7 @@ from store.reads.checkpoints import as_time, list_steps
 from store.reads.records import Order
 from store.stage.tools import presenter
 from store.vocabulary import dispatch_id
-from store.web.every_request import fragment, htmx, page
+from store.web.every_request import abort_not_there, fragment, htmx, page
 from store.web.shop import queries
 
 _DIGITS = 6
@@ -152,7 +152,7 @@ def _begin(session: Session, payment_id: str, attempt: int) -> bool:
 def _order(payment_id: str) -> Order:
     order = queries().find(payment_id)
     if order is None:
-        abort(404, "There is no such order: go back to the store.")
+        abort_not_there("There is no such order: go back to the store.")
     return order
 
 

@@ -18,6 +18,18 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True)
+class Term:
+    """A word that a scene uses, and what it means."""
+
+    word: str
+    meaning: str
+
+
+_TICK = Term("tick", "one of the ten beads: a second of shipping, counted in the order's row")
+_CHECKPOINT = Term("checkpoint", "the row that says that a step is done")
+
+
+@dataclass(frozen=True)
 class Scene:
     """One scene."""
 
@@ -29,6 +41,8 @@ class Scene:
     act: Act | None = None
     lanes: tuple[str, ...] = ()
     """Whose track and code are shown: `durable`, `naive`, or both."""
+    terms: tuple[Term, ...] = ()
+    """What is explained there: the scene uses it first, or those before it may be left out."""
 
 
 SCENES: tuple[Scene, ...] = (
@@ -45,12 +59,13 @@ SCENES: tuple[Scene, ...] = (
         " durable, the right one is written the ordinary way. Let them see how little differs.",
         Act.SELL,
         ("durable", "naive"),
+        (_TICK,),
     ),
     Scene(
         "naive",
         "The ordinary shop takes the money, and never ships.",
-        "Go on, and the server is killed at tick 5: SIGKILL, not an exception. Nobody is there any more who"
-        " knows what was to be done next. The customer has paid.",
+        "Go on, and the server is killed at tick 5, the fifth bead: SIGKILL, not an exception. Nobody is"
+        " there any more who knows what was to be done next. The customer has paid.",
         Act.SELL_AND_CRASH,
         ("naive",),
     ),
@@ -65,16 +80,20 @@ SCENES: tuple[Scene, ...] = (
     Scene(
         "journal",
         "What it remembers is in the database.",
-        "Each step left a row before the next one began. One step was done and not yet written down when the"
-        " server died: it was run again, and its guard made it the same.",
+        "Each step left a row, its checkpoint, before the next one began. One step was done and had no"
+        " checkpoint yet when the server died: it was run again, and its guard made it the same.",
+        terms=(_CHECKPOINT,),
     ),
     Scene(
         "choose",
         "You choose: where shall it die?",
-        "Let the audience pick. Press its number, then go on: the sale runs, and dies exactly there. Between"
-        " the charge and its checkpoint is the one that engineers ask for.",
+        "Let the audience pick. Press its number, then go on: the sale runs, its server dies exactly there,"
+        " and the place stays marked. Between the charge and its checkpoint is the one that engineers ask"
+        " for: the money is taken, and the row that says so to the workflow is not there yet. A sale passes"
+        " the first four and the sixth; a cancellation the fifth; only a crash the seventh.",
         Act.SELL,
         ("durable", "naive"),
+        (_CHECKPOINT, Term("tick", "one of the ten beads")),
     ),
     Scene(
         "every-sale",
@@ -93,8 +112,9 @@ SCENES: tuple[Scene, ...] = (
         "deploy",
         "New code, in the middle of an order.",
         "First change a line of the shop in your editor, and save: a word on a page will do. Go on, and at"
-        " tick 5 the server is stopped in good order, and the new code starts. Nobody died, so it is no crash"
-        " and leaves no crack. Where two servers have the same code, nothing was changed.",
+        " tick 5, the fifth bead, the server is stopped in good order, and the new code starts. Nobody died,"
+        " so it is no crash and leaves no crack: a flag says that from here the new code went on. Where two"
+        " servers have the same code, nothing was changed, and there is no flag.",
         Act.SELL_AND_DEPLOY,
         ("durable",),
     ),

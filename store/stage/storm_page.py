@@ -82,7 +82,8 @@ def storm_picture(number: int) -> Response:
     if storm is None or storm.verdict is None:
         abort(404, "There is no verdict of that storm: wait until it has ended, or choose another one.")
     colours = DARK if request.args.get("colours") == "dark" else LIGHT
-    drawn = render_template("storm.svg", picture=Picture.of(storm_view.result_of(storm), colours))
+    picture = Picture.of(storm_view.result_of(storm), colours)
+    drawn = render_template("storm.svg", picture=picture, is_chart=request.args.get("part") == "chart")
     response = Response(drawn, mimetype="image/svg+xml")
     if "download" in request.args:
         response.headers["Content-Disposition"] = f'attachment; filename="storm-{number}.svg"'
@@ -98,8 +99,8 @@ def newest_picture() -> AnyResponse:
 
 def _why_not() -> str:
     """Why this shop cannot have a storm; empty if it can."""
-    if not requests.parents_socket.is_set:
-        return "A storm kills the server, and nobody starts this one again: open the shop by python app.py."
+    if why_not := requests.why_not():
+        return why_not
     if not _settings().can_pay_here:
         return "Shoppers of a storm pay on the page: open the shop without STORE_WEBHOOK_SECRET."
     return ""

@@ -47,19 +47,21 @@ WHERE t.status = 'paid' ORDER BY t.left_by DESC, t.progress, o.order_id LIMIT 1
 """
 """Of those that the last kill met, the one that had the longest way before it."""
 
-WIDTH, HEIGHT = 1600, 400
+WIDTH, HEIGHT = 1600, 680
 """Of the field, in the units of its picture."""
-_TOP, _MARGIN = 80, 14
+_TOP, _MARGIN = 160, 14
 _COLUMNS = {
-    _SHOPPING: (0, 240, "at the shelf"),
-    Status.PENDING: (256, 180, "held"),
-    Status.PAID: (452, 660, "paid, on the track"),
-    Status.DISPATCHED: (1128, 230, "dispatched"),
-    Status.CANCELLED: (1374, 226, "cancelled"),
+    _SHOPPING: (0, 210, "shopping"),
+    Status.PENDING: (225, 200, "held"),
+    Status.PAID: (440, 710, "paid, on the way"),
+    Status.DISPATCHED: (1165, 210, "shipped"),
+    Status.CANCELLED: (1390, 210, "cancelled"),
 }
 """Where each state begins, how wide it is, and what its heading is."""
-_FLATNESS = 2.4
-"""Rows of a column for each of its places across, as wide as the narrowest columns are."""
+_LARGEST = 24.0
+"""Radius of a dot."""
+_OF_ITS_PLACE = 0.42
+"""So much of the width of its place is the radius of a dot."""
 _STOPS = DISPATCH_TICKS + 1
 
 
@@ -97,6 +99,8 @@ class StormView:
     radius: float = 0.0
     dots: tuple[Dot, ...] = ()
     columns: tuple[Column, ...] = ()
+    stops: tuple[float, ...] = ()
+    """Between two ticks, in the column of those that are on the way."""
     sales: int = 0
     """Orders that are paid, and so have a twin in the ordinary shop."""
     naive: Naive | None = None
@@ -104,7 +108,7 @@ class StormView:
     deaths: int = 0
     lost: int = 0
     doubled: int = 0
-    """Both as the ledger says, while there is no verdict."""
+    """Both of its own sales, as the ledger says, while there is no verdict."""
     met: Track | None = None
     """Of one order that the last kill met."""
     width: int = WIDTH
@@ -153,9 +157,8 @@ def read(why_not: str) -> StormView:
         return StormView(None, 1, why_not)
     dots, radius = _dots(storm, rows)
     deaths = _crashes(storm)
-    _, sales, naive = _sales(storm, rows)
-    faults = [fault for line in the_shop().ledger.latest().invariants for fault in line.faults]
-    doubled = {fault.key for fault in faults if fault.line == "charges"}
+    sales = _sales(storm, rows)
+    lost, doubled = _damage(storm, rows)
     met = rows(_MET, number=storm.number)
     return StormView(
         storm=storm,
@@ -165,31 +168,42 @@ def read(why_not: str) -> StormView:
         radius=radius,
         dots=dots,
         columns=_columns(dots),
-        sales=sales,
-        naive=naive,
+        stops=_stops(),
+        sales=sales.paid,
+        naive=sales.naive,
         last_death=deaths[-1] if deaths else None,
         deaths=len(deaths),
-        lost=len({fault.key for fault in faults} - doubled),
+        lost=len(lost - doubled),
         doubled=len(doubled),
         met=_track(met[0]) if met else None,
     )
+
+
+def _damage(storm: Storm, rows: Rows) -> tuple[set[str], set[str]]:
+    """Of its sales, those with which anything is wrong, and those of them that were charged wrongly."""
+    faults = [fault for line in the_shop().ledger.latest().invariants for fault in line.faults]
+    if not faults:
+        return set(), set()
+    sales = rows("SELECT payment_id FROM storm_sales WHERE storm = :number", number=storm.number)
+    ours = {row.payment_id for row in sales} & {fault.key for fault in faults}
+    return ours, ours & {fault.key for fault in faults if fault.line == "charges"}
 
 
 def result_of(storm: Storm) -> Result:
     """What a storm that has a verdict came to."""
     rows, verdict = queries().rows, storm.verdict or {}
     began_at_ms = storm.began_at_ms or 0
-    orders, paid, naive = _sales(storm, rows)
+    sales = _sales(storm, rows)
     return Result(
         plan=storm.plan,
-        orders=orders,
+        orders=sales.orders,
         lost=verdict["lost"],
         doubled=verdict["doubled"],
         is_ok=verdict["ok"],
         requests=storm_state.requests_of(rows, storm.number),
         deaths=[death_of(each, began_at_ms) for each in _crashes(storm)],
-        naive=naive,
-        paid=paid,
+        naive=sales.naive,
+        paid=sales.paid,
     )
 
 
@@ -215,20 +229,39 @@ def _crashes(storm: Storm) -> tuple[Crash, ...]:
     return queries().crashes_between(storm.began_at_ms, until_ms)
 
 
-def _sales(storm: Storm, rows: Rows) -> tuple[int, int, Naive]:
-    """All orders, those that are paid, and their twins."""
+@dataclass(frozen=True)
+class _Sales:
+    """What the shoppers of a storm have bought."""
+
+    orders: int
+    paid: int
+    """Of the orders."""
+    naive: Naive
+    """What has become of those in the ordinary shop."""
+
+
+def _sales(storm: Storm, rows: Rows) -> _Sales:
     [found] = rows(_SALES, number=storm.number)
-    return found.orders, found.sales, Naive(found.naive_sales, found.cheated, found.cheated * PRICE_CENTS)
+    naive = Naive(found.naive_sales, found.cheated, found.cheated * PRICE_CENTS)
+    return _Sales(found.orders, found.sales, naive)
+
+
+def _grid(shoppers: int) -> tuple[int, int, float]:
+    """Places down and across in every column, so that dots are as large as can be; and their radius."""
+    narrowest = min(width for _, width, _ in _COLUMNS.values()) - 2 * _MARGIN
+    across = 1
+    while math.ceil(shoppers / across) * narrowest / across > HEIGHT - _TOP - _MARGIN:
+        across += 1
+    down = math.ceil(shoppers / across)
+    place = min(narrowest / across, (HEIGHT - _TOP - _MARGIN) / down)
+    return down, across, round(min(_LARGEST, _OF_ITS_PLACE * place), 1)
 
 
 def _dots(storm: Storm, rows: Rows) -> tuple[tuple[Dot, ...], float]:
     """Where each shopper is, in a place of their own in every column; and how large all are."""
     now: dict[int, Any] = {row.shopper: row for row in rows(_SHOPPERS, number=storm.number)}
-    down = math.ceil(math.sqrt(storm.shoppers * _FLATNESS))
-    across = math.ceil(storm.shoppers / down)
+    down, across, radius = _grid(storm.shoppers)
     row_height = (HEIGHT - _TOP - _MARGIN) / down
-    narrowest = min(width for _, width, _ in _COLUMNS.values()) - 2 * _MARGIN
-    radius = round(min(16.0, 0.42 * row_height, 0.38 * narrowest / across), 1)
     dots = []
     for shopper in range(storm.shoppers):
         place, line = divmod(shopper, down)
@@ -239,10 +272,15 @@ def _dots(storm: Storm, rows: Rows) -> tuple[tuple[Dot, ...], float]:
         left, width, _ = _COLUMNS[state]
         if state == Status.PAID:
             share = (progress + share) / _STOPS
-        x = left + _MARGIN + radius + (width - 2 * (_MARGIN + radius)) * share
+        x = left + _MARGIN + (width - 2 * _MARGIN) * share
         y = _TOP + row_height * (line + 0.5)
         dots.append(Dot(shopper, round(x, 1), round(y, 1), state, was_hit))
     return tuple(dots), radius
+
+
+def _stops() -> tuple[float, ...]:
+    left, width, _ = _COLUMNS[Status.PAID]
+    return tuple(round(left + width * stop / _STOPS, 1) for stop in range(1, _STOPS))
 
 
 def _columns(dots: tuple[Dot, ...]) -> tuple[Column, ...]:

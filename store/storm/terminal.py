@@ -81,7 +81,8 @@ def _drawn(verdict: Verdict) -> str:
     templates = Environment(
         loader=FileSystemLoader(ROOT / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    return templates.get_template("storm.svg").render(picture=Picture.of(verdict.as_result(), LIGHT))
+    picture = Picture.of(verdict.as_result(), LIGHT)
+    return templates.get_template("storm.svg").render(picture=picture, is_chart=False)
 
 
 def _draw(bar: Bar, task: TaskID, plan: Plan, progress: Progress) -> None:

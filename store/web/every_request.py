@@ -27,6 +27,10 @@ from store.web.shop import Shop, install, queries, the_shop
 MAX_BODY_BYTES = 64 * 1024
 RETRY_AFTER_SECONDS = 2
 BEGAN_ANEW = "The shop began anew."
+OF_BEFORE = (
+    "There is nothing at this address: either it is of before the shop began anew, and is forgotten, or not"
+    " all of the link was copied."
+)
 _A_YEAR_SECONDS = 365 * 24 * 3600
 
 _STRICT = {
@@ -234,8 +238,7 @@ def _own_up(error: Exception) -> Response:
 
 def _say(code: int, sentence: str) -> Response:
     if wants_page():
-        is_whole = request.headers.get("HX-Request-Type") == "full" or htmx.boosted or not htmx
-        if is_whole:
+        if _wants_whole_page():
             # They read the database, which may be what is wrong.
             html = page("error.html", with_tools=False, code=code, sentence=sentence, retry=_retry(code))
         else:
@@ -257,10 +260,18 @@ def _retry(code: int) -> Retry | None:
 
 
 def abort_not_there(sentence: str) -> NoReturn:
-    """404 with that sentence; but of a shop that has begun anew 410, by which an open page stops to look."""
-    if queries().has_begun_anew():
+    """404 with that sentence; but 410 for a page that is open, which stops to look then.
+
+    What an open page looks for was there when it was opened, so the shop has begun anew since. Of an address
+    that somebody opens, that cannot be told: no reset keeps the ids that it forgets.
+    """
+    if htmx and not _wants_whole_page():
         abort(410, BEGAN_ANEW)
-    abort(404, sentence)
+    abort(404, OF_BEFORE if queries().has_begun_anew() else sentence)
+
+
+def _wants_whole_page() -> bool:
+    return request.headers.get("HX-Request-Type") == "full" or bool(htmx.boosted) or not htmx
 
 
 def wants_page() -> bool:

@@ -17,6 +17,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from store import commands
 from store.reads.checkpoints import is_known_checkout
+from store.reads.crashes import Crash
 from store.reads.records import Board, Order, PaymentView, Refund
 from store.vocabulary import Outcome, PaymentState, Status, is_key, new_key
 from store.web import own_orders
@@ -149,11 +150,7 @@ def order(payment_id: str) -> str | AnyResponse:
     found = _known(queries().payment(payment_id), payment_id).order
     if found is None:
         return redirect(url_for(".pay", payment_id=payment_id), 303)
-    return page(
-        "order.html",
-        shown=OrderView.of(found, queries().crashes_of(payment_id), _refund(found)),
-        **_timeline(found),
-    )
+    return page("order.html", shown=_shown(found, queries().crashes_of(payment_id)), **_timeline(found))
 
 
 @storefront.get("/orders/<key:payment_id>/progress")
@@ -161,7 +158,11 @@ def order_progress(payment_id: str) -> Response:
     """Where the order stands now."""
     view = queries().watch(payment_id)
     found = view.order or _no_such_order()
-    return fragment("_order_progress.html", shown=OrderView.of(found, view.crashes, _refund(found)))
+    return fragment("_order_progress.html", shown=_shown(found, view.crashes))
+
+
+def _shown(order: Order, crashes: tuple[Crash, ...]) -> OrderView:
+    return OrderView.of(order, crashes, _refund(order), queries().deploys_met(order))
 
 
 @storefront.get("/orders/<key:payment_id>/timeline")

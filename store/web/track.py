@@ -1,4 +1,6 @@
-"""The track: one order as a picture, ten beads before the dispatch, with a crack for every crash that met it.
+"""The track: one order as a picture, ten beads before the dispatch.
+
+It has a crack for every crash that met the order, and a flag where other code went on with it.
 
 Computed in the units of the picture, so that the template only places what is given.
 """
@@ -6,11 +8,12 @@ Computed in the units of the picture, so that the template only places what is g
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import groupby
 
 from store.reads.crashes import Crash
+from store.reads.timeline import Deploy
 from store.vocabulary import DISPATCH_TICKS
 
 LEFT = 60
@@ -54,6 +57,16 @@ class Crack:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """One place from which other code went on."""
+
+    x: float
+    server: int
+    """The number of the first server that ran it."""
+    progress: int
+
+
+@dataclass(frozen=True)
 class Track:
     """One order, or its naive twin."""
 
@@ -61,13 +74,21 @@ class Track:
     """What it is of, for whoever hears it."""
     progress: int
     cracks: tuple[Crack, ...] = ()
+    flags: tuple[Flag, ...] = ()
     is_stopped: bool = False
     """Whether it will never go further: a naive twin after its first crash."""
 
     @classmethod
-    def of(cls, subject: str, progress: int, crashes: Iterable[Crash] = (), **how: bool) -> Track:
+    def of(
+        cls, subject: str, progress: int, crashes: Iterable[Crash] = (), *, is_stopped: bool = False
+    ) -> Track:
         """The picture of an order that is so far, and met these crashes, oldest first."""
-        return cls(subject, progress, tuple(_cracks(crashes)), **how)
+        return cls(subject, progress, tuple(_cracks(crashes)), is_stopped=is_stopped)
+
+    def with_deploys(self, deploys: Iterable[Deploy]) -> Track:
+        """The same with a flag where other code went on; of several in one place, for the last one."""
+        flags = {each.progress: Flag(_after(each.progress), each.server, each.progress) for each in deploys}
+        return replace(self, flags=tuple(flags.values()))
 
     @property
     def is_crowded(self) -> bool:
@@ -95,7 +116,7 @@ def _cracks(crashes: Iterable[Crash]) -> Iterable[Crack]:
     for progress, group in groupby(crashes, key=lambda crash: crash.progress):
         together = tuple(group)
         dark_ms = _dark_ms(together) or 0
-        x = LEFT + STEP * (progress + 0.5)
+        x = _after(progress)
         is_close = previous is not None and x - previous.x < _CLOSE
         previous = Crack(
             x=x,
@@ -104,6 +125,11 @@ def _cracks(crashes: Iterable[Crash]) -> Iterable[Crack]:
             is_lower=is_close and previous is not None and not previous.is_lower,
         )
         yield previous
+
+
+def _after(progress: int) -> float:
+    """Half-way from that bead to the next."""
+    return LEFT + STEP * (progress + 0.5)
 
 
 def _dark_ms(crashes: Iterable[Crash]) -> int | None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from store.reads.crashes import Crash
 from store.reads.records import Board, Order, PaymentView, Refund
+from store.reads.timeline import Deploy
 from store.vocabulary import PaymentState, Status
 from store.web.track import Track
 
@@ -60,9 +61,15 @@ class OrderView:
     refund: Refund | None = None
 
     @classmethod
-    def of(cls, order: Order, crashes: Iterable[Crash], refund: Refund | None = None) -> OrderView:
-        """The order as it stands now, with the crashes that met it, oldest first."""
-        track = Track.of(f"order {order.order_id}", order.progress, crashes)
+    def of(
+        cls,
+        order: Order,
+        crashes: Iterable[Crash],
+        refund: Refund | None = None,
+        deploys: Iterable[Deploy] = (),
+    ) -> OrderView:
+        """The order as it stands now, with the crashes and deploys that met it, oldest first."""
+        track = Track.of(f"order {order.order_id}", order.progress, crashes).with_deploys(deploys)
         return cls(_state_of_order(order), order, track, refund)
 
     @property

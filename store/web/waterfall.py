@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import groupby, pairwise, zip_longest
 
 from store.reads.crashes import Crash
-from store.reads.timeline import Fate, Mending, Step, Timeline
+from store.reads.timeline import Deploy, Fate, Mending, Step, Timeline
 from store.vocabulary import DISPATCH_TICKS, StepName
 from store.web.step_words import words_of
 
@@ -34,10 +34,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: a step, a crash, or a mending."""
+    """One line: a step, a crash, a deploy, or a mending."""
 
     kind: str
-    """`step`, `crash` or `mending`."""
+    """`step`, `crash`, `deploy` or `mending`."""
     words: str
     technical: str
     """What DBOS calls it; nothing for what is no step."""
@@ -72,6 +72,7 @@ class Waterfall:
         lines = [
             *(_row_of_step(axis, step) for step in story.steps),
             *(_row_of_crash(axis, crash) for crash in story.crashes),
+            *(_row_of_deploy(axis, deploy) for deploy in story.deploys),
             *(_row_of_mending(axis, mending) for mending in story.mendings),
         ]
         return cls(
@@ -142,6 +143,7 @@ def _instants(story: Timeline) -> Iterable[datetime]:
         yield from (step.began_at, step.ended_at)
     for crash in story.crashes:
         yield from (at for at in (crash.died_at, crash.back_at) if at is not None)
+    yield from (deploy.at for deploy in story.deploys)
     for mending in story.mendings:
         yield mending.at
 
@@ -210,6 +212,19 @@ def _row_of_crash(axis: _Axis, crash: Crash) -> tuple[datetime, Row]:
         if crash.back_at
         else f"Server {crash.adopter} is taking over",
         fate_name="crash",
+    )
+
+
+def _row_of_deploy(axis: _Axis, deploy: Deploy) -> tuple[datetime, Row]:
+    return deploy.at, Row(
+        kind="deploy",
+        words="New code",
+        technical="",
+        at=deploy.at,
+        lasted="",
+        bar=axis.bar(deploy.at, deploy.at),
+        fate=f"Server {deploy.server} goes on, with another version",
+        fate_name="deploy",
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from store.vocabulary import greeting_id
+from store.web.every_request import OF_BEFORE
 from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
 from tests.support.standstill import buy_too_late
@@ -149,7 +150,7 @@ class Gallery:
             "storm-none": View(self._new, "/stage/storm", "The storm"),
             "storm-blowing": View(self._shop, "/stage/storm", "The storm"),
             "sign-in": View(self._behind_a_password, "/stage/sign_in", "Sign in"),
-            "gone": View(self._new, f"/orders/{key()}", "The shop began anew."),
+            "gone": View(self._new, f"/orders/{key()}", OF_BEFORE),
             "reset": View(self._shop, "/stage/reset", "Begin anew"),
             "order-declined": View(self._shop, f"/orders/{self._cancelled()}", "Payment cancelled"),
             "order-expired": View(self._shop, f"/orders/{expired}", "The payment window closed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
@@ -21,6 +22,12 @@ _HIDDEN = """() => {
   return [page.scrollHeight - page.clientHeight, body.scrollHeight - body.clientHeight];
 }"""
 """How many pixels of the page, and of what is between the sentence and the buttons, are below their end."""
+_ROWS_OF_BAR = """() => {
+  const middles = [...document.querySelectorAll("#presenter button, #presenter-tools > p")]
+    .map((each) => each.getBoundingClientRect()).map((box) => Math.round((box.top + box.bottom) / 20));
+  return new Set(middles).size;
+}"""
+"""In how many lines its parts stand: those of one line have their middles at one height."""
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +74,11 @@ def gives_the_talk(presenter: Visitor, shop: SupervisedShop, visit: Visit, death
     shop.wait_for_deaths(deaths + 1)
     expect(page.locator(".lane.naive .track.stopped")).to_have_count(1)
     expect(page.locator(".lane.naive .line.stopped")).to_have_count(1)
-    expect(page.locator(".cheated")).to_contain_text("1, $99.99")
+    expect(page.locator(".cheated")).to_have_text("All sales so far: 1 cheated, $99.99")
     goes_on(presenter, 4)
     expect(page.locator(".lane.durable .track.whole .crack")).to_have_count(1)
     expect(page.locator(".lane.durable .line.remembered")).to_have_count(4)
-    expect(page.locator(".cheated")).to_contain_text("0")
+    expect(page.locator(".cheated")).to_have_text("All sales so far: 0 cheated")
     goes_on(presenter, 5)
     expect(page.locator(".timeline .crash")).to_have_count(1)
     expect(page.locator(".timeline .run-again code")).to_have_text(["tick 5"])
@@ -80,6 +87,9 @@ def gives_the_talk(presenter: Visitor, shop: SupervisedShop, visit: Visit, death
     expect(page.locator(".choices .armed")).to_contain_text("Between the charge and its checkpoint")
     sells(presenter, shop, 3)
     shop.wait_for_deaths(deaths + 2)
+    expect(page.locator(".choices .fired")).to_contain_text("Between the charge and its checkpoint")
+    expect(page.locator(".choices .fired")).to_contain_text("died here")
+    expect(page.locator(".lane .died")).to_have_count(2)
     goes_on(presenter, 7)
     page.keyboard.press("e")
     expect(page.locator(".strip p")).to_contain_text("every sale is a crash")
@@ -207,3 +217,39 @@ def test_no_scene_scrolls_on_a_projector(
         hidden = page.evaluate(_HIDDEN)
         assert hidden == [0, 0], scene.name
         page.keyboard.press("Space")
+
+
+@pytest.mark.parametrize("width", [1280, 1440, 1920])
+def test_the_bar_of_the_storefront_is_one_line(talk_shop: SupervisedShop, visit: Visit, width: int) -> None:
+    """Also while crashes are armed and a fault is on: what does not fit is cut, and said on its own page."""
+    presenter = visit(talk_shop, viewport={"width": width, "height": 720}, tolerated=NO_ANSWER)
+    bar = presenter.page.locator("#presenter")
+    expect(bar).to_contain_text("Where to crash")
+    assert presenter.page.evaluate(_ROWS_OF_BAR) == 1
+    for point in ("charge", "greeting"):
+        talk_shop.shopper.submit(f"/stage/crashes/{point}", do="arm")
+    talk_shop.shopper.submit("/stage/faults/slow")
+    expect(bar).to_contain_text("Armed: Between the charge and its checkpoint; After the signature")
+    expect(bar).to_contain_text("On: The guestbook is slow")
+    assert presenter.page.evaluate(_ROWS_OF_BAR) == 1
+    assert presenter.page.evaluate("() => document.documentElement.scrollWidth") == width
+
+
+def test_an_order_that_is_open_over_a_reset_says_so_and_is_quiet(
+    talk_shop: SupervisedShop, visit: Visit
+) -> None:
+    """It looks once more, finds that the shop began anew, and leads to the store."""
+    phone = visit(talk_shop, tolerated=f"{NO_ANSWER}|410")
+    phone.buy()
+    phone.open(urlsplit(phone.page.url).path.replace("/pay/", "/orders/"))
+    phone.sees("Waiting for your payment")
+    server = visit(talk_shop, "/stage/reset").page.locator("input[name=server]").input_value()
+    talk_shop.shopper.submit("/stage/reset", confirm="yes", server=server)
+    expect(phone.page.get_by_role("alert")).to_have_text("The shop began anew.")
+    asked = len([each for each in phone.requests if "/orders/" in each.url])
+    link = phone.page.get_by_role("link", name="Go to the store")
+    talk_shop.wait_for_deaths(1)
+    phone.page.wait_for_timeout(1000)  # five looks of a page in a hurry
+    assert len([each for each in phone.requests if "/orders/" in each.url]) == asked
+    link.click()
+    phone.sees("The Widget")

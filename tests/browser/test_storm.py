@@ -18,6 +18,17 @@ from tests.support.storms import ENDS_SECONDS, wait_for_phase
 
 _SCROLLS = """() => ["html", ".scene-body", ".storm"].map((each) => document.querySelector(each))
   .map((each) => each.scrollHeight - each.clientHeight)"""
+_ASTRAY = """() => {
+  const value = (each, name) => Number(each.getAttribute(name));
+  const boxes = [...document.querySelectorAll(".field .column")];
+  const dots = [...document.querySelectorAll(".field .dot")];
+  const isIn = (dot, box) => value(dot, "cx") - value(dot, "r") >= value(box, "x")
+    && value(dot, "cx") + value(dot, "r") <= value(box, "x") + value(box, "width")
+    && value(dot, "cy") + value(dot, "r") <= value(box, "height");
+  const told = [...document.querySelectorAll(".field .count")].map((each) => Number(each.textContent));
+  return boxes.filter((box, at) => dots.filter((dot) => isIn(dot, box)).length !== told[at]).length;
+}"""
+"""How many boxes of the field have not as many dots within them as stands above."""
 _PATIENCE_MS = ENDS_SECONDS * 1000
 _RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 
@@ -50,14 +61,18 @@ def test_a_storm_is_started_by_a_key_and_seen_to_its_end(storm_shop: SupervisedS
     page.locator("h1").click()  # out of the form, where a letter is typed
     page.keyboard.press("b")
     expect(page.locator(".field .dot")).to_have_count(6, timeout=_PATIENCE_MS)
+    assert page.evaluate(_ASTRAY) == 0
     expect(page.locator("#start-storm")).to_be_hidden()
     expect(page.locator(".field .flash")).to_have_count(1, timeout=_PATIENCE_MS)
     expect(page.locator(".met .track.large .crack").first).to_be_attached(timeout=_PATIENCE_MS)
     looks_right(page)
+    assert page.evaluate(_ASTRAY) == 0
+    expect(page.locator(".storm-counts .ordinary")).to_contain_text("cheated")
     row = wait_for_phase(storm_shop, "ended")
     assert 2 <= row.killed <= len(storm_shop.deaths)
     expect(page.locator("#announcement")).to_contain_text("The books balance", timeout=_PATIENCE_MS)
     expect(page.locator(".verdict-picture img")).to_have_js_property("naturalWidth", 1600)
+    expect(page.locator(".verdict-picture img")).to_have_js_property("naturalHeight", 600)
     looks_right(page)
     with page.expect_download() as saving:
         page.locator("#save-picture").click()

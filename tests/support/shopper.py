@@ -106,6 +106,10 @@ class Client:
         """GET as a browser does."""
         return self.request("GET", path, headers=HTML)
 
+    def poll(self, path: str) -> Answer:
+        """GET as a page that is open does."""
+        return self.request("GET", path, headers={**HTML, "HX-Request": "true"})
+
     def submit(self, path: str, **form: str) -> Answer:
         """Submit a form as a browser does."""
         headers = {**HTML, "Content-Type": "application/x-www-form-urlencoded"}
