@@ -39,11 +39,11 @@ check: $(venv)/test.installed ## style, types, the order of the layers, and the 
 	@$(python) -m pytest -n auto -m quick $(ARGS)
 
 test: $(venv)/test.installed ## every test once, most on one of the two databases; ARGS="-k refund" picks some
-	@exec $(python) -m pytest -n auto --dist loadgroup $(ARGS)
+	@exec $(python) -m pytest -n auto $(ARGS)
 
 # Storms and the audience by themselves: how long a shopper waits in one is part of what they look at.
 torture: $(venv)/test.installed ## the rest: longer forms, many kills, sequences, faults, the other database
-	@$(python) -m pytest -n auto --dist loadgroup --torture $(crowds:%=--ignore=%) $(ARGS)
+	@$(python) -m pytest -n auto --torture $(crowds:%=--ignore=%) $(ARGS)
 	@$(python) -m pytest --torture $(crowds)
 
 bench: $(venv)/test.installed ## measure the store beside a yardstick; ARGS=--quick takes minutes; see docs/benchmark.md

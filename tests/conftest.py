@@ -12,8 +12,10 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
 from tests.support.postgres import Postgres
 from tests.support.server import Server
@@ -25,6 +27,16 @@ Often = Callable[[int, int], int]
 
 _DATABASES = ("sqlite", "postgres")
 _MEMORY = Path("/dev/shm")  # noqa: S108 - as the place for the folders that pytest itself makes and guards
+_TOGETHER = frozenset(
+    {
+        "tests/browser/test_gallery.py",
+        "tests/power/test_power_cut.py",
+        "tests/test_ledger_edits.py",
+        "tests/test_pages.py",
+    }
+)
+"""Modules with a fixture that takes longer to make than all that is done with it: one process has each."""
+_RELOADER = "flask run --debug"
 _ENOUGH_BYTES = 6 * 1024**3
 """Of memory: a whole run leaves about 3 GiB of databases behind."""
 
@@ -38,6 +50,23 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
+class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # likewise
+    """Gives every test to whoever is free, but some together to one; the largest of those first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        if path in _TOGETHER:
+            return path
+        # Whoever has the reloader watches the files that the test of it touches.
+        return _RELOADER if _RELOADER in nodeid else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """In place of `--dist loadgroup`, which does nothing any more: pytest 9.2 hides its marks from it."""
+    return _Scheduler(config, log)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make torture` says, and how long a fault storm blows."""
     parser.addoption(
@@ -48,10 +77,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storm-seconds", type=int, help="of each fault storm")
 
 
+@pytest.hookimpl(trylast=True)  # after those that shuffle them
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`make test` leaves out most cases of what is `sampled`, and the second database of most modules.
 
     With `--torture` it is those, and whatever has a longer form in that form: no case runs twice the same.
+    What may take longest begins first, or a process would be alone with it at the end.
     """
     left_out = {id(item) for item in _on_the_other_database(items)}
     left_out |= {id(item) for item in _not_sampled([item for item in items if id(item) not in left_out])}
@@ -59,6 +90,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = {id(item) for item in items if id(item) not in left_out and not _has_longer_form(item)}
     config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
     items[:] = [item for item in items if id(item) not in left_out]
+    items.sort(key=_may_take_seconds, reverse=True)
+
+
+def _may_take_seconds(item: pytest.Item) -> float:
+    timeout = item.get_closest_marker("timeout")
+    return float(timeout.args[0]) if timeout else 0.0
 
 
 def _has_longer_form(item: pytest.Item) -> bool:
@@ -107,7 +144,7 @@ def often(request: pytest.FixtureRequest) -> Often:
 @pytest.fixture
 def storm_seconds(request: pytest.FixtureRequest, often: Often) -> int:
     """How long a fault storm blows."""
-    return int(request.config.getoption("--storm-seconds") or often(20, 60))
+    return int(request.config.getoption("--storm-seconds") or often(12, 60))
 
 
 @pytest.fixture(scope="session")
@@ -119,10 +156,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session", params=_DATABASES)
 def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewUrl:
-    """Gives the URL of a database that no shop has seen, of each kind in turn."""
+    """Gives the URL of a database that no shop has seen, of each kind in turn.
+
+    On Postgres it is there, with its tables, as making them takes longer than a shop takes to open.
+    """
     if request.param == "postgres":
         server: Postgres = request.getfixturevalue("postgres")
-        return server.new_url
+        return server.new_prepared_url
     numbers = itertools.count(1)
     folder = tmp_path_factory.mktemp("sqlite")
     return lambda: f"sqlite:///{folder}/shop-{next(numbers)}/store.sqlite3"

@@ -62,6 +62,7 @@ def test_paying_after_the_window_shows_that_it_closed(open_shop: OpenShop) -> No
     assert not shop.tables.faults()
 
 
+@pytest.mark.sampled(1)  # on one database
 def test_a_payment_window_is_made_longer_once(open_shop: OpenShop) -> None:
     """By its own length, and not again; the checkout waits on at the old deadline, also after a crash."""
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=4)
@@ -102,6 +103,7 @@ def test_a_payment_window_is_made_longer_once(open_shop: OpenShop) -> None:
     assert not shop.tables.faults()
 
 
+@pytest.mark.sampled(1)  # on one database
 def test_more_time_is_time_to_pay(open_shop: OpenShop) -> None:
     """A payment after the old deadline is in time."""
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=3)

@@ -20,7 +20,6 @@ from tests.support.refusal import is_one_sentence
 from tests.support.shop import PASSWORD, Shop, SupervisedShop
 from tests.support.shopper import eventually, key
 
-pytestmark = pytest.mark.each_database
 OpenShop = Callable[..., Shop]
 
 
@@ -92,6 +91,7 @@ def test_a_frozen_server_that_is_killed_is_replaced(supervised: SupervisedShop) 
     shop.shopper.buy()
 
 
+@pytest.mark.each_database
 def test_a_database_that_is_away_comes_back(open_shop: OpenShop) -> None:
     """Though the server dies meanwhile; a second fault is refused, and told which one is on."""
     shop = open_shop()
@@ -125,6 +125,7 @@ def test_a_press_that_comes_twice_is_one_fault(open_shop: OpenShop, guestbook: G
 # --- the guestbook ---------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["slow", "failing", "dying"])
 def test_a_greeting_gets_over_the_guestbook(open_shop: OpenShop, guestbook: Guestbook, name: str) -> None:
     """It signs once, whatever the guestbook does."""
@@ -166,6 +167,7 @@ def test_a_guestbook_that_does_not_take_it_leaves_no_fault_on(open_shop: OpenSho
 # --- the shelf and the window ------------------------------------------------------------------------
 
 
+@pytest.mark.each_database
 def test_sold_out_is_a_movement_of_the_books(open_shop: OpenShop) -> None:
     """The shelf is empty, whoever has an order keeps it, a restock fills it; the books balance."""
     shop = open_shop()
@@ -184,6 +186,7 @@ def test_sold_out_is_a_movement_of_the_books(open_shop: OpenShop) -> None:
     assert shop.shopper.get("/ledger.json").json["balanced"]
 
 
+@pytest.mark.each_database
 def test_a_window_that_is_held_outlives_a_crash(open_shop: OpenShop) -> None:
     """Whoever buys has an hour, whoever waits as long again; let go, it is as it was."""
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=60)

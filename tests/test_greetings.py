@@ -243,7 +243,7 @@ def test_a_greeting_that_there_is_not_is_not_found(quick: Shop) -> None:
 # --- a guestbook in trouble ---------------------------------------------------------------------
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -350,7 +350,7 @@ def test_rubbish_of_every_kind_is_no_signature(
     assert not odd.answers  # type: ignore[attr-defined]
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "odd_text",
     [
@@ -397,7 +397,7 @@ def test_what_others_say_is_fit_to_be_shown_and_kept(
 # --- crashes ------------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("beats", range(GREETING_TICKS + 1))
 def test_the_store_is_killed_at_each_second(
     open_shop: Callable[..., Shop], guestbook: Guestbook, beats: int

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 _WINDOW_SECONDS = 0.4
 _UNITS = 12
 """On the shelf at first: few enough that some sequences find it empty."""
-_SEQUENCES = {"sqlite": (60, 500), "postgres": (20, 100)}
+_SEQUENCES = {"sqlite": (30, 500), "postgres": (12, 100)}
 """In `make test`, and in `make torture`."""
 _STEPS = 8
 _CRASHES_OF_EIGHT = 1

@@ -140,7 +140,7 @@ def order_of(page: str) -> str:
     return page[page.index('id="order"') :].partition(">")[0]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_payment_that_only_the_database_heard_of_counts(
     open_shop: Callable[..., Shop], moment: str
@@ -173,7 +173,7 @@ def test_a_payment_that_only_the_database_heard_of_counts(
     assert not shop.tables.faults()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_refund_survives_a_kill(open_shop: Callable[..., Shop], moment: str) -> None:
     """Killed over the one transaction that takes late money and gives it back."""

@@ -16,9 +16,6 @@ from tests.support.guestbook import Guestbook
 from tests.support.postgres import Postgres
 from tests.support.specimen import NEWEST, Specimen, edit, ledger_of
 
-# Making a specimen takes longer than all that is done to it, so one process makes it.
-pytestmark = pytest.mark.xdist_group("specimen")
-
 _EDITS = re.findall(
     r"^-- (?P<name>[^>\n]+?)(?: -> (?P<named>.+))?\n(?P<statements>(?:(?!--).+\n)+)",
     Path(__file__).with_name("ledger_edits.sql").read_text(encoding="utf-8"),

@@ -141,6 +141,7 @@ def read_only(postgres: Postgres) -> Iterator[None]:
                 raise
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("trouble", [statements_cancelled, read_only])
 def test_an_order_outlives(
     own_postgres: Postgres, shop: Shop, trouble: Callable[[Postgres], AbstractContextManager[None]]

@@ -54,7 +54,7 @@ class Phone(shoppers.Shopper):
 @pytest.mark.timeout(600)
 def test_an_audience_buys_while_the_server_is_killed(talk: Server, tmp_path: Path, often: Often) -> None:
     """Nobody is refused or left without an answer, one click is one order, and the books balance."""
-    phones, crashes = often(20, _MANY), often(2, 6)
+    phones, crashes = often(12, _MANY), often(1, 6)
     tables, notes = Tables(f"sqlite:///{tmp_path}/talk/talk.sqlite3"), Notes()
     buy_now_seconds: list[float] = []
     is_over = threading.Event()

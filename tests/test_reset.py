@@ -18,7 +18,6 @@ from tests.support.shopper import Shopper, eventually
 from tests.support.started import is_alive
 from tests.support.storms import ENDS_SECONDS, start_storm, storm_process
 
-pytestmark = pytest.mark.each_database
 _EMPTY = (
     "orders", "payments", "payment_notices", "holds", "refusals", "greeting_requests", "greetings",
     "takeovers", "greeting_takeovers", "mendings", "lost_checkpoints", "naive_orders", "naive_payments",
@@ -75,6 +74,7 @@ def assert_it_is_new(shop: Shop) -> None:
     assert not shop.tables.faults()
 
 
+@pytest.mark.each_database
 def test_a_reset_forgets_everything_while_shoppers_look_on(busy: SupervisedShop) -> None:
     """Orders in flight, greetings, crashes, the naive damage, the talk; phones poll all the while."""
     [*_, (payment_id,)] = busy.tables.rows("SELECT payment_id FROM orders ORDER BY order_id")
@@ -121,6 +121,7 @@ def test_a_reset_ends_a_storm(new_url: NewUrl) -> None:
         shop.parent.close()
 
 
+@pytest.mark.each_database
 def test_a_reset_that_was_interrupted_is_begun_again(open_shop: Callable[..., Shop]) -> None:
     """A server that has deleted the workflows, and died before it emptied the store."""
     shop = open_shop()

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -37,25 +36,20 @@ def database_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/store.sqlite3"
 
 
-# One at a time: whoever has the reloader watches the files that the test of it touches.
-def _way(name: str) -> Any:
-    # One at a time: whoever has the reloader watches the files that the test of it touches.
-    return pytest.param(name, marks=pytest.mark.xdist_group("reloader")) if "--debug" in name else name
-
-
-@pytest.fixture(params=[_way(name) for name in _WAYS])
+@pytest.fixture(params=_WAYS)
 def served(request: pytest.FixtureRequest, database_url: str) -> Iterator[Server]:
     """The shop, served in one of the ways, with dispatches of some seconds."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     script = tuple(word.replace("PORT", port) for word in _WAYS[request.param])
-    settings = {"STORE_PORT": port, "STORE_DISPATCH_TICK_SECONDS": 0.5}
+    settings = {"STORE_PORT": port, "STORE_DISPATCH_TICK_SECONDS": 0.25}
     server = Server(database_url, settings, script=script, afresh=True)
     server.start(url=f"http://127.0.0.1:{port}")
     yield server
     server.close()
 
 
+@pytest.mark.sampled(3)
 def test_it_serves_and_dispatches(served: Server, database_url: str) -> None:
     """A purchase goes through, by one process that has launched DBOS once."""
     shopper = Shopper(served.url)
@@ -65,7 +59,7 @@ def test_it_serves_and_dispatches(served: Server, database_url: str) -> None:
     assert not Tables(database_url).faults()
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_soon_and_leaves_its_orders(
     served: Server, database_url: str, number: signal.Signals
@@ -93,7 +87,6 @@ def test_it_stops_soon_and_leaves_its_orders(
     assert not Tables(database_url).faults()
 
 
-@pytest.mark.xdist_group("reloader")
 @pytest.mark.parametrize("served", ["flask run --debug"], indirect=True)
 def test_a_reload_goes_on_with_the_orders(served: Server, database_url: str) -> None:
     """Saving a file restarts the shop of `flask run --debug` at once, though a shopper is about to pay."""

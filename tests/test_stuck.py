@@ -84,7 +84,7 @@ def command(shop: Shop, *words: str) -> tuple[int, str]:
 # --- workflows that are gone, or have ended in an error ------------------------------------------------
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "harm",
     [
@@ -160,7 +160,7 @@ def test_a_run_that_was_replaced_does_no_harm(unwatched: Shop) -> None:
 # --- restored copies ---------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("of_checkpoints", [False, True], ids=["the store", "the checkpoints"])
 def test_an_older_copy_comes_to_rest(new_url: NewUrl, of_checkpoints: bool) -> None:
     """Orders pending, paid, dispatched when it was taken, and made since: each ends, nothing is stuck."""

@@ -65,13 +65,6 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give all tests of the gallery to one process: it takes longer to build than to walk through."""
-    for item in items:
-        if "gallery" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("gallery"))
-
-
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
     """Opens a window of its own on a shop.

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import Visit
 from tests.browser.visitor import NO_ANSWER
 from tests.support.guestbook import Guestbook
-from tests.support.shop import SupervisedShop
+from tests.support.shop import Shop, SupervisedShop
 
 
 @pytest.fixture
@@ -32,6 +32,15 @@ def kept_shop(
         STORE_GUESTBOOK_URL=guestbook.url,
         STORE_DISPATCH_TICK_SECONDS=getattr(request, "param", 0.5),
     )
+    yield shop
+    shop.server.close()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, guestbook: Guestbook) -> Iterator[Shop]:
+    """A shop beside it that nothing kills, and that is quick."""
+    shop = Shop(f"sqlite:///{tmp_path}/store.sqlite3", STORE_GUESTBOOK_URL=guestbook.url)
+    shop.server.start()
     yield shop
     shop.server.close()
 
@@ -65,10 +74,10 @@ def test_a_greeting_goes_through_the_crash_button(
 
 
 def test_a_guestbook_that_is_down_is_said_and_waited_for(
-    kept_shop: SupervisedShop, guestbook: Guestbook, visit: Visit
+    shop: Shop, guestbook: Guestbook, visit: Visit
 ) -> None:
     """On the page of the books and on that of the greeting, until it is back."""
-    visitor = visit(kept_shop, "/guestbook")
+    visitor = visit(shop, "/guestbook")
     guestbook.kill()
     expect(visitor.page.locator("#books .trouble")).to_have_text("The guestbook cannot be reached.")
     visitor.page.get_by_label("Your name").fill("Ada")
@@ -79,19 +88,20 @@ def test_a_guestbook_that_is_down_is_said_and_waited_for(
     assert guestbook.names == ["Ada"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("javascript", [True, False], ids=["with_javascript", "without_javascript"])
 def test_a_name_that_is_none_is_refused_where_it_was_written(
-    kept_shop: SupervisedShop, visit: Visit, *, javascript: bool
+    shop: Shop, visit: Visit, *, javascript: bool
 ) -> None:
     """The form comes back as it was filled in, with one sentence beside its field, and goes on from there."""
-    visitor = visit(kept_shop, "/guestbook", tolerated="400", java_script_enabled=javascript)
+    visitor = visit(shop, "/guestbook", tolerated="400", java_script_enabled=javascript)
     name, sign = visitor.page.get_by_label("Your name"), visitor.page.get_by_role("button", name="Sign both")
     name.fill("<b>Ada</b>")
     sign.click()
     expect(visitor.page.get_by_role("alert")).to_have_text("A name has no markup in it: leave out < and >.")
     expect(name).to_have_value("<b>Ada</b>")
     expect(name).to_have_accessible_description("A name has no markup in it: leave out < and >.")
-    assert not kept_shop.tables.rows("SELECT * FROM greeting_requests")
+    assert not shop.tables.rows("SELECT * FROM greeting_requests")
     name.fill("Ada")
     sign.click()
     visitor.sees("Thank you for being awesome, Ada!")

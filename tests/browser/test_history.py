@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Error, Route, expect
 
 from tests.browser.conftest import HoldWrites, Visit
-from tests.browser.gallery import Gallery, row
+from tests.browser.gallery import row
 from tests.browser.visitor import Visitor
 from tests.support.shop import Shop
 from tests.support.shopper import eventually
@@ -30,17 +30,6 @@ def closed_tables(shop: Shop) -> Iterator[None]:
         yield
     finally:
         shop.tables.change("ALTER TABLE away RENAME TO products")
-
-
-def test_the_address_of_a_payment_leads_to_its_settled_order(gallery: Gallery, visit: Visit) -> None:
-    """And the address of an order that is not there yet leads to where it is awaited."""
-    shop, order, heading = gallery["order-dispatched"]
-    reader = visit(shop, order.replace("/orders/", "/pay/"))
-    reader.sees(heading)
-    assert reader.path == order
-    shop, payment, heading = gallery["pay-reserving"]
-    reader.open(payment.replace("/pay/", "/orders/")).sees(heading)
-    assert reader.path == payment
 
 
 @with_javascript_and_without

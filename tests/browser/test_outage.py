@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Locator, Route, expect
 
-from tests.browser.conftest import Visit
+from tests.browser.conftest import OpenShop, Visit
 from tests.browser.gallery import row
 from tests.browser.visitor import NO_ANSWER, Visitor, is_marked, mark
 from tests.support.shop import Shop, SupervisedShop
@@ -91,6 +91,7 @@ def test_a_purchase_goes_through_a_kill_between_each_pair_of_clicks(
     assert not kept_shop.tables.faults()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_purchase_goes_through_a_kill_during_each_request(
     kept_shop: SupervisedShop, visit: Visit, moment: str
@@ -133,11 +134,10 @@ def test_cancelling_goes_through_a_kill(kept_shop: SupervisedShop, visit: Visit)
     assert kept_shop.tables.orders() == {payment_id: "declined"}
 
 
-def test_a_long_outage_is_said_and_everything_stays_where_it_is(
-    kept_shop: SupervisedShop, visit: Visit
-) -> None:
+def test_a_long_outage_is_said_and_everything_stays_where_it_is(open_shop: OpenShop, visit: Visit) -> None:
     """Within two seconds, as a status; the click is kept; and it goes away by itself."""
-    shopper = visit(kept_shop, patient=True, tolerated=NO_ANSWER)
+    shop = open_shop()
+    shopper = visit(shop, patient=True, tolerated=NO_ANSWER)
     expect(banner(shopper)).to_be_hidden()
     expect(banner(shopper)).to_have_attribute("role", "status")
     mark(shopper.buy_now)
@@ -151,21 +151,22 @@ def test_a_long_outage_is_said_and_everything_stays_where_it_is(
     shopper.wait_until(lambda: shopper.asked("/buy", "POST") >= 3)
     assert is_marked(shopper.page.locator("#shelf button"))
     expect(shopper.page.get_by_role("alert")).to_have_count(0)
-    assert not kept_shop.tables.orders()
+    assert not shop.tables.orders()
 
     shopper.page.unroute("**")
     shopper.sees("Your widget is held")
     expect(banner(shopper)).to_be_hidden()
-    assert len(kept_shop.tables.orders()) == 1
+    assert len(shop.tables.orders()) == 1
     assert shopper.loads() == 1
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_what_a_proxy_says_of_a_dead_server_is_an_outage_too(
-    kept_shop: SupervisedShop, visit: Visit, status: int
+    still_shop: Shop, visit: Visit, status: int
 ) -> None:
     """A link that is followed meanwhile arrives as soon as there is somebody to answer."""
-    shopper = visit(kept_shop, tolerated=NO_ANSWER)
+    shopper = visit(still_shop, tolerated=NO_ANSWER)
     shopper.page.route("**", lambda route: route.fulfill(status=status, body="<h1>Bad Gateway</h1>"))
     expect(banner(shopper)).to_contain_text("We lost contact with the shop")
     shopper.page.get_by_role("link", name="The books", exact=True).click()

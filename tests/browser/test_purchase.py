@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import OpenShop, Visit
-from tests.browser.gallery import Gallery, move, row
-from tests.browser.visitor import Visitor, is_marked, mark
+from tests.browser.gallery import move, row
+from tests.browser.visitor import is_marked, mark
 from tests.conftest import NewUrl
 from tests.support.shop import Shop
 
@@ -112,12 +112,6 @@ def test_a_purchase_keeps_to_a_strict_content_security_policy(still_shop: Shop, 
     expect(shopper.heading).to_be_visible()
 
 
-def asked_for_the_shopper(visitor: Visitor, since: int) -> list[str]:
-    """What the window asked for since then; the presenter's tools, which have no end, left out."""
-    tools = ("/presenter/tools", "/again/now")
-    return [each.url for each in visitor.requests[since:] if not each.url.endswith(tools)]
-
-
 def test_a_page_stops_asking_once_its_order_is_final(still_shop: Shop, paid_order: str, visit: Visit) -> None:
     """It asks every second until Dispatched comes in, and from then on for nothing."""
     shopper = visit(still_shop, None, patient=True)
@@ -139,22 +133,7 @@ def test_a_page_stops_asking_once_its_order_is_final(still_shop: Shop, paid_orde
     shopper.sees("Dispatched")
     asked = len(shopper.requests)
     shopper.let_pass(seconds=60)
-    assert asked_for_the_shopper(shopper, asked) == [still_shop.server.url + "/health"]
-
-
-def test_a_page_of_a_final_state_never_asks(gallery: Gallery, visit: Visit) -> None:
-    """Opened by a bookmark, there is nothing to wait for, with JavaScript or without."""
-    views = [gallery[name] for name in ("order-dispatched", "order-declined", "order-expired", "not-found")]
-    reader = visit(views[0].shop, None, patient=True, tolerated="404")
-    reader.page.clock.install()
-    plain = visit(views[0].shop, None, tolerated="404", java_script_enabled=False)
-    for view in views:
-        reader.look_at(view)
-        asked = len(reader.requests)
-        reader.let_pass(seconds=60)
-        assert asked_for_the_shopper(reader, asked) == [view.shop.server.url + "/health"]
-        plain.look_at(view)
-        expect(plain.page.locator("meta[http-equiv=refresh]")).to_have_count(0)
+    assert shopper.asked_for_the_shopper(asked) == [still_shop.server.url + "/health"]
 
 
 # --- haste ----------------------------------------------------------------------------

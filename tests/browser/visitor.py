@@ -183,6 +183,11 @@ class Visitor:
         """How many requests so far had `part` in their address."""
         return sum(part in each.url and each.method == method for each in self.requests)
 
+    def asked_for_the_shopper(self, since: int) -> list[str]:
+        """What it asked for since then; the presenter's tools, which have no end, left out."""
+        tools = ("/presenter/tools", "/again/now")
+        return [each.url for each in self.requests[since:] if not each.url.endswith(tools)]
+
     def loads(self) -> int:
         """How many times so far the whole page was loaded, rather than changed."""
         return sum(each.resource_type == "document" for each in self.requests)

@@ -116,7 +116,7 @@ def assert_it_died(shop: Shop, shopper: StubbornShopper, *points: str) -> None:
         assert f"dying {point}\n" in shop.server.output
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("point", points(_STEPS_OF_A_SALE))
 def test_a_sale_survives(crash_shop: Callable[[str], Shop], point: str) -> None:
     """One order, one charge, dispatched, wherever in it the shop was killed."""
@@ -130,6 +130,7 @@ def test_a_sale_survives(crash_shop: Callable[[str], Shop], point: str) -> None:
     assert not shop.tables.faults()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("point", "step"),
     [
@@ -165,7 +166,7 @@ def test_the_timeline_says_what_was_run_again(
     assert [name for _, fate, name in after if fate == "run-again"] == [step]
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("point", points(_STEPS_OF_A_CANCELLATION))
 def test_a_cancellation_survives(crash_shop: Callable[[str], Shop], point: str) -> None:
     """The unit is given back once and nothing is charged, wherever the shop was killed."""
@@ -179,7 +180,7 @@ def test_a_cancellation_survives(crash_shop: Callable[[str], Shop], point: str) 
     assert not shop.tables.faults()
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("again", points(_STEPS_OF_A_RECOVERY))
 @pytest.mark.parametrize("point", _INTERRUPTED_AT)
 def test_a_recovery_survives(crash_shop: Callable[[str], Shop], point: str, again: str) -> None:

@@ -200,7 +200,7 @@ def _record(folder: Path, script: tuple[str, ...], orders: int) -> Recording:
 def recording(tmp_path_factory: pytest.TempPathFactory, often: Often) -> Recording:
     """Of the shop as it is."""
     _require_a_compiler()
-    return _record(tmp_path_factory.mktemp("power"), SERVER, often(12, 60))
+    return _record(tmp_path_factory.mktemp("power"), SERVER, often(9, 60))
 
 
 def _require_a_compiler() -> None:
@@ -210,6 +210,7 @@ def _require_a_compiler() -> None:
         pytest.skip("there is no C compiler here")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(4))
 def test_a_shop_keeps_its_promises_after_a_power_cut(
@@ -217,7 +218,7 @@ def test_a_shop_keeps_its_promises_after_a_power_cut(
 ) -> None:
     """Whatever of the unsynced the disk has kept: orders end, the books balance, what was shown is so."""
     assert len({promise.payment_id for promise in recording.promises}) > 5
-    count = often(2, 50)
+    count = often(1, 50)
     images = enumerate(recording.images(count, seed=part))
     faults = {number: image.fault(tmp_path / str(number)) for number, image in images}
     assert len(faults) == count

@@ -13,6 +13,10 @@ from types import TracebackType
 
 import psycopg
 import sqlalchemy as sa
+from dbos import DBOS
+
+from store import schema
+from store.settings import Settings
 
 _SETTINGS = {
     # No test pulls the plug of the machine, and only then would these be missed.
@@ -31,6 +35,7 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self._data = folder / "data"
         self._numbers = itertools.count(1)
+        self._prepared = ""
         self.start()
         for name, value in _SETTINGS.items():
             self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
@@ -82,6 +87,17 @@ class Postgres:
         """The URL of a database that does not exist yet: the shop creates it."""
         url = sa.make_url(self.maintenance_url).set(database=f"widgets_{next(self._numbers)}")
         return url.render_as_string(hide_password=False)
+
+    def new_prepared_url(self) -> str:
+        """The URL of a database with the tables of a shop that has never opened: a copy of the first such."""
+        if not self._prepared:
+            url = self.new_url()
+            schema.connect(Settings.from_env({"DBOS_DATABASE_URL": url})).close()
+            DBOS.migrate(url)
+            self._prepared = str(sa.make_url(url).database)
+        url = self.new_url()
+        self.execute(f'CREATE DATABASE "{sa.make_url(url).database}" TEMPLATE "{self._prepared}"')
+        return url
 
     def execute(self, statement: str) -> None:
         """Run one statement as the server's owner."""

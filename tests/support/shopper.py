@@ -174,10 +174,13 @@ def eventually(
     look: Callable[[], T], wanted: Callable[[T], bool], *, patience_seconds: float = PATIENCE_SECONDS
 ) -> T:
     """Look again and again until what is seen is what is wanted; then return it."""
-    deadline = time.monotonic() + patience_seconds
+    began = time.monotonic()
     while True:
         seen = look()
         if wanted(seen):
             return seen
-        assert time.monotonic() < deadline, f"waited {patience_seconds:g} seconds, and it is still {seen!r}"
-        time.sleep(0.02)  # between two looks, so that looking does not slow down what is looked at
+        waited = time.monotonic() - began
+        assert waited < patience_seconds, f"waited {patience_seconds:g} seconds, and it is still {seen!r}"
+        # Between two looks, so that looking does not slow down what is looked at: on Postgres each is a new
+        # process of its server. Longer where the wait is long, and late by a tenth of it at most.
+        time.sleep(min(max(0.02, waited / 10), 0.1))
