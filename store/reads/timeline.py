@@ -58,7 +58,6 @@ class Mending:
 
 
 @dataclass(frozen=True)
-@dataclass(frozen=True)
 class Deploy:
     """That a server with other code than the one before it went on."""
 

@@ -121,8 +121,8 @@ def _wait_for_adoption(databases: Databases, number: int, say: Say) -> int:
 def _read(databases: Databases) -> tuple[list[_Row], int]:
     """All executors, newest first, and what time it is by the clock of their database."""
     with Session(databases.reader) as session:
-        rows = session.execute(sa.text(_ROWS + "ORDER BY e.number DESC"))
-        return [_Row(**row._mapping) for row in rows], now_ms_of_database(session)  # noqa: SLF001 - its public name
+        rows = session.execute(sa.text(_ROWS + "ORDER BY e.number DESC")).mappings()
+        return [_Row(**row) for row in rows], now_ms_of_database(session)
 
 
 def _clock(at_ms: int) -> str:
