@@ -66,7 +66,7 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
     from store.reads.orders import Queries
     from store.repair import lost_checkpoints
     from store.repair.reconciler import Reconciler
-    from store.stage import crash_page, deploy, lanes, reset, sign_in, talk, tools
+    from store.stage import crash_page, deploy, lanes, reset, sign_in, talk, tools, watch
     from store.terms_of_sale import Terms, terms
     from store.web import every_request, guestbook, json_api, ledger, storefront
     from store.web.health import Health
@@ -99,6 +99,7 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
         reset.carry_out(settings, databases)
         lost_checkpoints.note(databases, witnesses)
         tools.take_up(settings)
+        watch.begin(settings, databases)
 
     return Built(app, settings, databases, reconciler, before_workflows_run, deploy.digest())
 

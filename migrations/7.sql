@@ -26,7 +26,8 @@ CREATE TABLE takeovers (
     PRIMARY KEY (left_by, payment_id)
 );
 INSERT INTO takeovers (left_by, payment_id, status, progress)
-    SELECT executor - 1, payment_id, status, progress FROM recoveries;
+    SELECT executor - 1, payment_id, status, progress FROM recoveries
+    WHERE executor - 1 IN (SELECT number FROM executors);
 DROP TABLE recoveries;
 CREATE TABLE greeting_takeovers (
     left_by      INTEGER NOT NULL REFERENCES executors (number),
@@ -35,5 +36,6 @@ CREATE TABLE greeting_takeovers (
 );
 -- What was before version 5 had none.
 CREATE TABLE IF NOT EXISTS greeting_recoveries (executor INTEGER, greeting_id TEXT);
-INSERT INTO greeting_takeovers (left_by, greeting_id) SELECT executor - 1, greeting_id FROM greeting_recoveries;
+INSERT INTO greeting_takeovers (left_by, greeting_id) SELECT executor - 1, greeting_id FROM greeting_recoveries
+    WHERE executor - 1 IN (SELECT number FROM executors);
 DROP TABLE greeting_recoveries;

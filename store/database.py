@@ -40,6 +40,11 @@ _KEEPALIVES = {
     "tcp_user_timeout": 30_000,
 }
 """A machine that is gone without a word is noticed within half a minute. Over TCP alone."""
+_SERVER_KEEPALIVES = (
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+    " -c tcp_user_timeout=30000"
+)
+"""The same of Postgres, which otherwise keeps the connections of a machine that is gone, and their locks."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,9 @@ def _soon() -> dict[str, Any]:
     return {
         "connect_timeout": CONNECT_SECONDS,
         "application_name": "widget-store-executor",
-        "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout={_IDLE_MS}",
+        # Whoever is frozen in the middle of it holds a row that others want.
+        "options": f"-c statement_timeout={milliseconds} {_SERVER_KEEPALIVES}"
+        f" -c idle_in_transaction_session_timeout={2 * milliseconds}",
         **_KEEPALIVES,
     }
 
@@ -166,7 +173,7 @@ def _writer(url: str, pool_size: int) -> sa.Engine:
             connect_args={
                 "connect_timeout": 10,
                 "application_name": "widget-store",
-                "options": _WRITER_OPTIONS,
+                "options": f"{_WRITER_OPTIONS} {_SERVER_KEEPALIVES}",
                 **_KEEPALIVES,
             },
             hide_parameters=True,
@@ -206,7 +213,7 @@ def _reader(url: str, pool_size: int) -> sa.Engine:
                 **_KEEPALIVES,
                 "options": f"-c default_transaction_read_only=on -c statement_timeout={milliseconds}"
                 # SQLAlchemy asks something in a transaction as it connects.
-                f" -c idle_in_transaction_session_timeout={_IDLE_MS}",
+                f" -c idle_in_transaction_session_timeout={_IDLE_MS} {_SERVER_KEEPALIVES}",
             },
         )
     engine = _sqlite(url, pool_size=min(pool_size, 4), pool_timeout=_READ_PATIENCE_SECONDS)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -135,6 +136,27 @@ def test_the_crash_takes_the_one_that_was_meant_or_all(machine: Machine) -> None
     for number in (meant, *others):
         assert wait_for_adoption(shop, number) == "died"
     eventually(lambda: len(shop.tables.rows(_LIVING)), lambda count: count == PROCESSES)
+
+
+def test_what_the_presenter_tells_one_the_others_find_out(machine: Machine) -> None:
+    """An armed crash takes whichever of them an order passes, once; a held window is held by all."""
+    shop = machine("one")
+    shop.shopper.submit("/stage/crashes/charge", do="arm")
+    deadline = time.monotonic() + 30
+    while not shop.deaths and time.monotonic() < deadline:
+        sell(shop, 1)  # from one of them to the other
+    shop.wait_for_deaths(1)
+    come_to_rest(shop)
+    assert len(shop.deaths) == 1
+    assert shop.shopper.submit("/stage/window", do="hold").status == 303
+    long_ms = 30 * 60_000
+
+    def windows() -> list[int]:
+        payment_id = shop.shopper.hold(key())
+        of_order = "SELECT pay_by_ms - created_at_ms FROM orders WHERE payment_id = :id"
+        return [row[0] for row in shop.tables.rows(of_order, id=payment_id)]
+
+    eventually(lambda: [windows() for _ in range(2 * PROCESSES)], lambda found: min(found)[0] > long_ms)
 
 
 def test_one_that_was_frozen_past_its_lease_ends_and_comes_back(machine: Machine) -> None:

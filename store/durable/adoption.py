@@ -13,13 +13,14 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOSClient
 from sqlalchemy.orm import Session
 
+from store.database import Databases
 from store.durable import executors
 from store.durable.executors import Executor, Left, Waiting
 from store.log_masking import mask
@@ -33,6 +34,7 @@ _IDLE_POLL_SECONDS = 1.0
 _LOOK_SECONDS = 0.25
 """Between two looks at whether all are taken up."""
 _SECOND_LOOK_SECONDS = 10.0
+_LATER_LOOKS_SECONDS = 60.0
 _AGAIN_SECONDS = 1.0
 _log = logging.getLogger("store")
 
@@ -41,10 +43,10 @@ class Adopter:
     """Takes up, for one executor, what others leave."""
 
     def __init__(
-        self, executor: Executor, client: DBOSClient, store: sa.Engine, checkpoints: sa.Engine
+        self, executor: Executor, client: DBOSClient, databases: Databases, may_act: Callable[[], bool]
     ) -> None:
-        self._executor, self._client = executor, client
-        self._store, self._checkpoints = store, checkpoints
+        self._executor, self._client, self._may_act = executor, client, may_act
+        self._store, self._checkpoints = databases.store, databases.system
         self._is_wanted = threading.Event()
 
     def before_launch(self) -> None:
@@ -72,18 +74,17 @@ class Adopter:
         self._is_wanted.set()
 
     def _go_on(self) -> None:
-        self._look_at_queue_every(_POLL_SECONDS)
-        look_again_at: float | None = time.monotonic() + _SECOND_LOOK_SECONDS
+        look_again_at = time.monotonic() + _SECOND_LOOK_SECONDS
         while True:
-            self._is_wanted.wait(None if look_again_at is None else max(0, look_again_at - time.monotonic()))
+            self._is_wanted.wait(max(0, look_again_at - time.monotonic()))
             self._is_wanted.clear()
             try:
                 if self._adopt():
-                    look_again_at = time.monotonic() + _SECOND_LOOK_SECONDS
+                    look_again_at = min(look_again_at, time.monotonic() + _SECOND_LOOK_SECONDS)
                 self._wait_until_all_are_taken_up()
-                if look_again_at is not None and time.monotonic() >= look_again_at:
+                if time.monotonic() >= look_again_at:
                     self._take_up_orphans()
-                    look_again_at = None
+                    look_again_at = time.monotonic() + _LATER_LOOKS_SECONDS
             except Exception as trouble:  # noqa: BLE001 - whatever it was, they must not be left
                 _log.warning("not taken up yet: %s", mask(f"{type(trouble).__name__}: {trouble}"))
                 time.sleep(_AGAIN_SECONDS)
@@ -127,6 +128,8 @@ class Adopter:
 
     def _resume(self, workflow_ids: list[str]) -> None:
         if workflow_ids:
+            if not self._may_act():  # frozen meanwhile, and others may have claimed them from us
+                raise RuntimeError("the lease is over")
             self._look_at_queue_every(_POLL_SECONDS)
             self._client.resume_workflows(workflow_ids, queue_name=QUEUE)
 

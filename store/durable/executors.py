@@ -151,16 +151,16 @@ def record_stop(session: Session, token: str) -> None:
     )
 
 
-def give_sign_of_life(session: Session, token: str) -> bool:
-    """Record that it lives; False if it counts as ended, or its row is gone with a reset."""
-    return bool(
-        execute(
-            session,
-            "UPDATE executors SET seen_at_ms = :now_ms WHERE token = :token AND ended_at_ms IS NULL",
-            now_ms=now_ms_of_database(session),
-            token=token,
-        )
+def give_sign_of_life(session: Session, token: str) -> int | None:
+    """Record that it lives; what time it is, or None if it counts as ended or its row is gone."""
+    at_ms = now_ms_of_database(session)
+    is_living = execute(
+        session,
+        "UPDATE executors SET seen_at_ms = :at_ms WHERE token = :token AND ended_at_ms IS NULL",
+        at_ms=at_ms,
+        token=token,
     )
+    return at_ms if is_living else None
 
 
 def record_lost(session: Session, numbers: Sequence[int] = ()) -> int:
@@ -169,10 +169,10 @@ def record_lost(session: Session, numbers: Sequence[int] = ()) -> int:
     By its guard, of two that find one silent at the same time one changes its row.
     """
     statement = sa.text(
-        "UPDATE executors SET ended_at_ms = :at_ms, how_ended = 'lost' WHERE ended_at_ms IS NULL"
+        "UPDATE executors SET ended_at_ms = :now_ms, how_ended = 'lost' WHERE ended_at_ms IS NULL"
         " AND (seen_at_ms + lease_ms < :now_ms OR number IN :numbers)"
     ).bindparams(sa.bindparam("numbers", expanding=True))
-    values = {"at_ms": now_ms(), "now_ms": now_ms_of_database(session), "numbers": list(numbers)}
+    values = {"now_ms": now_ms_of_database(session), "numbers": list(numbers)}
     result: Any = session.execute(statement, values)
     return int(result.rowcount)
 
@@ -204,8 +204,13 @@ def _claim(session: Session, number: int) -> list[Claim]:
     take_turns(session)
     select = f"SELECT number, executor_id, adopted_by FROM executors WHERE {_TO_ADOPT}"  # noqa: S608 - ours
     rows = session.execute(sa.text(select), {"number": number}).all()
-    update = f"UPDATE executors SET adopted_by = :number WHERE {_TO_ADOPT}"  # noqa: S608 - ours
-    claimed = execute(session, update, number=number)
+    # These alone: another one may end meanwhile, and is claimed next time.
+    update = f"UPDATE executors SET adopted_by = :number WHERE {_TO_ADOPT} AND number IN :these"  # noqa: S608 - ours
+    result: Any = session.execute(
+        sa.text(update).bindparams(sa.bindparam("these", expanding=True)),
+        {"number": number, "these": [row.number for row in rows]},
+    )
+    claimed = result.rowcount
     if claimed != len(rows):
         raise RuntimeError(f"{claimed} executors were claimed, and {len(rows)} were there to be.")
     return [
@@ -282,6 +287,7 @@ def record_adoption(number: int) -> None:
 
 
 def _record_adoption(session: Session, number: int) -> None:
+    take_turns(session)
     execute(
         session,
         "UPDATE executors SET adopted_at_ms = :at_ms WHERE adopted_by = :number AND adopted_at_ms IS NULL",

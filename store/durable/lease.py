@@ -38,7 +38,8 @@ class Lease:
     ):
         self._executor, self._engine, self._seconds = executor, engine, seconds
         self._want_adoption = want_adoption
-        self._renewed_at = self._steady_since = time.monotonic()
+        self._renewed_at = self._steady_since = _now()
+        self._seen_at_ms: int | None = None
         self._is_heard = True
         self._deaths: deque[Death] = deque()
         self._is_told = threading.Event()
@@ -55,40 +56,52 @@ class Lease:
     @property
     def is_good(self) -> bool:
         """Whether nobody can have counted this process as lost yet."""
-        return time.monotonic() - self._renewed_at < self._seconds
+        return _now() - self._renewed_at < self._seconds
 
     def _go_on(self) -> None:
         while True:
-            began_at = time.monotonic()
+            began_at = _now()
             if began_at - self._renewed_at > self._seconds:
                 # The database was away, or this process was frozen: others may be about to give a sign.
                 self._steady_since = began_at
             try:
-                # For as long as its own lease it has found the database there: so could all others.
-                self._beat(may_count_others_as_lost=began_at - self._steady_since > self._seconds)
+                self._beat(began_at)
             except SQLAlchemyError as trouble:
                 if self._is_heard:  # once, and not twice a second
                     _log.warning("no sign of life can be given: %s", first_line(trouble))
                 self._is_heard = False
-                self._steady_since = time.monotonic()
+                self._steady_since = _now()
             else:
                 self._is_heard = True
                 self._renewed_at = began_at
             self._is_told.wait(executors.BEAT_SECONDS)
             self._is_told.clear()
 
-    def _beat(self, *, may_count_others_as_lost: bool) -> None:
+    def _beat(self, began_at: float) -> None:
+        deaths = list(self._deaths)
         with Session(self._engine) as session, session.begin():
-            if not executors.give_sign_of_life(session, self._executor.token):
+            at_ms = executors.give_sign_of_life(session, self._executor.token)
+            if at_ms is None:
                 _log.error("server %d counts as lost, or the shop was reset: it ends", self._executor.number)
                 os._exit(LOST)
-            deaths = list(self._deaths)
             for death in deaths:
                 executors.record_death(session, death)
-            if may_count_others_as_lost:
-                executors.record_lost(session)
             is_anything_left = executors.is_anything_left(session, self._executor.number)
         for _ in deaths:
             self._deaths.popleft()
+        passed_ms, self._seen_at_ms = at_ms - (self._seen_at_ms or at_ms), at_ms
+        if passed_ms > 1000 * self._seconds or _now() - began_at > executors.BEAT_SECONDS:
+            # All machines slept, the database's clock was set, or the network stood still: so for all others.
+            self._steady_since = _now()
+        if _now() - self._steady_since > self._seconds:
+            # For as long as its own lease it has found the database there: so could all others. In another
+            # transaction, because it may wait for the row of one that is frozen.
+            with Session(self._engine) as session, session.begin():
+                is_anything_left = bool(executors.record_lost(session)) or is_anything_left
         if is_anything_left:
             self._want_adoption()
+
+
+def _now() -> float:
+    """Seconds, those in which the machine sleeps included where its system counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -105,7 +105,7 @@ def launch(
     before()
     executor = executors.record_start(_identity(settings, told.token), told.deaths)
     client = client_of(settings, databases.system)
-    adopter = Adopter(executor, client, databases.store, databases.system)
+    adopter = Adopter(executor, client, databases, may_begin)
     lease = None
     if not is_sqlite(settings.database_url):
         lease = Lease(executor, for_signs_of_life(settings), settings.lease_seconds, adopter.want)

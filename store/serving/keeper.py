@@ -68,7 +68,7 @@ class Keeper:
         self._on_open, self._on_end = on_open, on_end
         self._changed = threading.Event()
         """Set when the server has ended, or something is wanted."""
-        self._is_stopping = self._is_replacing = False
+        self._is_stopping = self.is_replacing = False
         self._server: ServerProcess | None = None
         self._token = ""
         self.is_running = False
@@ -88,7 +88,7 @@ class Keeper:
 
     def replace(self) -> None:
         """Have the server stop in good order, and the next one start from the files as they are then."""
-        self._is_replacing = True
+        self.is_replacing = True
         self._changed.set()
 
     def kill(self, token: str = "") -> bool:
@@ -159,7 +159,7 @@ class Keeper:
 
     def _was_stopped(self, pid: int, code: int) -> bool:
         """Whether it was stopped in good order, by somebody else than us; which is said."""
-        if code != 0 or self._is_replacing:
+        if code != 0 or self.is_replacing:
             return False
         self._parent.tell(f"{self._parent.program.name} {pid} was stopped, and is not started again.")
         return True
@@ -212,7 +212,7 @@ class Keeper:
     def _start(self, more: Sequence[str]) -> ServerProcess | None:
         """Start a server; None if we were told to stop meanwhile."""
         program = self._parent.program
-        self._is_replacing = False
+        self.is_replacing = False
         words = [*self._where, *more]
         if program.is_told_of_deaths:
             self._token = self._parent.new_token()
@@ -231,7 +231,7 @@ class Keeper:
         threading.Thread(target=watch, name="watch", daemon=True).start()
         kill_at: float | None = None
         while server.poll() is None:
-            if self._is_stopping or self._is_replacing:
+            if self._is_stopping or self.is_replacing:
                 if kill_at is None:
                     server.terminate()
                 latest = time.monotonic() + (_STOP_SECONDS if self._is_stopping else _REPLACE_SECONDS)
@@ -240,7 +240,9 @@ class Keeper:
                 server.kill()
                 server.wait()
             self._changed.clear()
-        return server.wait()
+        code = server.wait()
+        # Where files have changed, the process that it was forked from is replaced as well, and tells nobody.
+        return 0 if code == UNSEEN and self.is_replacing else code
 
 
 def next_pause(pause_seconds: float, *, is_broken: bool) -> float:

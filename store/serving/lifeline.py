@@ -57,7 +57,10 @@ def listen_to_parent(on_line: Callable[[str], None]) -> None:
             while told := os.read(0, _AT_ONCE_BYTES):
                 *lines, half_line = (half_line + told).split(b"\n")
                 for line in lines:
-                    on_line(line.decode())
+                    with contextlib.suppress(
+                        ValueError
+                    ):  # a parent of another version may say something else
+                        on_line(line.decode())
         os._exit(1)
 
     threading.Thread(target=listen, name="parent", daemon=True).start()

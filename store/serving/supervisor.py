@@ -165,11 +165,12 @@ class Supervisor:
             other.start(
                 lambda pid: f"Another server shares the requests (process {pid}).", after_another=True
             )
-        if self._to_replace and self._to_replace[0] is keeper:
+        if self._to_replace and self._to_replace[0] is keeper and not keeper.is_replacing:
             self._to_replace.pop(0)
             self._replace_next()
 
     def _replace_next(self) -> None:
+        self._to_replace = [keeper for keeper in self._to_replace if keeper.is_running]
         if self._to_replace:
             self._to_replace[0].replace()
 

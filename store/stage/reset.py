@@ -13,12 +13,10 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 from flask import abort, redirect, request, url_for
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -32,15 +30,13 @@ from store.durable.step_decorators import now_ms, plain_transaction
 from store.settings import Settings
 from store.stage import faults, storm_state
 from store.stage.tools import presenter
+from store.stage.watch import ANSWER_SECONDS
 from store.web.every_request import page
 
 _BATCH = 500
-_ANSWER_SECONDS = 0.3
-"""For the answer to leave, before the server ends."""
-_LOOK_SECONDS = 0.5
-"""Between two looks at whether a reset is wanted: `app.py reset` promises the opening state within three."""
 _SILENCE_MS = 1200
 """More than twice the time between two signs of life."""
+_LONGEST_SILENCE_SECONDS = 5.0
 _SHORT_LOOK_SECONDS = 0.05
 _LOCK = 0x52455345
 """Any number, the same in every process."""
@@ -48,7 +44,7 @@ _log = logging.getLogger("store")
 
 
 def carry_out(settings: Settings, databases: Databases) -> None:
-    """Begin anew, if that was asked for: before any workflow runs. Then look out for the next time."""
+    """Begin anew, if that was asked for: before any workflow runs."""
     if not settings.offers_presenter_tools:
         return  # whoever has asked for it was not let in here
     if is_asked():
@@ -56,34 +52,33 @@ def carry_out(settings: Settings, databases: Databases) -> None:
             if is_asked():
                 _wait_for_silence(databases)
                 _begin_anew(settings, databases)
-    _watch(databases)
 
 
 @contextmanager
 def _one_at_a_time(databases: Databases) -> Iterator[None]:
     """Of several servers that start together, have one carry it out, and the others wait for that."""
-    with databases.store.connect() as connection:
-        if connection.dialect.name == "sqlite":  # this one has the file to itself
-            connection.close()
-            yield
-            return
-        with connection.begin():
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            yield
+    if databases.store.dialect.name == "sqlite":  # this one has the file to itself
+        yield
+        return
+    with databases.store.connect() as connection, connection.begin():
+        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        yield
 
 
 def _wait_for_silence(databases: Databases) -> None:
     """Wait until the other servers have ended, which they do as soon as they see that it is asked for."""
     if databases.store.dialect.name == "sqlite":
         return
-    while True:
+    # One that has no tools does not look whether it is asked for: it ends once its row is gone.
+    deadline = time.monotonic() + _LONGEST_SILENCE_SECONDS
+    while time.monotonic() < deadline:
         with Session(databases.reader) as session:
             living, seen_at_ms = session.execute(
                 sa.text("SELECT count(*), max(seen_at_ms) FROM executors WHERE ended_at_ms IS NULL")
             ).one()
             silent_ms = now_ms_of_database(session) - (seen_at_ms or 0)
-        # One alone is the one that has ended with the press.
-        if living <= 1 or silent_ms > _SILENCE_MS:
+        if not living or silent_ms > _SILENCE_MS:
             return
         time.sleep(_SHORT_LOOK_SECONDS)
 
@@ -114,32 +109,6 @@ def _why_guestbook_is_kept(settings: Settings) -> str:
     return ""
 
 
-def _watch(databases: Databases) -> None:
-    """End this server once a reset is asked for elsewhere, or was carried out by another server."""
-    _, last = _state(databases)
-
-    def look() -> None:
-        while True:
-            time.sleep(_LOOK_SECONDS)
-            with suppress(DBAPIError, SQLAlchemyTimeout):  # it is away, and may be back by the next look
-                if _state(databases) != (0, last):
-                    time.sleep(_ANSWER_SECONDS)
-                    os._exit(1)
-
-    threading.Thread(target=look, name="watch for a reset", daemon=True).start()
-
-
-def _state(databases: Databases) -> tuple[int, int]:
-    """How many resets are asked for, and when the last one was carried out, in ms since 1970; 0 for never."""
-    statement = (
-        "SELECT (SELECT count(*) FROM reset_requests) AS wanted,"
-        " (SELECT coalesce(max(at_ms), 0) FROM last_reset) AS last_at_ms"
-    )
-    with databases.reader.connect() as connection:
-        row = connection.execute(sa.text(statement)).one()
-    return int(row.wanted), int(row.last_at_ms)
-
-
 @presenter.get("/stage/reset")
 def show_reset() -> str:
     """Ask whether it is meant."""
@@ -155,7 +124,7 @@ def reset() -> AnyResponse:
     if request.form.get("server") == _this_server():
         call_with_deadline(storm_state.stop)
         call_with_deadline(ask)
-        timer = threading.Timer(_ANSWER_SECONDS, os._exit, [1])
+        timer = threading.Timer(ANSWER_SECONDS, os._exit, [1])
         timer.daemon = True
         timer.start()
     return redirect(url_for(".stage"), 303)

@@ -239,12 +239,16 @@ def crash_application() -> AnyResponse:
     again, by itself or on a reload, and one press of the button is one crash. Of several servers another
     one may get it: then the parent, which has started both, kills the one that was meant.
     """
+    is_for_all = bool(request.form.get("all"))
     if is_meant_for_this_server():
-        if request.form.get("all") and requests.parents_socket.is_set:
+        if is_for_all:
             requests.ask_to_kill_all()
         os._exit(1)
     if token := queries().token_of(request.form.get("executor", type=int)):
-        requests.ask_to_kill_server(token)
+        if is_for_all:
+            requests.ask_to_kill_all()
+        else:
+            requests.ask_to_kill_server(token)
     if htmx:
         return cast(AnyResponse, make_response("", 204, push_url=False))
     return redirect(url_for("storefront.store"), 303)

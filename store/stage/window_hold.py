@@ -23,9 +23,9 @@ HELD_MINUTES = 60
 
 
 def take_up(settings: Settings) -> None:
-    """Sell on the terms that the row says, as a server starts."""
-    if settings.offers_presenter_tools and _is_held():
-        _sell_on(settings, is_held=True)
+    """Sell on the terms that the row says."""
+    if settings.offers_presenter_tools:
+        _sell_on(settings, is_held=_is_held())
 
 
 def is_on(queries: Queries) -> bool:

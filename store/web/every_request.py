@@ -160,7 +160,8 @@ def _set_deadline() -> None:
 
 def _refuse_to_begin() -> None:
     # Others may be taking up its work by now, and would not know of what it begins.
-    if request.method == "POST" and not runtime.may_begin():
+    acts = request.method == "POST" or request.endpoint == "api.greeting"
+    if acts and not runtime.may_begin():
         raise deadlines.DeadlineExceeded("no sign of life could be given for too long")
 
 
