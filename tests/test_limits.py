@@ -378,7 +378,7 @@ def test_a_request_that_never_ends_is_hung_up_on(began: bytes) -> None:
 
     listener = listen("127.0.0.1", 0)
     url = address_of("127.0.0.1", listener)
-    threading.Thread(target=serve, args=[app, Settings(), listener, 1], daemon=True).start()
+    threading.Thread(target=serve, args=[app, Settings(), [listener], 1], daemon=True).start()
     with connect(url) as slow:
         slow.sendall(began)
 

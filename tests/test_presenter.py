@@ -68,7 +68,7 @@ def test_the_tools_name_the_server_that_answers(shop: Shop) -> None:
     [(number, pid)] = shop.tables.rows("SELECT number, pid FROM executors ORDER BY number DESC LIMIT 1")
     tools = shop.shopper.page("/presenter/tools").text
     assert pid == shop.server.pid
-    assert f"Server {number}, process {pid}, up since" in tools
+    assert f"Server {number}, process {pid}" in tools
     assert f'name="executor" value="{number}"' in tools
 
 
@@ -137,7 +137,7 @@ def test_a_crash_is_at_once_and_tells_nobody(open_shop: Callable[..., Shop]) -> 
     shop.server.restart()
     assert shop.tables.rows("SELECT left_by, payment_id FROM takeovers") == [(1, payment_id)]
     assert "1 crash survived" in shop.shopper.page("/").text
-    assert "It resumed 1 order that" in shop.shopper.page("/").text
+    assert "It resumed 1 order" in shop.shopper.page("/").text
     page = eventually(
         lambda: shop.shopper.page(f"/orders/{payment_id}/timeline").text, lambda text: "took over" in text
     )

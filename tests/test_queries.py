@@ -187,9 +187,10 @@ def test_the_database_itself_refuses_a_reader_that_writes(databases: Databases, 
 
 
 def everything(shop: Shop) -> dict[str, list[str]]:
-    """Every row of every table, of the store and of DBOS; but how often a queue is looked at.
+    """Every row of every table, of the store and of DBOS.
 
-    A server does that less often by itself when it has been open for some seconds.
+    But for how often a queue is looked at, which is less often once a server has been open for some seconds,
+    and for its signs of life.
     """
     settings = Settings.from_env({"DBOS_DATABASE_URL": shop.database_url})
     found: dict[str, list[str]] = {}
@@ -201,8 +202,9 @@ def everything(shop: Shop) -> dict[str, list[str]]:
                     continue
                 name = f"{schema}.{table}" if schema else table
                 with engine.connect() as connection:
-                    rows = connection.execute(sa.text(f"SELECT * FROM {name}"))  # noqa: S608 - ours
-                    found[name] = sorted(map(str, rows))
+                    rows = connection.execute(sa.text(f"SELECT * FROM {name}")).mappings()  # noqa: S608 - ours
+                    kept = ({**row, "seen_at_ms": None} for row in rows)
+                    found[name] = sorted(map(str, kept))
     return found
 
 

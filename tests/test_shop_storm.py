@@ -143,7 +143,7 @@ def storm_shop(new_url: NewUrl) -> Iterator[SupervisedShop]:
 def test_a_shop_that_cannot_have_one_says_why(open_shop: OpenShop, new_url: NewUrl) -> None:
     """Nobody would start the server again, or shoppers cannot pay: on the page, and to whoever tries."""
     alone = open_shop()
-    assert "open the shop by python app.py" in alone.shopper.page("/stage/storm").text
+    assert "open the shop with `python app.py`" in alone.shopper.page("/stage/storm").text
     assert refuses(start_storm(alone), 409)
     signed = SupervisedShop(new_url(), STORE_WEBHOOK_SECRET="whsec_" + "A" * 40 + "=")
     assert refuses(start_storm(signed), 409)

@@ -11,11 +11,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import sqlalchemy as sa
 from werkzeug.datastructures import Headers
 
 from store.settings import ROOT
@@ -295,17 +294,6 @@ def test_the_presenter_may_run_both_lanes(signed_shop: Shop) -> None:
         "/lanes", key=wanted
     )  # whatever the naive lane makes of a guestbook that is away
     signed_shop.shopper.wait_for(wanted, "Dispatched")
-
-
-def test_what_earlier_shops_remembered_of_messages_is_dropped(open_shop: Callable[..., Shop]) -> None:
-    """At the first start of this version, with what is in it."""
-    shop = open_shop()
-    shop.server.stop()
-    shop.tables.change("UPDATE schema_version SET version = version - 1")
-    shop.tables.change("CREATE TABLE IF NOT EXISTS webhook_messages (message_id TEXT PRIMARY KEY)")
-    shop.server.restart()
-    with pytest.raises(sa.exc.DBAPIError, match="webhook_messages"):
-        shop.tables.rows("SELECT * FROM webhook_messages")
 
 
 # --- python app.py sign ---------------------------------------------------------------------------
