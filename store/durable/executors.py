@@ -294,8 +294,3 @@ def _record_adoption(session: Session, number: int) -> None:
         at_ms=now_ms(),
         number=number,
     )
-
-
-def clock_ahead_ms() -> int:
-    """How far the clock of this machine is ahead of the database's; negative if it is behind."""
-    return commit(lambda session: now_ms() - now_ms_of_database(session))

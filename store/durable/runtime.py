@@ -24,6 +24,8 @@ from store.durable import executors, private_names, step_decorators
 from store.durable.adoption import Adopter
 from store.durable.deadlines import call_with_deadline
 from store.durable.lease import Lease
+from store.durable.statements import now_ms_of_database
+from store.durable.step_decorators import now_ms
 from store.log_masking import MaskWorkflowIds
 from store.process_value import ProcessValue
 from store.settings import Settings, is_sqlite
@@ -148,7 +150,8 @@ def _check_sharing(settings: Settings, databases: Databases) -> None:
         return
     if why_not := why_too_many(settings, databases.store):
         raise DatabaseRefused(why_not)
-    ahead_seconds = executors.clock_ahead_ms() / 1000
+    ahead_ms: int = step_decorators.commit(lambda session: now_ms() - now_ms_of_database(session))
+    ahead_seconds = ahead_ms / 1000
     if abs(ahead_seconds) > _MOST_AHEAD_SECONDS:
         way = "ahead of" if ahead_seconds > 0 else "behind"
         raise DatabaseRefused(
