@@ -24,6 +24,8 @@ _SYSTEM_READERS = 2
 _MANY_PROCESSES = 3
 CONNECT_SECONDS = 2
 """How long making a connection may take: the least that Postgres's own client allows."""
+WRITER = "widget-store"
+"""What Postgres is told that the connections of workflows and checkpoints are of."""
 _WRITE_PATIENCE_SECONDS = 3600
 """How long a workflow waits for its turn to write. It has all the time in the world; the
 request that started it has not, and stops waiting by itself."""
@@ -172,7 +174,7 @@ def _writer(url: str, pool_size: int) -> sa.Engine:
             pool_pre_ping=False,
             connect_args={
                 "connect_timeout": 10,
-                "application_name": "widget-store",
+                "application_name": WRITER,
                 "options": f"{_WRITER_OPTIONS} {_SERVER_KEEPALIVES}",
                 **_KEEPALIVES,
             },

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from store import sqlite_files
-from store.database import CONNECT_SECONDS, Databases, make_engines
+from store.database import CONNECT_SECONDS, WRITER, Databases, make_engines
 from store.database_errors import DatabaseAway, DatabaseRefused, first_line, may_come_back
 from store.settings import ROOT, Settings, is_sqlite
 from store.sqlite_files import make_private
@@ -110,12 +110,30 @@ def _script_on_postgres(connection: sa.Connection, *, is_emptied: bool) -> str:
     version = _version(connection)
     if is_emptied:
         return _emptying(connection) + _script(version)
+    if 0 < version < SCHEMA_VERSION:
+        _refuse_beside_servers(connection)
     if version == SCHEMA_VERSION:
         # Tables of this version lack nothing, and `CREATE INDEX IF NOT EXISTS` would lock each of them: a
         # command beside a running shop would wait for its orders, and they for it. Whether the database
         # takes changes is found out all the same.
         return "UPDATE schema_version SET version = version"
     return _script(version)
+
+
+def _refuse_beside_servers(connection: sa.Connection) -> None:
+    """A server of an earlier version must not meet other tables. Those that wait for this one are of ours."""
+    others = connection.execute(
+        sa.text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND application_name = :name AND wait_event IS DISTINCT FROM 'advisory'"
+        ),
+        {"name": WRITER},
+    ).scalar_one()
+    if others:
+        raise DatabaseRefused(
+            "A server of an earlier version uses the database that DBOS_DATABASE_URL names: "
+            "stop it, and then bring the database up to this version by starting again."
+        )
 
 
 def _emptying(connection: sa.Connection) -> str:

@@ -192,6 +192,16 @@ def make_as_of_version(url: str, version: int) -> None:
     databases.close()
 
 
+def test_postgres_tables_are_not_changed_under_a_server_of_an_earlier_version(postgres: Postgres) -> None:
+    """The same, by whoever is connected as servers are."""
+    url = postgres.new_url()
+    connect(settings(url)).close()
+    Tables(url).change("UPDATE schema_version SET version = 6")
+    with psycopg.connect(url, application_name="widget-store"):
+        sentence = refusal("app.py", "stuck", DBOS_DATABASE_URL=url)
+    assert sentence.startswith("A server of an earlier version uses the database")
+
+
 def shape(url: str) -> dict[str, Any]:
     """Every table of a database with its columns, keys and indexes."""
     engine = sa.create_engine(url, poolclass=sa.NullPool)
