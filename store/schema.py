@@ -125,7 +125,8 @@ def _refuse_beside_servers(connection: sa.Connection) -> None:
     others = connection.execute(
         sa.text(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND pid <> pg_backend_pid() AND application_name = :name AND wait_event IS DISTINCT FROM 'advisory'"
+            " AND pid <> pg_backend_pid() AND application_name = :name"
+            " AND wait_event IS DISTINCT FROM 'advisory'"
         ),
         {"name": WRITER},
     ).scalar_one()
