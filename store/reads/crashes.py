@@ -22,6 +22,11 @@ JOIN takeovers t ON t.left_by = d.number
 WHERE t.payment_id IN :met AND t.status IN ('pending', 'paid') AND d.how_ended <> 'stopped'
 ORDER BY d.ended_at_ms, d.number
 """
+_OF_STORY = f"""
+SELECT t.payment_id AS met, coalesce(t.progress, 0) AS progress, {_CRASH}
+JOIN takeovers t ON t.left_by = d.number
+WHERE t.payment_id IN :met AND d.how_ended <> 'stopped' ORDER BY d.ended_at_ms, d.number
+"""
 _OF_GREETINGS = f"""
 SELECT t.greeting_id AS met, 0 AS progress, {_CRASH}
 JOIN greeting_takeovers t ON t.left_by = d.number
@@ -108,6 +113,11 @@ class Takeover:
 def of_orders(connection: sa.Connection, payment_ids: Iterable[str]) -> dict[str, tuple[Crash, ...]]:
     """The crashes that each of these orders met, oldest first; of those that met some."""
     return _read(connection, _OF_ORDERS, payment_ids)
+
+
+def of_story(connection: sa.Connection, payment_id: str) -> tuple[Crash, ...]:
+    """The same of one, with those that came before it was an order, or when it had only its end to record."""
+    return _read(connection, _OF_STORY, [payment_id]).get(payment_id, ())
 
 
 def of_greetings(connection: sa.Connection, greeting_ids: Iterable[str]) -> dict[str, tuple[Crash, ...]]:

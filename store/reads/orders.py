@@ -258,7 +258,7 @@ class Queries:
 
         def read() -> Timeline:
             with self._reader.connect() as connection:
-                met = crashes.of_orders(connection, [payment_id]).get(payment_id, ())
+                met = crashes.of_story(connection, payment_id)
                 servers = crashes.servers_of_order(connection, payment_id, last)
                 return timeline.of(recorded, met, timeline.mendings_of(connection, workflow_ids), servers, {})
 
