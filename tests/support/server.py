@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import signal
 import sys
 import threading
@@ -58,7 +59,7 @@ class Server:
         self.url = ""
         self.log: list[str] = []
         self._process: Started | None = None
-        self._starts = 0
+        self._starts, self._family = 0, secrets.token_hex(6)
         self._died: list[str] = []
 
     def start(self, *, url: str = "", expect_to_open: bool = True) -> Server:
@@ -83,7 +84,7 @@ class Server:
             return []
         self._starts += 1
         deaths = [word for death in self._died for word in ("--died", death)]
-        return ["--token", f"{id(self):x}-{self._starts}", *deaths]
+        return ["--token", f"{self._family}-{self._starts}", *deaths]
 
     def _listen(self, stream: IO[str]) -> None:
         with stream:
@@ -115,7 +116,7 @@ class Server:
         """Wait until it has ended; the exit code, negative for a signal."""
         assert self._process is not None
         code = self._process.wait(_PATIENCE_SECONDS)
-        self._died.append(f"{id(self):x}-{self._starts}@{time.time_ns() // 1_000_000}")
+        self._died.append(f"{self._family}-{self._starts}@{time.time_ns() // 1_000_000}")
         self._reader.join(_PATIENCE_SECONDS)
         return code
 
