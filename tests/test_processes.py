@@ -14,6 +14,7 @@ from http.client import HTTPException
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from store.schema import connect
 from store.settings import Settings
@@ -173,6 +174,23 @@ def test_one_that_was_frozen_past_its_lease_ends_and_comes_back(machine: Machine
     come_to_rest(shop)
     eventually(lambda: shop.parent.output, lambda said: f"Server {pid} died (it counted as lost)" in said)
     eventually(lambda: len(shop.tables.rows(_LIVING)), lambda count: count == PROCESSES)
+
+
+def test_signs_of_life_come_back_after_a_failover(machine: Machine) -> None:
+    """A connection that was made while the database was read-only stays so, and none could begin again."""
+    shop = machine("one", 1, STORE_LEASE_SECONDS=2)
+    name = psycopg.sql.Identifier(make_url(shop.database_url).database or "")
+    change = psycopg.sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
+    with psycopg.connect(shop.database_url, autocommit=True) as connection:
+        connection.execute(change.format(name, psycopg.sql.SQL("on")))
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = 'widget-store-executor'"
+        )
+        eventually(lambda: shop.shopper.submit("/buy", key=key()).status, lambda status: status == 503)
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute(change.format(name, psycopg.sql.SQL("off")))
+    eventually(lambda: shop.shopper.submit("/buy", key=key()).status, lambda status: status == 303)
 
 
 def test_a_machine_that_is_gone_is_adopted_by_another(machine: Machine) -> None:

@@ -19,12 +19,11 @@ from collections import deque
 from collections.abc import Callable
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from store.database_errors import first_line
 from store.durable import executors
 from store.durable.executors import Death, Executor
+from store.log_masking import mask
 from store.settings import LOST
 
 _log = logging.getLogger("store")
@@ -66,10 +65,12 @@ class Lease:
                 self._steady_since = began_at
             try:
                 self._beat(began_at)
-            except SQLAlchemyError as trouble:
+            except Exception as trouble:  # noqa: BLE001 - whatever it was, the next sign may be given
                 if self._is_heard:  # once, and not twice a second
-                    _log.warning("no sign of life can be given: %s", first_line(trouble))
+                    _log.warning("no sign of life can be given: %s", mask(str(trouble).partition("\n")[0]))
                 self._is_heard = False
+                # A connection that was made while the database was read-only stays so for ever.
+                self._engine.dispose()
                 self._steady_since = _now()
             else:
                 self._is_heard = True

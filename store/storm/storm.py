@@ -75,7 +75,7 @@ def run(
         unpaid_per_client=0,  # all its shoppers have one address
         greetings_per_client=0,
         processes=plan.processes,
-        lease_seconds=LEASE_SECONDS,
+        lease_seconds=LEASE_SECONDS if plan.processes > 1 else settings.lease_seconds,
     )
     with tempfile.TemporaryFile() as log:
         is_open = threading.Event()
