@@ -47,14 +47,18 @@ class _Row:
     adopted_at_ms: int | None
     orders_left: int
 
+    def lives(self, now_ms: int) -> bool:
+        """Whether it has not ended, and its lease is good."""
+        is_silent = self.lease_ms is not None and now_ms - (self.seen_at_ms or 0) > self.lease_ms
+        return self.ended_at_ms is None and not is_silent
+
     def state(self, now_ms: int) -> str:
         """What became of it, in words."""
         if self.ended_at_ms is None:
             if self.seen_at_ms is None or self.lease_ms is None:
                 return "lives, or was killed: it has the SQLite file to itself"
             silent = (now_ms - self.seen_at_ms) / 1000
-            word = "lives" if now_ms - self.seen_at_ms <= self.lease_ms else "silent"
-            return f"{word}: last sign of life {silent:.1f} s ago"
+            return f"{'lives' if self.lives(now_ms) else 'silent'}: last sign of life {silent:.1f} s ago"
         said = f"{self.how_ended} {_clock(self.ended_at_ms)}"
         if self.adopted_by is None:
             return f"{said}, not taken up yet"
@@ -95,8 +99,7 @@ def adopt(settings: Settings, said: argparse.Namespace, say: Say) -> int:
         if row is None:
             say(f"There is no executor {said.executor}: `app.py executors` lists them.")
             return 1
-        is_living = row.ended_at_ms is None and row.state(now_ms).startswith("lives")
-        if is_living and not said.force:
+        if row.lives(now_ms) and not said.force:
             say(f"Executor {row.executor_id} {row.state(now_ms)}; --force counts it as lost all the same.")
             return 1
         if row.ended_at_ms is None:

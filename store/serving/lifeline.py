@@ -57,9 +57,8 @@ def listen_to_parent(on_line: Callable[[str], None]) -> None:
             while told := os.read(0, _AT_ONCE_BYTES):
                 *lines, half_line = (half_line + told).split(b"\n")
                 for line in lines:
-                    with contextlib.suppress(
-                        ValueError
-                    ):  # a parent of another version may say something else
+                    # A parent of another version may say something else.
+                    with contextlib.suppress(ValueError):
                         on_line(line.decode())
         os._exit(1)
 
