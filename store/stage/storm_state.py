@@ -215,6 +215,17 @@ def newest_server(session: Session, secret: str) -> int:
     return 0 if row is None else int(row.server or 0)
 
 
+def on_their_way(session: Session, secret: str) -> int:
+    """How many orders of the storm are paid and not shipped, of those whose sales are written down."""
+    row = fetch_one(
+        session,
+        "SELECT count(*) AS orders FROM storms n JOIN storm_sales s ON s.storm = n.number"
+        " JOIN orders o ON o.payment_id = s.payment_id AND o.status = 'paid' WHERE n.secret = :secret",
+        secret=secret,
+    )
+    return int(row.orders) if row else 0
+
+
 def record(session: Session, secret: str, batch: Batch) -> bool:
     """Write one batch down, once; False if the storm is over, and nothing is written."""
     row = fetch_one(

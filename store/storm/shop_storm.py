@@ -98,7 +98,11 @@ class ShopStorm:
         return time.monotonic() - self._began_at
 
     def _kill(self) -> None:
-        """Have the server killed at moments that chance picks; each time one that has answered somebody."""
+        """Have the server killed at moments that chance picks.
+
+        Each time it is one that has answered somebody, with an order on its way if one comes in time: the
+        death of a server that has nothing to do would show nothing.
+        """
         chance = random.Random(self._storm.seed)  # noqa: S311 - it keeps no secret
         killed = 0
         for moment in sorted(chance.uniform(0.05, 0.9) for _ in range(self._storm.kills)):
@@ -107,6 +111,7 @@ class ShopStorm:
             server = self._server_after(killed)
             if server is None:
                 return
+            self._wait_for_an_order()
             if self._try(storm_state.newest_server) != server:
                 return  # it is not wanted any more: so this process ends in a moment
             try:
@@ -134,6 +139,11 @@ class ShopStorm:
                 return server
             time.sleep(0.1)  # between two looks
         return None
+
+    def _wait_for_an_order(self) -> None:
+        """Until one of this storm's is paid and not shipped; not longer than anybody comes who could buy."""
+        while self._seconds() < self._storm.seconds and not self._try(storm_state.on_their_way):
+            time.sleep(0.05)  # between two looks
 
     def _keep_the_shelf_filled(self) -> None:
         chance = random.Random(~self._storm.seed)  # noqa: S311 - it keeps no secret
