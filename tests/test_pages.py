@@ -162,11 +162,12 @@ def test_static_files_are_kept_for_a_year_under_their_fingerprint(shopper: Shopp
         assert "no-store" not in answer.headers["Cache-Control"]
 
 
-@pytest.mark.parametrize("part", ["progress of an order", "newest orders", "shelf"])
+@pytest.mark.parametrize("part", ["payment", "progress of an order", "newest orders", "shelf"])
 def test_an_unchanged_poll_is_answered_with_nothing(shopper: Shopper, part: str) -> None:
     """304 to whoever shows it already, the whole fragment to whoever shows something else."""
     payment_id = shopper.buy()
     path = {
+        "payment": f"/pay/{payment_id}/status",
         "progress of an order": f"/orders/{payment_id}/progress",
         "newest orders": "/recent",
         "shelf": f"/shelf?key={key()}",
@@ -178,12 +179,40 @@ def test_an_unchanged_poll_is_answered_with_nothing(shopper: Shopper, part: str)
         again, other = (shopper.get(path, **{"HX-PTag": tag}) for tag in tags)
         return fresh, again, other
 
-    # Somebody else's order may move between two of them.
+    # Somebody else's order may move between two of them; and what is left to pay in goes on.
     fresh, again, other = eventually(
-        poll, lambda answers: answers[1].status == 304 and answers[2].text == answers[0].text
+        poll, lambda answers: answers[1].status == 304 and _still(answers[2]) == _still(answers[0])
     )
     assert (fresh.status, again.text, other.status) == (200, "", 200)
     assert again.headers["Hx-Ptag"] == fresh.headers["Hx-Ptag"]
+
+
+def _still(answer: Answer) -> str:
+    """What it says, but for the time that is left."""
+    return re.sub(r'data-left-ms="\d+">[\d:]+|value="\d+" max|\d+ seconds left', "", answer.text)
+
+
+def test_more_time_is_told_at_once_to_whoever_counts_down(shopper: Shopper) -> None:
+    """A poll of the payment page is answered with nothing until something changes that it cannot know."""
+    payment_id = shopper.buy()
+    tag = shopper.get(f"/pay/{payment_id}/status").headers["Hx-Ptag"]
+    shopper.submit(f"/pay/{payment_id}/more_time")
+    told = eventually(
+        lambda: shopper.get(f"/pay/{payment_id}/status", **{"HX-PTag": tag}),
+        lambda answer: "You have had more time once." in answer.text,
+    )
+    assert (told.status, told.headers["Hx-Ptag"] != tag) == (200, True)
+
+
+def test_the_steps_of_an_order_are_read_for_whoever_opens_them(shopper: Shopper) -> None:
+    """A page that htmx brought asks for them then; one that came without JavaScript has them."""
+    payment_id = shopper.buy()
+    address = f"/orders/{payment_id}"
+    brought = shopper.get(address, **{"HX-Request": "true"}).text
+    assert f'hx-get="{address}/timeline"' in brought
+    assert 'class="timeline"' not in brought
+    assert "One moment: it is being read." in brought
+    assert 'class="timeline"' in shopper.get(address).text
 
 
 def test_every_post_ends_at_an_address_that_can_be_reloaded(shop: Shop, shopper: Shopper) -> None:

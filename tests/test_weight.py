@@ -29,11 +29,12 @@ def wire(shop: Shop) -> Iterator[Wire]:
         yield wire
 
 
-@pytest.mark.parametrize("part", ["progress of an order", "newest orders", "shelf"])
+@pytest.mark.parametrize("part", ["payment", "progress of an order", "newest orders", "shelf"])
 def test_an_unchanged_poll_is_small_and_keeps_its_connection(shop: Shop, wire: Wire, part: str) -> None:
     """It says that nothing changed, and who says so; the next poll needs no new connection."""
     payment_id = shop.shopper.buy()
     path = {
+        "payment": f"/pay/{payment_id}/status",
         "progress of an order": f"/orders/{payment_id}/progress",
         "newest orders": "/recent",
         "shelf": f"/shelf?key={key()}",

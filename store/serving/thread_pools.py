@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from waitress.task import ThreadedTaskDispatcher
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _QUICK_THREADS = 4
 """Enough for what waits for nothing."""
+_REMEMBERED = 4096
+"""Addresses whose kind is not looked up again: a page asks for the same one each second."""
 _NEED_NO_DATABASE = frozenset(
     {"static", "presenter.arrive", "presenter.sign_in", "presenter.crash_application"}
 )
@@ -45,6 +48,7 @@ def kinds_of(app: Flask) -> KindOf:
     """Tells the kinds of the requests that `app` answers."""
     addresses = app.url_map.bind("")
 
+    @lru_cache(maxsize=_REMEMBERED)
     def kind_of(method: str, path: str) -> Kind:
         try:
             endpoint, _ = addresses.match(path, method.upper())

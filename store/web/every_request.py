@@ -125,7 +125,7 @@ class Fragment:
 def render(template: str, **context: Any) -> Fragment:
     """A fragment, to be sent or kept."""
     html = render_template(template, **context)
-    return Fragment(Markup(html), hashlib.blake2b(html.encode(), digest_size=8).hexdigest())  # noqa: S704
+    return Fragment(Markup(html), _digest(html))  # noqa: S704
 
 
 def send(piece: Fragment) -> Response:
@@ -136,9 +136,21 @@ def send(piece: Fragment) -> Response:
     return response
 
 
-def fragment(template: str, **context: Any) -> Response:
-    """Render a fragment and send it."""
-    return send(render(template, **context))
+def _digest(content: str) -> str:
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def fragment(template: str, *, same_while: object = None, **context: Any) -> Response:
+    """Render a fragment and send it.
+
+    With `same_while`, it counts as the same for as long as the text of that is: what moves beside it is
+    moved by the page itself, and a poller that shows it costs no rendering.
+    """
+    if same_while is None:
+        return send(render(template, **context))
+    tag = _digest(f"{template} {same_while!r}")
+    is_shown = request.headers.get("HX-PTag") == tag
+    return send(Fragment(Markup("" if is_shown else render_template(template, **context)), tag))  # noqa: S704
 
 
 def show_health() -> tuple[Response, int]:

@@ -21,7 +21,7 @@ from store.reads.crashes import Crash
 from store.reads.records import Board, Order, PaymentView, Refund
 from store.vocabulary import Outcome, PaymentState, Status, is_key, new_key
 from store.web import own_orders
-from store.web.every_request import Fragment, abort_not_there, fragment, page, render, send
+from store.web.every_request import Fragment, abort_not_there, fragment, htmx, page, render, send
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
 from store.web.views import (
@@ -108,7 +108,8 @@ def payment_status(payment_id: str) -> Response:
         onward: Response = make_response("", location={"path": address, "target": "body", "replace": "true"})
         return onward
     shown = _payment_page(payment_id, view)
-    return _remembered(fragment("_payment_status.html", payment=shown), shown)
+    told = fragment("_payment_status.html", same_while=shown.steady, payment=shown)
+    return told if told.status_code == 304 else _remembered(told, shown)
 
 
 @storefront.post("/pay/<key:payment_id>")
@@ -150,7 +151,9 @@ def order(payment_id: str) -> str | AnyResponse:
     found = _known(queries().payment(payment_id), payment_id).order
     if found is None:
         return redirect(url_for(".pay", payment_id=payment_id), 303)
-    return page("order.html", shown=_shown(found, queries().crashes_of(payment_id)), **_timeline(found))
+    # What htmx brought can ask for the steps once they are to be seen; they cost more than all the rest.
+    timeline = _timeline_later(found) if htmx else _timeline(found)
+    return page("order.html", shown=_shown(found, queries().crashes_of(payment_id)), **timeline)
 
 
 @storefront.get("/orders/<key:payment_id>/progress")
@@ -245,6 +248,10 @@ def _timeline(order: Order) -> dict[str, Any]:
     is_live = not order.is_final or datetime.now(UTC) - order.updated_at < _LAST_STEPS
     timeline = Waterfall.of(queries().timeline(order.payment_id))
     return {"timeline": timeline, "is_live": is_live, "payment_id": order.payment_id}
+
+
+def _timeline_later(order: Order) -> dict[str, Any]:
+    return {"timeline": None, "is_live": True, "payment_id": order.payment_id}
 
 
 def _no_such_order() -> NoReturn:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from store.reads.crashes import Crash
@@ -16,6 +16,8 @@ from store.reads.timeline import Deploy
 from store.vocabulary import PaymentState, Status
 from store.web.track import Track
 
+_TOLD_AGAIN_SECONDS = 60
+"""How often a page that counts down by itself is told the time that is left, though nothing else changed."""
 _LAST_SECONDS = {"now": 10, "soon": 30}
 """Of a payment window, in which the countdown looks otherwise, the shortest first."""
 
@@ -127,6 +129,11 @@ class PaymentPage:
         if not self.left_ms or self.window_seconds < _LAST_SECONDS["soon"]:
             return ""
         return next((name for name, last in _LAST_SECONDS.items() if self.seconds_left <= last), "")
+
+    @property
+    def steady(self) -> object:
+        """All that a page which counts down cannot know, and once a minute the time that is left."""
+        return replace(self, left_ms=0), self.hurry, self.seconds_left // _TOLD_AGAIN_SECONDS
 
     @property
     def window_seconds(self) -> int:
