@@ -182,26 +182,9 @@ def serve(open_shop: Callable[[], Flask], settings: Settings, said: argparse.Nam
 def run_storm(said: argparse.Namespace) -> int:
     """Let the storm blow that the command line describes; the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what it has started is ended
-    from store.database_errors import DatabaseRefused
-    from store.storm.terminal import run_storm
-    from store.storm.verdict import Plan
+    from store.storm import command
 
-    seed = secrets.randbelow(1_000_000) if said.seed is None else said.seed
-    plan = Plan(said.shoppers, said.seconds, said.kills, seed, said.faults, said.processes)
-    if said.postgres and said.database:
-        refuse("A storm is on a Postgres of its own or on the database of --database: say one of the two.")
-    if said.processes > 1 and not said.postgres and not (said.database or "").startswith("postgres"):
-        refuse("Several processes share a Postgres: say --postgres, or name one with --database.")
-    settings = Settings.from_env({"DBOS_DATABASE_URL": said.database}) if said.database else None
-    if said.picture is not None:
-        try:
-            said.picture.touch()
-        except OSError as error:
-            refuse(f"The picture cannot be written to {said.picture} ({error.strerror}): name another file.")
-    try:
-        return run_storm(plan, settings, said.picture, on_postgres=said.postgres, as_json=said.json)
-    except DatabaseRefused as refusal:
-        refuse(str(refusal))
+    return command.run(said)
 
 
 def run_explorer(said: argparse.Namespace) -> int:

@@ -98,6 +98,15 @@ def _add_storm(storm: argparse.ArgumentParser) -> None:
         default=1,
         help="server processes that share the requests, on Postgres (%(default)s)",
     )
+    storm.add_argument(
+        "--machines",
+        type=_whole_number(1, 8),
+        default=1,
+        help="so many, with so many processes on each, on Postgres (%(default)s)",
+    )
+    storm.add_argument(
+        "--postmaster", action="store_true", help="kill the first process of its own Postgres once, too"
+    )
     storm.add_argument("--seed", type=_whole_number(0), help="repeats the choices of an earlier storm")
     storm.add_argument("--database", metavar="URL", help="of a new one; otherwise a SQLite file, thrown away")
     storm.add_argument("--postgres", action="store_true", help="on a Postgres of its own, thrown away")

@@ -19,10 +19,11 @@ from store.settings import ROOT
 from tests.support.postgres import Postgres
 from tests.support.shopper import eventually
 
-[_PROGRAM] = re.findall(
+_PROGRAM, _CHANGED = re.findall(
     r"```python\n(.*?)```", (ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8"), re.DOTALL
 )
 _TICK = re.compile(r"apples: tick (\d+) in process (\d+)")
+_COUNT = re.compile(r"@DBOS\.workflow.*?\n\n\n", re.DOTALL)
 Start = Callable[..., "Worker"]
 
 
@@ -41,9 +42,14 @@ class Worker:
             )
 
     @property
+    def output(self) -> str:
+        """All that it has printed."""
+        return self._log.read_text(encoding="utf-8")
+
+    @property
     def ticks(self) -> list[int]:
         """The numbers that it has counted."""
-        said = self._log.read_text(encoding="utf-8")
+        said = self.output
         assert self.process.poll() in {None, -signal.SIGKILL, 4}, said
         return [int(number) for number, _ in _TICK.findall(said)]
 
@@ -83,3 +89,18 @@ def test_the_other_goes_on(start: Start, number: signal.Signals) -> None:
         first.process.send_signal(signal.SIGCONT)
         assert first.process.wait(20) == 4
         assert len(first.ticks + second.ticks) <= 12
+
+
+def test_a_newer_release_goes_on_with_what_an_older_one_began(start: Start, tmp_path: Path) -> None:
+    """Behind `DBOS.patch` it has one step more: what began without it ends without it."""
+    first = start("apples")
+    eventually(lambda: first.ticks, lambda ticks: 2 in ticks)
+    newer, changed = _COUNT.subn(_CHANGED + "\n\n", _PROGRAM)
+    assert changed == 1
+    (tmp_path / "worker.py").write_text(newer, encoding="utf-8")
+    second = start("pears")
+    first.process.kill()
+    eventually(lambda: second.ticks, lambda ticks: 10 in ticks, patience_seconds=40)
+    assert set(first.ticks + second.ticks) == set(range(1, 11))
+    assert "Here come pears\npears: tick 1 " in second.output
+    assert "Here come apples" not in second.output

@@ -32,7 +32,7 @@ def test_the_storm_in_the_readme_is_the_one_that_there_is() -> None:
     """Its command is understood, and every option that is named exists."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = list(re.finditer(r"^\.venv/bin/python (app\.py storm .*)$", readme, re.MULTILINE))
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         told = subprocess.run(
             [sys.executable, *shlex.split(command[1]), "--help"],
@@ -45,7 +45,7 @@ def test_the_storm_in_the_readme_is_the_one_that_there_is() -> None:
     options = set(re.findall(r"--\w+", paragraph))
     assert options == {
         "--shoppers", "--seconds", "--kills", "--seed", "--json", "--database", "--postgres", "--faults",
-        "--picture", "--processes",
+        "--picture", "--processes", "--machines", "--postmaster",
     }  # fmt: skip
     assert options <= set(re.findall(r"--\w+", told.stdout))
 

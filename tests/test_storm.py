@@ -16,6 +16,7 @@ import pytest
 
 from store.settings import REFUSED, ROOT
 from store.storm.faults import Kind, schedule
+from store.storm.kills import LEASE_SECONDS, Landed
 from store.storm.notes import Notes, Purchase
 from store.storm.shoppers import Shopper
 from store.vocabulary import Reason, Status
@@ -92,6 +93,31 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_storm(tmp_path: 
     assert "The picture cannot be written to" in refused.stderr
 
 
+@pytest.mark.timeout(1200)  # as above; machines take longer to start than servers
+def test_a_storm_over_machines_comes_to_rest(often: Often) -> None:
+    """Whatever dies of two machines on one Postgres, that included: the others take it up."""
+    kills = often(4, 30)
+    blown = storm(
+        "--postgres", "--postmaster", "--machines", "2", "--processes", "2", "--shoppers", "6",
+        "--seconds", str(4 * kills), "--kills", str(kills), "--seed", "7", "--json",
+    )  # fmt: skip
+    assert blown.returncode == 0, blown.stdout + blown.stderr
+    verdict = json.loads(blown.stdout)
+    assert verdict["complaints"] == []
+    assert verdict["refused"] == 0
+    assert verdict["ledger"]["balanced"] is True
+    landed = verdict["landed"]
+    assert set(landed) == set(Landed), "each has come"
+    assert landed[Landed.MACHINE_KILLED] >= kills // 4
+    assert landed[Landed.POSTMASTER_KILLED] == 1
+    # Of a whole machine, at the least, and each of those waited for as long as its lease.
+    lost = verdict["adoptions"]["lost"]
+    assert lost["count"] >= 2
+    assert lost["usual_seconds"] > LEASE_SECONDS
+    [recovered] = [line for line in verdict["ledger"]["lines"] if line["name"] == "Orders recovered"]
+    assert recovered["figures"]["recovered"] > 0, "they were in the middle of something"
+
+
 @pytest.mark.timeout(3600)  # as long as --storm-seconds says, and the minute in which all must end
 @pytest.mark.sampled(1)  # Postgres, which can be stopped and can hang besides
 @pytest.mark.parametrize("options", [(), ("--postgres",)], ids=["sqlite", "postgres"])
@@ -132,9 +158,14 @@ def test_every_fault_comes_once_before_any_comes_twice() -> None:
             "A fault storm stops and breaks its Postgres",
         ),
         (("--postgres", "--database", "sqlite:///x.sqlite3"), "A storm is on a Postgres of its own or on"),
+        (("--machines", "2"), "Several machines share a Postgres"),
+        (("--postmaster", "--database", "postgresql://somebody@127.0.0.1:1/shop"), "--postmaster kills"),
+        (("--faults", "--postgres", "--machines", "2"), "--faults are for one machine"),
     ],
 )
-def test_a_fault_storm_breaks_no_postgres_of_others(arguments: tuple[str, ...], sentence: str) -> None:
+def test_a_storm_that_would_break_what_is_not_its_own_is_refused(
+    arguments: tuple[str, ...], sentence: str
+) -> None:
     """It is refused before anybody is asked for it."""
     refused = storm(*arguments)
     assert refused.returncode == REFUSED

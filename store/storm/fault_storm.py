@@ -70,7 +70,7 @@ def run(plan: Plan, settings: Settings, cluster: Cluster | None, tell: Callable[
             reconcile_seconds=_RECONCILE_SECONDS,
         )
         trouble = _Trouble(plan, settings, cluster, held, guestbook)
-        return storm.run(plan, settings, tell, program=held.program, trouble=trouble)
+        return storm.run(plan, settings, tell, trouble=trouble)
 
 
 @contextmanager
@@ -102,6 +102,7 @@ class _Trouble:
     ) -> None:
         self._plan, self._settings, self._cluster = plan, settings, cluster
         self._held, self._guestbook = held, guestbook
+        self.program = held.program
         self._not_tried: dict[Kind, str] = {}
         self._faults: Faults | None = None
         self._notes = Notes()

@@ -15,6 +15,7 @@ import psycopg
 from sqlalchemy import URL
 
 from store.database_errors import DatabaseRefused
+from store.storm.process_trees import all_processes, children_of, send_signal
 
 STORE, CHECKPOINTS = "widgets", "widget_checkpoints"
 """Its databases."""
@@ -29,23 +30,24 @@ _PLACES = (
 _OPTIONS = {
     "listen_addresses": "",  # on a socket in its folder alone
     "fsync": "off",  # its processes die, and the machine does not
-    "max_connections": "100",
 }
 _START_SECONDS = 60.0
+_END_SECONDS = 30.0
 
 
 class Cluster:
-    """One Postgres server, a child of this process.
+    """One Postgres server, a child of this process, that takes so many `connections`.
 
     Raises:
         DatabaseRefused: there is no Postgres on this machine, or it cannot be started.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, connections: int = 100) -> None:
         if os.name != "posix":
             raise DatabaseRefused("A Postgres of the storm's own needs Linux or macOS: use --database.")
         self._bin = _find_binaries()
         self._folder = folder
+        self._options = {**_OPTIONS, "max_connections": str(connections)}
         # Postgres does not run as root.
         self._user = _another_user() if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,7 +83,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start the server; what it kept is still there. It is up once it answers."""
-        options = [word for name, value in _OPTIONS.items() for word in ("-c", f"{name}={value}")]
+        options = [word for name, value in self._options.items() for word in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the Postgres of this machine
                 [self._bin / "postgres", "-D", self._folder / "data", "-k", self._folder, *options],
@@ -108,22 +110,42 @@ class Cluster:
         process = self._running()
         if process is not None:
             self.go_on()
-            self._signal([process.pid], signal.SIGQUIT)
+            send_signal([process.pid], signal.SIGQUIT)
             process.wait()
+
+    def kill_postmaster(self) -> None:
+        """Kill its first process with SIGKILL, and wait until the others have ended because of that.
+
+        Raises:
+            TimeoutError: they have not.
+        """
+        process = self._running()
+        if process is None:
+            return
+        # So that it starts no more while they are counted; they go on.
+        send_signal([process.pid], signal.SIGSTOP)
+        others = set(children_of(process.pid))
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + _END_SECONDS
+        while others & all_processes():
+            if time.monotonic() > deadline:
+                raise TimeoutError("processes of a killed Postgres have not ended")
+            time.sleep(0.05)  # between two looks
 
     def hang(self) -> None:
         """Have all its processes stand still."""
         process = self._running()
         if process is not None:
             # The parent first, so that it has no more children while they are counted.
-            self._signal([process.pid], signal.SIGSTOP)
-            self._signal(_children_of(process.pid), signal.SIGSTOP)
+            send_signal([process.pid], signal.SIGSTOP)
+            send_signal(children_of(process.pid), signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Have them all go on."""
         process = self._running()
         if process is not None:
-            self._signal([*_children_of(process.pid), process.pid], signal.SIGCONT)
+            send_signal([*children_of(process.pid), process.pid], signal.SIGCONT)
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
         """A connection as its owner, on which each statement is a transaction."""
@@ -144,25 +166,6 @@ class Cluster:
         if self._process is None or self._process.poll() is not None:
             return None
         return self._process
-
-    def _signal(self, pids: list[int], number: signal.Signals) -> None:
-        for pid in pids:
-            if pid > 1:  # 0 and -1 are groups of processes, and 1 is everybody's parent
-                try:
-                    os.kill(pid, number)
-                except ProcessLookupError:
-                    continue  # it has ended meanwhile
-
-
-def _children_of(parent: int) -> list[int]:
-    listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid="],  # noqa: S607 - where it is differs
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    pairs = [line.split() for line in listed.stdout.splitlines()]
-    return [int(pid) for pid, its_parent in pairs if int(its_parent) == parent]
 
 
 def _find_binaries() -> Path:

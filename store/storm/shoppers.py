@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from store.storm.notes import Notes, Purchase, Visit
+from store.storm.servers import Addresses, OneAddress
 from store.vocabulary import TRANSITIONS, GreetingOutcome, Outcome, Reason, Status
 
 _GIVE_UP_SECONDS = 60.0
@@ -47,10 +48,10 @@ class Shopper:
     """One of the crowd. Two with the same seed make the same choices."""
 
     def __init__(
-        self, address: str, seed: str, notes: Notes, window_seconds: float, *, greets: bool = False
+        self, where: str | Addresses, seed: str, notes: Notes, window_seconds: float, *, greets: bool = False
     ) -> None:
         self._headers = {"Accept": "text/html"}
-        self._host = address.removeprefix("http://")
+        self._addresses = OneAddress(where) if isinstance(where, str) else where
         self._chance = random.Random(seed)  # noqa: S311 - it keeps no secret
         self._notes = notes
         self._window_seconds = window_seconds
@@ -242,15 +243,16 @@ class Shopper:
     def _until_answered(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Reply:
         """The answer, however often the request has to be sent for it."""
         began_at = time.monotonic()
-        unanswered = refused = 0
+        unanswered, refused, host = 0, 0, ""
         while True:
+            host = self._addresses.pick(failed=host)
             try:
-                answer = self._once(method, path, form)
+                answer = self._once(host, method, path, form)
                 if answer.status not in _BREATHING:
                     self._notes.answered()
                     break
             except ConnectionRefusedError:
-                refused += 1
+                refused += not self._addresses.is_gone(host)
             except (OSError, http.client.HTTPException):
                 pass  # the server died over it: that is what the storm is for
             unanswered += 1
@@ -269,9 +271,9 @@ class Shopper:
         )
         return answer
 
-    def _once(self, method: str, path: str, form: Mapping[str, str] | None) -> Reply:
+    def _once(self, host: str, method: str, path: str, form: Mapping[str, str] | None) -> Reply:
         while True:
-            connection = http.client.HTTPConnection(self._host, timeout=_ANSWER_SECONDS)
+            connection = http.client.HTTPConnection(host, timeout=_ANSWER_SECONDS)
             headers = dict(self._headers)
             if form is not None:
                 headers["Content-Type"] = "application/x-www-form-urlencoded"

@@ -8,15 +8,13 @@ for each order whether it is the one that its shopper was shown. What else may h
 from __future__ import annotations
 
 import json
-import os
 import random
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -26,25 +24,23 @@ from store.database_errors import DatabaseRefused
 from store.durable.step_decorators import now_ms
 from store.reads import crashes
 from store.serving.programs import SERVER, Program
-from store.serving.supervisor import Supervisor
 from store.settings import Settings, is_sqlite
 from store.stage.storm_picture import Death
 from store.stage.storm_view import death_of
+from store.storm import adoptions
 from store.storm.audit import count_doubled, count_lost, endings_of, figure, look_at_every_order
-from store.storm.freezes import LEASE_SECONDS, Freezes
+from store.storm.kills import LEASE_SECONDS, Kills, Landed
+from store.storm.machines import Machines
 from store.storm.notes import Notes, Purchase
+from store.storm.own_postgres import Cluster
+from store.storm.servers import OneMachine, Servers
 from store.storm.shoppers import Shopper
 from store.storm.verdict import Plan, Progress, Trouble, Verdict
 
 _WINDOW_SECONDS = 6.0
 _TICK_SECONDS = 0.2
-_OPEN_SECONDS = 60.0
-_LOG_BYTES = 100_000
-"""Of the servers, shown where something is wrong."""
 _REST_SECONDS = 120.0
 """The shop must have come to rest this long after the last kill."""
-_MOST_YOUNG = 2
-"""Servers in a row that are killed before anybody is answered."""
 _CALM_SECONDS = 5.0
 """After faults, it has come to rest if it stays so for this long."""
 _REST_AFTER_FAULTS_SECONDS = 60.0
@@ -56,10 +52,12 @@ def run(
     settings: Settings,
     tell: Callable[[Progress], None],
     *,
-    program: Program = SERVER,
     trouble: Trouble | None = None,
+    postgres: Cluster | None = None,
 ) -> Verdict:
     """Let it blow over a shop on the database of `settings`; see `refuse_the_database_of_others`.
+
+    Where `postgres` is given, the first process of that is killed as well.
 
     Raises:
         DatabaseRefused: no server could open on it.
@@ -75,42 +73,43 @@ def run(
         unpaid_per_client=0,  # all its shoppers have one address
         greetings_per_client=0,
         processes=plan.processes,
-        lease_seconds=LEASE_SECONDS if plan.processes > 1 else settings.lease_seconds,
+        lease_seconds=LEASE_SECONDS if plan.processes * plan.machines > 1 else settings.lease_seconds,
     )
-    with tempfile.TemporaryFile() as log:
-        is_open = threading.Event()
-        supervisor = Supervisor(settings, on_event=lambda _: is_open.set(), log=log, program=program)
-        parent = threading.Thread(target=supervisor.run, args=[str], name="supervisor", daemon=True)
-        parent.start()
-        try:
-            deadline = time.monotonic() + _OPEN_SECONDS
-            while not is_open.wait(0.1):
-                if not parent.is_alive() or time.monotonic() > deadline:
-                    *_, last = "The server did not start.", *_last_lines(log)
-                    raise DatabaseRefused(last.removeprefix("widget store: "))
+    try:
+        with _opened(plan, settings, SERVER if trouble is None else trouble.program) as servers:
             kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
             began_at_ms = now_ms()
-            verdict = _Storm(plan, supervisor, parent, trouble).blow(kept, tell)
+            verdict = _Storm(plan, servers, trouble, postgres).blow(kept, tell)
             verdict = replace(verdict, deaths=_deaths(settings, began_at_ms))
-            return verdict if verdict.ok else replace(verdict, server_log=_last_lines(log))
-        finally:
-            if trouble is not None:
-                trouble.stop()
-            supervisor.stop()
-            parent.join()
-            supervisor.close()
+            verdict = _with_adoptions(verdict, settings)
+            return verdict if verdict.ok else replace(verdict, server_log=servers.last_lines())
+    finally:
+        if trouble is not None:
+            trouble.stop()
+
+
+def _opened(plan: Plan, settings: Settings, program: Program) -> OneMachine | Machines:
+    if plan.machines > 1:
+        return Machines(plan.machines, settings)
+    return OneMachine(settings, program)
+
+
+def _with_adoptions(verdict: Verdict, settings: Settings) -> Verdict:
+    found, left = adoptions.wait_for_all(settings)
+    if left:
+        verdict.complaints.append(f"the work of {left} dead servers was not taken up")
+    return replace(verdict, adoptions=found)
 
 
 class _Storm:
     """One storm over one open shop."""
 
     def __init__(
-        self, plan: Plan, supervisor: Supervisor, parent: threading.Thread, trouble: Trouble | None
+        self, plan: Plan, servers: Servers, trouble: Trouble | None, postgres: Cluster | None
     ) -> None:
-        self._plan, self._supervisor, self._parent, self._trouble = plan, supervisor, parent, trouble
+        self._plan, self._servers, self._trouble = plan, servers, trouble
         self._notes = Notes()
-        self._kills = 0
-        self._freezes = Freezes(supervisor, are_wanted=plan.processes > 1)
+        self._kills = Kills(plan, servers, self._notes, postgres)
         self._seconds_to_rest = 0.0
         self._began_at = time.monotonic()
         self._is_over = threading.Event()
@@ -122,18 +121,18 @@ class _Storm:
             threading.Thread(target=self._shopper(number).shop_and_tell, args=[self._is_over.is_set])
             for number in range(self._plan.shoppers)
         ]
-        killer = threading.Thread(target=self._kill)
-        others = [killer, threading.Thread(target=self._keep_the_shelf_filled)]
-        for thread in [*crowd, *others]:
+        presenter = threading.Thread(target=self._keep_the_shelf_filled)
+        for thread in [*crowd, presenter]:
             thread.daemon = True
             thread.start()
-        if self._trouble is not None:
-            self._trouble.begin(self._notes, self._supervisor)
-        while self._seconds() < self._plan.seconds or killer.is_alive() or self._is_troubled():
+        self._kills.start()
+        if self._trouble is not None and self._servers.parent is not None:
+            self._trouble.begin(self._notes, self._servers.parent)
+        while self._seconds() < self._plan.seconds or self._kills.are_under_way() or self._is_troubled():
             self._report("storm")
             time.sleep(0.1)
         self._is_over.set()
-        for thread in [*crowd, *others]:
+        for thread in [*crowd, presenter]:
             while thread.is_alive():
                 thread.join(0.1)
                 self._report("the last shoppers leave")
@@ -147,7 +146,7 @@ class _Storm:
     def _shopper(self, number: int) -> Shopper:
         seed = f"{self._plan.seed}-{number}"
         return Shopper(
-            self._supervisor.address, seed, self._notes, _WINDOW_SECONDS, greets=self._trouble is not None
+            self._servers.addresses, seed, self._notes, _WINDOW_SECONDS, greets=self._trouble is not None
         )
 
     def _is_troubled(self) -> bool:
@@ -162,38 +161,12 @@ class _Storm:
             Progress(
                 phase,
                 self._seconds(),
-                self._kills,
+                self._kills.count,
                 len(notes.purchases),
                 notes.longest_pause_seconds,
                 "" if self._trouble is None else self._trouble.now(),
             )
         )
-
-    def _kill(self) -> None:
-        """SIGKILL at moments that chance picks: between two requests, within one, or while it starts.
-
-        But where so many in a row have died before anybody was answered, the next one lives until somebody
-        is: on a machine where a start takes longer than lies between two kills, nobody ever would be.
-        """
-        chance = random.Random(self._plan.seed)  # noqa: S311 - it keeps no secret
-        usual_seconds = self._plan.seconds / max(1, self._plan.kills)
-        killed_at, died_young = float("-inf"), 0
-        while self._kills < self._plan.kills and self._parent.is_alive():
-            time.sleep(chance.uniform(0, 2 * usual_seconds))
-            while (
-                died_young >= _MOST_YOUNG and self._notes.answered_at < killed_at and self._parent.is_alive()
-            ):
-                time.sleep(0.05)
-            while not self._supervisor.kill_server() and self._parent.is_alive():
-                # The last one is dead, and the next not yet born. It gets some time to live.
-                time.sleep(chance.random())
-            died_young = 0 if self._notes.answered_at > killed_at else died_young + 1
-            killed_at = time.monotonic()
-            self._kills += 1
-            self._freezes.perhaps(chance)
-        self._freezes.end()
-        if not self._parent.is_alive():
-            self._notes.complain("the parent gave up")
 
     def _keep_the_shelf_filled(self) -> None:
         """A presenter who lets it run empty now and then."""
@@ -245,8 +218,8 @@ class _Storm:
             plan=self._plan,
             database=kept,
             endings=endings_of(notes),
-            kills=self._kills,
-            freezes=self._freezes.count,
+            kills=self._kills.count,
+            landed={kind.value: self._kills.landed[kind] for kind in Landed if self._kills.landed[kind]},
             requests=notes.requests,
             sent_again=notes.unanswered,
             refused=notes.refused,
@@ -290,9 +263,3 @@ def _deaths(settings: Settings, began_at_ms: int) -> tuple[Death, ...]:
     finally:
         databases.close()
     return tuple(death_of(each, began_at_ms) for each in found)
-
-
-def _last_lines(log: IO[bytes]) -> tuple[str, ...]:
-    log.seek(0, os.SEEK_END)
-    log.seek(max(0, log.tell() - _LOG_BYTES))
-    return tuple(log.read().decode(errors="replace").splitlines())

@@ -23,6 +23,10 @@ from store.storm import fault_storm, storm
 from store.storm.own_postgres import Cluster
 from store.storm.verdict import Plan, Progress, Verdict
 
+_ENDED = {"died": "died", "lost": "were lost"}
+_CONNECTIONS = 50
+"""Of a Postgres of its own, for each server of several."""
+
 
 def run_storm(
     plan: Plan, settings: Settings | None, picture: Path | None, *, on_postgres: bool, as_json: bool
@@ -41,7 +45,8 @@ def run_storm(
             folder = Path(thrown_away.enter_context(tempfile.TemporaryDirectory(prefix="widget-storm-")))
             store, checkpoints = f"sqlite:///{folder / 'store.sqlite3'}", ""
             if on_postgres:
-                cluster = thrown_away.enter_context(Cluster(folder))
+                servers = plan.processes * plan.machines
+                cluster = thrown_away.enter_context(Cluster(folder, max(100, _CONNECTIONS * servers)))
                 store, checkpoints = cluster.urls()
             settings = replace(Settings(), database_url=store, system_database_url=checkpoints)
         verdict = _run(plan, settings, cluster)
@@ -74,7 +79,7 @@ def _run(plan: Plan, settings: Settings, cluster: Cluster | None) -> Verdict:
 
         if plan.faults:
             return fault_storm.run(plan, settings, cluster, tell)
-        return storm.run(plan, settings, tell)
+        return storm.run(plan, settings, tell, postgres=cluster if plan.kills_postmaster else None)
 
 
 def _drawn(verdict: Verdict) -> str:
@@ -97,10 +102,11 @@ def _draw(bar: Bar, task: TaskID, plan: Plan, progress: Progress) -> None:
     )
 
 
-def _several(verdict: Verdict) -> str:
-    if verdict.plan.processes == 1:
-        return ""
-    return f" of {verdict.plan.processes} servers, {verdict.freezes} that stood still past their lease"
+def _whom(plan: Plan) -> str:
+    """Whom the kills are of, where that is not one server."""
+    if plan.machines > 1:
+        return f" of {plan.machines} machines and their servers, {plan.processes} on each"
+    return f" of {plan.processes} servers" if plan.processes > 1 else ""
 
 
 def _print(verdict: Verdict) -> None:
@@ -109,9 +115,18 @@ def _print(verdict: Verdict) -> None:
     plan = verdict.plan
     console.print(
         f"\n[bold]A storm of {plan.seconds:g} s on {verdict.database}[/]: {plan.shoppers} shoppers, "
-        f"{verdict.kills} kills{_several(verdict)}, seed {plan.seed}\n"
+        f"{verdict.kills} kills{_whom(plan)}, seed {plan.seed}\n"
     )
     facts = Table.grid(padding=(0, 2))
+    for kind, times in verdict.landed.items():
+        facts.add_row(kind.capitalize(), _times(times))
+    for ending, adopted in verdict.adoptions.items():
+        since = "the last sign of life" if ending == "lost" else "the death"
+        facts.add_row(
+            f"Taken up of {adopted.count} that {_ENDED[ending]}",
+            f"{adopted.usual_seconds:.2f} s",
+            f"{adopted.longest_seconds:.2f} s at the longest, from {since}",
+        )
     facts.add_row("Orders", str(sum(verdict.endings.values())), _listed(verdict.endings))
     facts.add_row("Requests", str(verdict.requests), f"{verdict.sent_again} of them sent again")
     facts.add_row("Connections refused", str(verdict.refused), _word(ok=not verdict.refused))
@@ -142,6 +157,10 @@ def _print(verdict: Verdict) -> None:
         if verdict.ok
         else "\n[bold red]Something is wrong: see the lines marked wrong.[/]"
     )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _print_faults(console: Console, faults: dict[str, Any]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
+from store.serving.programs import Program
 from store.serving.supervisor import Supervisor
 from store.stage import storm_state
 from store.stage.storm_picture import Death, Result
 from store.stage.storm_state import Request
+from store.storm.adoptions import Adoptions
 from store.storm.notes import Notes
 
 
@@ -23,7 +25,11 @@ class Plan:
     faults: bool = False
     """Whether other things happen beside the kills."""
     processes: int = 1
-    """Servers that share the requests; of several, some stand still for longer than their lease."""
+    """Servers on each machine that share its requests; of several, some stand still past their lease."""
+    machines: int = 1
+    """Of several, whole ones are killed and frozen, too."""
+    kills_postmaster: bool = False
+    """Whether the first process of the storm's own Postgres is killed, once."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,9 @@ class Progress:
 
 class Trouble(Protocol):
     """What happens beside the kills."""
+
+    program: Program
+    """The servers that it can do that to."""
 
     def begin(self, notes: Notes, supervisor: Supervisor) -> None:
         """Begin, now that the shop is open."""
@@ -73,8 +82,9 @@ class Verdict:
     endings: dict[str, int]
     """Orders by what became of them."""
     kills: int
-    freezes: int
-    """Servers that stood still for longer than their lease."""
+    """Of servers, and of whole machines."""
+    landed: dict[str, int]
+    """How often each kind of death or freeze came, by its name."""
     requests: int
     sent_again: int
     """Requests that the dead server did not answer, and the next one did."""
@@ -98,6 +108,8 @@ class Verdict:
     """Orders that did not end as their shopper was shown."""
     doubled: int
     """Clicks that share an order with another one."""
+    adoptions: dict[str, Adoptions] = field(default_factory=dict)
+    """On Postgres, how long the work of the dead waited, by how they had ended."""
     requests_made: tuple[Request, ...] = ()
     deaths: tuple[Death, ...] = ()
     """Both for the picture, and left out of the JSON."""

@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
 from tests.support.shopper import Client
-from tests.support.started import Started, start, start_afresh
+from tests.support.started import ROOT, Started, start, start_afresh
 
 SERVER = ("app.py", "server")
 SUPERVISED = ("app.py",)
@@ -27,7 +28,8 @@ class Server:
     """A server on a free port of loopback, keeping its data where it is told.
 
     Without the parent that would start it again, unless the script is `SUPERVISED`: the tests
-    that kill it want to look at what it left. With `afresh` it is started as users do, and not forked.
+    that kill it want to look at what it left. With `afresh` it is started as users do, and not forked; so it
+    is from the checkout in another `folder`.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class Server:
         *,
         script: tuple[str, ...] = SERVER,
         afresh: bool = False,
+        folder: Path = ROOT,
     ) -> None:
         self.database_url = database_url
         self.script = script
-        self._start = start_afresh if afresh or script == SUPERVISED else start
+        is_afresh = afresh or script == SUPERVISED or folder != ROOT
+        self._start = partial(start_afresh, folder=folder) if is_afresh else start
         self._env = {
             # Nothing of the developer's own settings comes in.
             **{k: v for k, v in os.environ.items() if not k.startswith(("STORE_", "DBOS_", "FLASK_"))},

@@ -75,11 +75,13 @@ def start(*words: str, environment: dict[str, str], stderr: int = subprocess.STD
     return start_afresh(*words, environment=environment, stderr=stderr)
 
 
-def start_afresh(*words: str, environment: dict[str, str], stderr: int = subprocess.STDOUT) -> Started:
-    """The same as users do it, with a Python of its own."""
+def start_afresh(
+    *words: str, environment: dict[str, str], stderr: int = subprocess.STDOUT, folder: Path = ROOT
+) -> Started:
+    """The same as users do it, with a Python of its own; in another checkout, if that is said."""
     return subprocess.Popen(
         [sys.executable, *words],
-        cwd=ROOT,
+        cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=stderr,
