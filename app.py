@@ -62,13 +62,14 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
     from store import database
     from store.ledger.ledger import LedgerReader
     from store.ledger.witnesses import Witnesses
+    from store.proof import summary
     from store.reads.greetings import Greetings
     from store.reads.orders import Queries
     from store.repair import lost_checkpoints
     from store.repair.reconciler import Reconciler
     from store.stage import crash_page, deploy, lanes, reset, sign_in, talk, tools, watch
     from store.terms_of_sale import Terms, terms
-    from store.web import every_request, guestbook, json_api, ledger, storefront
+    from store.web import every_request, guestbook, json_api, ledger, proof, storefront
     from store.web.health import Health
     from store.web.shop import Shop
 
@@ -83,9 +84,11 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
         greetings=greetings,
         ledger=LedgerReader(databases.reader, settings.dispatch_tick_seconds, witnesses),
         health=Health(databases, reconciler.count),
+        proof=summary.load(),
     )
     every_request.prepare(app, shop)
-    for blueprint in (storefront.storefront, json_api.api, ledger.ledger, guestbook.guestbook):
+    own = (storefront.storefront, json_api.api, ledger.ledger, guestbook.guestbook, proof.proof)
+    for blueprint in own:
         app.register_blueprint(blueprint)
     lanes.prepare(settings, databases)
     crash_page.prepare(settings)

@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     scope.add_argument(
         "--longer", action="store_true", help="a larger one, in minutes; the whole takes hours"
     )
+    _add_record(explorer)
     explorer.add_argument("--naive", action="store_true", help="the naive twin: the shortest ways to lose")
     explorer.add_argument("--replay", metavar="CODE", help="tell one schedule again, as a violation names it")
     return parser
@@ -115,6 +116,13 @@ def _add_storm(storm: argparse.ArgumentParser) -> None:
     )
     storm.add_argument("--picture", metavar="FILE", type=Path, help="the verdict as a picture, too: an SVG")
     storm.add_argument("--json", action="store_true", help="the verdict as JSON")
+    _add_record(storm)
+
+
+def _add_record(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--record", action="store_true", help="add the run to docs/proof.jsonl, and write docs/proof.md"
+    )
 
 
 _TAKE_AN_ID = (["sign"], ["mend"])

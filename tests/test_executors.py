@@ -36,6 +36,31 @@ def test_a_start_that_is_recorded_again_is_one_start(new_url: NewUrl) -> None:
     assert Tables(url).rows("SELECT value FROM counters WHERE counter = 'executors'") == [(3,)]
 
 
+def test_of_two_that_adopt_one_gets_what_was_left(new_url: NewUrl) -> None:
+    """By its claim. When that one has ended before it adopted, its claim is another one's to take."""
+    databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": new_url()}))
+    try:
+        with Session(databases.store) as session, session.begin():
+            for token in ("left", "first", "second"):
+                executors._record_start(session, Identity("here", 11, token, None), 5)
+            # On SQLite a start is the end of whoever was there before.
+            session.execute(sa.text("UPDATE executors SET ended_at_ms = NULL, how_ended = NULL"))
+
+            def end(number: int) -> None:
+                statement = "UPDATE executors SET ended_at_ms = 1, how_ended = 'died' WHERE number = :number"
+                session.execute(sa.text(statement), {"number": number})
+
+            def claimed_by(number: int) -> list[int]:
+                return [each.number for each in executors._claim(session, number)]
+
+            end(1)
+            assert [claimed_by(2), claimed_by(3)] == [[1], []]
+            end(2)
+            assert claimed_by(3) == [1, 2]
+    finally:
+        databases.close()
+
+
 def test_a_mending_is_dated_by_the_clock_that_dates_workflows(
     new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ _PATHS = (
     "/orders/{}", "/orders/{}/progress", "/?key={}", "/orders/{}/timeline", "/product", "/orders",
     "/orders?limit={}", "/orders?before={}&limit={}", "/order/{}", "/checkout/{}", "/checkout/{}/{}",
     "/payment_webhook/{}/{}", "/payment_webhook/{}", "/restock", "/crash_application", "/presenter",
-    "/presenter/tools", "/ledger", "/ledger/lines", "/ledger.json?{}={}", "/health", "/static/{}",
+    "/presenter/tools", "/ledger", "/ledger/lines", "/ledger.json?{}={}", "/proof", "/health", "/static/{}",
     "/static/../app.py", "/{}", "{}", "*", "http://evil.example/{}", "//{}//{}",
 )  # fmt: skip
 _VERSIONS = (

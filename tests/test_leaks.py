@@ -15,7 +15,7 @@ from tests.support.shopper import key
 
 _FOR_EVERYBODY = (
     "/", "/recent", "/orders", "/order/1", "/order/2", "/product", "/ledger", "/ledger/lines", "/ledger.json",
-    "/health", "/presenter/tools", "/no-such-page",
+    "/proof", "/health", "/presenter/tools", "/no-such-page",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from flask import Flask
 from store.durable.deadlines import PAGE_SECONDS
 from store.ledger.ledger import LedgerReader
 from store.ledger.witnesses import Witnesses
+from store.proof.summary import Summary
 from store.reads.greetings import Greetings
 from store.reads.orders import Queries
 from store.schema import connect
@@ -141,7 +142,7 @@ def kind_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[thread_pools.K
     books = LedgerReader(databases.reader, 1.0, Witnesses(databases.system_reader, greetings.theirs))
     health = Health(databases, lambda: 0)
     queries = Queries(databases.reader)
-    every_request.prepare(app, web_shop.Shop(settings, queries, greetings, books, health))
+    every_request.prepare(app, web_shop.Shop(settings, queries, greetings, books, health, Summary.of(())))
     app.register_blueprint(storefront.storefront)
     sign_in.prepare(app, settings)
     for blueprint in (json_api.api, ledger.ledger, guestbook.guestbook):

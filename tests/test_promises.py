@@ -98,6 +98,7 @@ _ROUTES = {
     "GET /ledger",
     "GET /ledger/lines",
     "GET /ledger.json",
+    "GET /proof",
     "GET /health",
     "GET /static/<filename>",
 }

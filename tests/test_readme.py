@@ -45,7 +45,7 @@ def test_the_storm_in_the_readme_is_the_one_that_there_is() -> None:
     options = set(re.findall(r"--\w+", paragraph))
     assert options == {
         "--shoppers", "--seconds", "--kills", "--seed", "--json", "--database", "--postgres", "--faults",
-        "--picture", "--processes", "--machines", "--postmaster",
+        "--picture", "--processes", "--machines", "--postmaster", "--record",
     }  # fmt: skip
     assert options <= set(re.findall(r"--\w+", told.stdout))
 

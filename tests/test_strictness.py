@@ -22,6 +22,7 @@ _PATHS = (
     "/recent",
     "/product",
     "/ledger",
+    "/proof",
     "/no-such-page",
     "/static/no-such-file",
 )

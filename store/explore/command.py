@@ -17,6 +17,7 @@ from store.explore import naive
 from store.explore.scenarios import BY_NAME, LONGER, QUICK, WHOLE, Scenario
 from store.explore.search import Found, search
 from store.explore.story import replay, walk
+from store.proof.recording import Recording, begin
 from store.settings import refuse
 
 _PROCESSES = 2
@@ -32,6 +33,7 @@ def run(said: argparse.Namespace) -> int:
         for loss in naive.shortest_losses():
             console.print(loss.text, markup=False)
         return 0
+    recording = _recording(said)
     began = time.monotonic()
     found = explore(QUICK if said.quick else LONGER if said.longer else WHOLE, console)
     violations = [violation for each in found for violation in each.violations]
@@ -44,7 +46,23 @@ def run(said: argparse.Namespace) -> int:
         f"{schedules:,} schedules, {states:,} states, {len(violations)} violations"
         f" in {time.monotonic() - began:.0f} s"
     )
-    return 1 if violations else 0
+    exit_code = 1 if violations else 0
+    if recording is not None:
+        counts = {
+            "scenarios": len(found),
+            "schedules": schedules,
+            "states": states,
+            "violations": len(violations),
+        }
+        recording.end(exit_code, counts, wrong=[says for each in violations for says in each.wrong])
+    return exit_code
+
+
+def _recording(said: argparse.Namespace) -> Recording | None:
+    if not said.record:
+        return None
+    scope = " --quick" if said.quick else " --longer" if said.longer else ""
+    return begin("explore", f"python app.py explore{scope}")
 
 
 def explore(scenarios: Sequence[Scenario], console: Console) -> list[Found]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from store.explore.witnesses import ExploredWitnesses
 from store.explore.world import World
 from store.ledger.ledger import LedgerReader
 from store.step_results import REFUSED
+from store.terms_of_sale import terms
 from store.vocabulary import (
     CHECKOUT,
     DISPATCH,
@@ -98,6 +100,7 @@ def _order_changed_wrongly(was: tuple[Any, ...], order: tuple[Any, ...] | None) 
 def _wrong_now(rows: Rows, world: World) -> Iterator[str]:
     orders = _orders(rows)
     yield from _wrongly_told(rows, orders, world)
+    yield from _too_many_held(rows)
     for workflow in world.workflows.values():
         order = orders.get(str(workflow.arguments[0]))
         if workflow.name == DISPATCH and (order is None or order[STATUS] not in _SOLD):
@@ -130,6 +133,13 @@ def _not_counted(rows: Rows, order: tuple[Any, ...] | None) -> Iterator[str]:
         return
     if order[PAYMENT_ID] not in {row[0] for row in rows["holds"]}:
         yield f"Order {order[ORDER_ID]} is unpaid, and its unit counts for no client."
+
+
+def _too_many_held(rows: Rows) -> Iterator[str]:
+    """Each client's unpaid units, against how many one may hold."""
+    for client, units in Counter(row[1] for row in rows["holds"]).items():
+        if 0 < terms().unpaid_per_client < units:
+            yield f"Client {client} holds more unpaid units than one may: {units}."
 
 
 def _is_true_of_reservation(told: str, order: Any, *, is_refused: bool) -> bool:

@@ -6,8 +6,9 @@ import argparse
 import secrets
 
 from store.database_errors import DatabaseRefused
+from store.proof.recording import begin
 from store.settings import Settings, refuse
-from store.storm.terminal import run_storm
+from store.storm.terminal import Wanted, run_storm
 from store.storm.verdict import Plan
 
 
@@ -30,8 +31,10 @@ def run(said: argparse.Namespace) -> int:
             said.picture.touch()
         except OSError as error:
             refuse(f"The picture cannot be written to {said.picture} ({error.strerror}): name another file.")
+    command = plan.command + (" --postgres" if said.postgres else " --database URL" if said.database else "")
+    wanted = Wanted(said.picture, said.json, begin("storm", command) if said.record else None)
     try:
-        return run_storm(plan, settings, said.picture, on_postgres=said.postgres, as_json=said.json)
+        return run_storm(plan, settings, wanted, on_postgres=said.postgres)
     except DatabaseRefused as refusal:
         refuse(str(refusal))
 

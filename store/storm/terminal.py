@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from store.database import make_engines
 from store.money import price
-from store.settings import ROOT, Settings
+from store.proof.recording import SQLITE, Recording
+from store.settings import ROOT, Settings, is_sqlite
 from store.stage.storm_picture import LIGHT, Picture
 from store.storm import fault_storm, storm
 from store.storm.own_postgres import Cluster
@@ -28,13 +30,21 @@ _CONNECTIONS = 50
 """Of a Postgres of its own, for each server of several."""
 
 
-def run_storm(
-    plan: Plan, settings: Settings | None, picture: Path | None, *, on_postgres: bool, as_json: bool
-) -> int:
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of a verdict, beside that it is told."""
+
+    picture: Path | None
+    """The file that its picture goes to, as SVG."""
+    as_json: bool
+    recording: Recording | None
+
+
+def run_storm(plan: Plan, settings: Settings | None, wanted: Wanted, *, on_postgres: bool) -> int:
     """Run the storm, on the database that `settings` name, or on one that is thrown away.
 
-    Its picture, as SVG, goes to the file `picture`; the verdict to standard output, the progress to standard
-    error. The exit code is 1 if anything is wrong.
+    The verdict goes to standard output, the progress to standard error. The exit code is 1 if anything is
+    wrong.
 
     Raises:
         DatabaseRefused: the database cannot be used, or has orders in it.
@@ -50,15 +60,32 @@ def run_storm(
                 store, checkpoints = cluster.urls()
             settings = replace(Settings(), database_url=store, system_database_url=checkpoints)
         verdict = _run(plan, settings, cluster)
-    if picture is not None:
-        picture.write_text(_drawn(verdict), encoding="utf-8")
-    if as_json:
+        database = _version(settings) if wanted.recording else ""
+    if wanted.picture is not None:
+        wanted.picture.write_text(_drawn(verdict), encoding="utf-8")
+    if wanted.as_json:
         json.dump(verdict.as_json(), sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
         _print(verdict)
         sys.stderr.writelines(f"{line}\n" for line in verdict.server_log)
-    return 0 if verdict.ok else 1
+    exit_code = 0 if verdict.ok else 1
+    if wanted.recording is not None:
+        wanted.recording.end(exit_code, verdict.counts, database=database, wrong=verdict.wrong)
+    return exit_code
+
+
+def _version(settings: Settings) -> str:
+    """The database, with its version."""
+    if is_sqlite(settings.database_url):
+        return SQLITE
+    databases = make_engines(settings)
+    try:
+        with databases.reader.connect() as connection:
+            version = connection.exec_driver_sql("SHOW server_version").scalar_one()
+    finally:
+        databases.close()
+    return f"Postgres {version}"
 
 
 def _run(plan: Plan, settings: Settings, cluster: Cluster | None) -> Verdict:

@@ -31,6 +31,18 @@ class Plan:
     kills_postmaster: bool = False
     """Whether the first process of the storm's own Postgres is killed, once."""
 
+    @property
+    def command(self) -> str:
+        """What makes the same choices again; it does not name the database."""
+        return (
+            f"python app.py storm --shoppers {self.shoppers} --seconds {self.seconds:g} --kills {self.kills}"
+            f" --seed {self.seed}"
+            + (" --faults" if self.faults else "")
+            + (f" --processes {self.processes}" if self.processes > 1 else "")
+            + (f" --machines {self.machines}" if self.machines > 1 else "")
+            + (" --postmaster" if self.kills_postmaster else "")
+        )
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -71,6 +83,12 @@ class Trouble(Protocol):
 
     def stop(self) -> None:
         """Undo what is on, and do no more."""
+
+
+def _counted(kind: str) -> str:
+    """As it is called after its number: `servers frozen` of `server frozen past its lease`."""
+    who, what, *_ = kind.split()
+    return f"{who}s {what}"
 
 
 @dataclass(frozen=True)
@@ -124,6 +142,29 @@ class Verdict:
     def as_json(self) -> dict[str, Any]:
         """All of it, for a program."""
         return {"ok": self.ok, **asdict(replace(self, requests_made=(), deaths=()))}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the public record has of it."""
+        return {
+            "kills": self.kills,
+            **{_counted(kind): times for kind, times in self.landed.items() if len(self.landed) > 1},
+            **({"faults": sum(self.faults["tried"].values())} if self.faults else {}),
+            "orders": sum(self.endings.values()),
+            "requests": self.requests,
+            "sent_again": self.sent_again,
+            "refused": self.refused,
+            "lost": self.lost,
+            "doubled": self.doubled,
+            "complaints": len(self.complaints),
+        }
+
+    @property
+    def wrong(self) -> list[str]:
+        """What makes it not `ok`, each a sentence; each once."""
+        broken = [f"{line['name']}: no" for line in self.ledger["lines"] if not line["ok"]]
+        refused = [f"{self.refused} connections were refused"] if self.refused else []
+        return list(dict.fromkeys([*broken, *refused, *self.complaints]))
 
     def as_result(self) -> Result:
         """What its picture shows."""

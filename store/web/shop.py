@@ -9,6 +9,7 @@ from typing import Any, cast
 from flask import Flask, current_app
 
 from store.ledger.ledger import LedgerReader
+from store.proof.summary import Summary
 from store.reads.greetings import Greetings
 from store.reads.orders import Queries
 from store.settings import Settings
@@ -26,6 +27,8 @@ class Shop:
     greetings: Greetings
     ledger: LedgerReader
     health: Health
+    proof: Summary
+    """The public record, as it was when this server started."""
     presenter_tools: Callable[[], Any] = lambda: None
     """What the presenter's tools show to whoever asks now; None for whom they are not."""
 

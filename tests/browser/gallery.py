@@ -72,6 +72,7 @@ VIEWS = (
     "books",
     "books-late",
     "books-broken",
+    "proof",
     "not-found",
     "away",
 )
@@ -184,6 +185,7 @@ class Gallery:
             "books-late": View(self._late, "/ledger", "The books"),
             # What is arranged above, no shop would do.
             "books-broken": View(self._shop, "/ledger", "The books"),
+            "proof": View(self._new, "/proof", "Proof"),
             "not-found": View(self._shop, "/nowhere", "There is nothing at this address"),
             "away": View(self._away, "/", "The shop is catching its breath"),
         }
