@@ -47,6 +47,8 @@ class Parent:
     """The last ones, for the next servers: one that answers may not have reached the database yet."""
     tell: Callable[[str], None]
     hang_seconds: float
+    are_several: bool
+    """Whether its servers share one address, so that one can leave its connections to the others."""
 
 
 class Keeper:
@@ -229,20 +231,30 @@ class Keeper:
             self._changed.set()
 
         threading.Thread(target=watch, name="watch", daemon=True).start()
-        kill_at: float | None = None
+        told, kill_at = "", math.inf
         while server.poll() is None:
-            if self._is_stopping or self.is_replacing:
-                if kill_at is None:
-                    server.terminate()
-                latest = time.monotonic() + (_STOP_SECONDS if self._is_stopping else _REPLACE_SECONDS)
-                kill_at = latest if kill_at is None else min(kill_at, latest)
-            if not self._changed.wait(None if kill_at is None else max(0.0, kill_at - time.monotonic())):
+            wish = "stop" if self._is_stopping else "replace" if self.is_replacing else ""
+            if wish and told not in {wish, "stop"}:
+                told = wish
+                kill_at = min(kill_at, time.monotonic() + self._tell_to_end(server))
+            if not self._changed.wait(max(0.0, kill_at - time.monotonic()) if told else None):
                 server.kill()
                 server.wait()
             self._changed.clear()
         code = server.wait()
         # Where files have changed, the process that it was forked from is replaced as well, and tells nobody.
         return 0 if code == UNSEEN and self.is_replacing else code
+
+    def _tell_to_end(self, server: ServerProcess) -> float:
+        """Have a server end in good order; how many seconds it has for that."""
+        if self._is_stopping:
+            server.terminate()
+            return _STOP_SECONDS
+        if self._parent.are_several:
+            server.signal(signal.SIGUSR1)  # it leaves its connections to the others
+        else:
+            server.terminate()
+        return _REPLACE_SECONDS
 
 
 def next_pause(pause_seconds: float, *, is_broken: bool) -> float:

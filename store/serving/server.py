@@ -20,6 +20,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import WSGITask
 
 from store import client_addresses
+from store.serving.leaving import Leaving, close_silent
 from store.serving.thread_pools import Kind, KindOf, Pools
 from store.settings import Settings
 
@@ -43,10 +44,14 @@ _MAX_BODY_BYTES = 1024 * 1024
 """Far beyond the limit of the shop, which explains itself; this one only hangs up on floods."""
 
 
+_leaving = Leaving()
+
+
 def stop_on_signals(goodbye: Callable[[], None]) -> None:
     """End the process on SIGTERM and Ctrl+C: in good order, or after two seconds without it.
 
-    What is not finished by then is taken up by the next start. `goodbye` is said either way.
+    What is not finished by then is taken up by the next start. `goodbye` is said either way. On SIGUSR1, it
+    leaves its connections to others first; see `leaving`.
     """
 
     def leave() -> None:
@@ -61,6 +66,8 @@ def stop_on_signals(goodbye: Callable[[], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, lambda *_: _leaving.begin(leave))
 
 
 class _Connections:
@@ -108,6 +115,11 @@ class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
     Waitress closes after every answer that says no length, so each unchanged poll, a 304, would cost a new
     connection. What ends at its headers needs no length (RFC 9112, section 6.3).
     """
+
+    def service(self) -> None:
+        if _leaving.is_on:
+            self.request.headers["CONNECTION"] = "close"
+        super().service()
 
     def set_close_on_finish(self) -> None:
         is_asked_to = self.request.headers.get("CONNECTION", "").lower() == "close"
@@ -173,6 +185,8 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         **adjustments: Any,
     ):
         self.connections = _Connections(settings)
+        self.is_shared = False
+        """Whether others listen at this address, too."""
         self._has_accepted = False
         limit: int = adjustments["connection_limit"]
         self._most = limit - limit // _SPARE_SHARE
@@ -207,6 +221,10 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 break
 
     def readable(self) -> bool:
+        if _leaving.is_on and self.is_shared:
+            if not close_silent(self.active_channels.values()):
+                raise SystemExit(0)  # which ends the loop of all listeners
+            return False
         if len(self.active_channels) > self._most:
             self._make_room()
         return bool(super().readable())
@@ -253,8 +271,9 @@ def serve(
         # Left where they are: `origin` says whose are believed, and to `gate` they tell of a proxy.
         clear_untrusted_proxy_headers=False,
     )
-    *_, last = [serve_on(listener) for listener in listeners]
-    last.run()
+    shared, *_ = servers = [serve_on(listener) for listener in listeners]
+    shared.is_shared = True
+    servers[-1].run()
 
 
 def _allow_as_many_files_as_possible() -> int:

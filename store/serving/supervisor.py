@@ -83,6 +83,7 @@ class Supervisor:
             deaths=self._deaths,
             tell=self._tell,
             hang_seconds=settings.hang_seconds,
+            are_several=bool(self._probes),
         )
         self._is_stopping = False
         self._is_asked_to_replace = False
