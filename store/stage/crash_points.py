@@ -29,6 +29,8 @@ from store.stage.lookout import Lookout
 
 _DEADLY = getattr(signal, "SIGKILL", signal.SIGTERM)
 """On Windows, SIGTERM kills at once, too."""
+_SERVER = "server {number}"
+"""The point at which one server dies: as soon as it looks what is armed."""
 _log = logging.getLogger("store")
 
 
@@ -75,9 +77,12 @@ class Armed:
         self._lookout.install()
 
     def look_out(self) -> None:
-        """Look out for what is armed now, and for nothing else."""
+        """Look out for what is armed now, and for nothing else; die at once where that is wanted of us."""
         with self._lock:  # or a reading that is older than another would come last
             rows = _read_armed()
+            ours = _SERVER.format(number=runtime.executor_number())
+            if any(name == ours for name, _ in rows) and disarm(ours):
+                os.kill(os.getpid(), _DEADLY)
             self._lookout.want({_POINTS[name].moment: key for name, key in rows if name in _POINTS})
 
     def _crash(self, point: str) -> None:
@@ -130,6 +135,22 @@ def arm_for_every(session: Session, name: str) -> None:
     _arm(session, name, "", is_for_every=1)
 
 
+@plain_transaction
+def arm_for_server(session: Session, number: int) -> None:
+    """Have one server die as soon as it looks what is armed, on whatever machine it runs, if it lives."""
+    living = "SELECT 1 FROM executors WHERE number = :number AND ended_at_ms IS NULL"
+    if fetch_one(session, living, number=number) is not None:
+        _arm(session, _SERVER.format(number=number), "", is_for_every=0)
+
+
+@plain_transaction
+def arm_for_other_machines(session: Session, machine: str) -> None:
+    """The same for every server that lives on another machine."""
+    others = "SELECT number FROM executors WHERE machine <> :machine AND ended_at_ms IS NULL ORDER BY number"
+    for row in session.execute(sa.text(others), {"machine": machine}).all():
+        _arm(session, _SERVER.format(number=row.number), "", is_for_every=0)
+
+
 def _arm(session: Session, name: str, only_key: str, *, is_for_every: int) -> None:
     execute(
         session,
@@ -151,9 +172,9 @@ def disarm(session: Session, name: str) -> int:
 
 @plain_transaction
 def disarm_all(session: Session) -> list[str]:
-    """Disarm every point; the names of those that were armed."""
+    """Disarm every point; the names of those that were armed, of servers that were to die aside."""
     rows = session.execute(sa.text("DELETE FROM armed_crashes RETURNING point")).all()
-    return sorted(row.point for row in rows)
+    return sorted(row.point for row in rows if row.point in _POINTS)
 
 
 def _is_for_every(session: Session, name: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -15,12 +16,15 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, Response, abort, current_app, g, jsonify, redirect, request, url_for
 from flask_htmx import make_response
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import commands
 from store.durable import runtime
+from store.durable.deadlines import DeadlineExceeded, call_with_deadline
 from store.reads.crashes import Takeover
 from store.reads.records import Executor
 from store.serving import requests
@@ -237,21 +241,31 @@ def crash_application() -> AnyResponse:
 
     A form says which server it was meant for. A browser sends a form that was not answered
     again, by itself or on a reload, and one press of the button is one crash. Of several servers another
-    one may get it: then the parent, which has started both, kills the one that was meant.
+    one may get it: then the parent, which has started both, kills the one that was meant; one on another
+    machine finds what is wanted of it in the database.
     """
-    is_for_all = bool(request.form.get("all"))
+    number, is_for_all = request.form.get("executor", type=int), bool(request.form.get("all"))
     if is_meant_for_this_server():
         if is_for_all:
-            requests.ask_to_kill_all()
+            _kill_all()
         os._exit(1)
-    if token := queries().token_of(request.form.get("executor", type=int)):
+    if number and (token := queries().token_of(number)):
         if is_for_all:
-            requests.ask_to_kill_all()
-        else:
+            _kill_all()
+        elif queries().executor(number).machine == the_shop().settings.machine_name:
             requests.ask_to_kill_server(token)
+        else:
+            call_with_deadline(lambda: crash_points.arm_for_server(number))
     if htmx:
         return cast(AnyResponse, make_response("", 204, push_url=False))
     return redirect(url_for("storefront.store"), 303)
+
+
+def _kill_all() -> None:
+    # A database that is away must not keep those here from dying; then those elsewhere are not reached.
+    with suppress(DBAPIError, SQLAlchemyTimeout, DeadlineExceeded):
+        call_with_deadline(lambda: crash_points.arm_for_other_machines(the_shop().settings.machine_name), 1.0)
+    requests.ask_to_kill_all()
 
 
 def is_meant_for_this_server() -> bool:
