@@ -19,6 +19,7 @@ _NEWEST = "SELECT pid FROM executors ORDER BY number DESC LIMIT 1"
 _TICKED_AT = (
     "SELECT updated_at_ms FROM orders WHERE order_id = :number AND updated_at_ms > :at_ms AND progress > 0"
 )
+_MOVED_AT = "SELECT updated_at_ms FROM orders WHERE order_id = :number"
 _DONE = "SELECT count(*) FROM orders WHERE order_id = :number AND progress = 10"
 _ADOPTED_AT = "SELECT adopted_at_ms FROM executors WHERE pid = :pid AND adopted_at_ms IS NOT NULL"
 
@@ -63,6 +64,7 @@ def _crash(server: Server, database: Database) -> dict[str, float]:
     while not server.answers():
         if time.monotonic() - killed_at > _PATIENCE_SECONDS:
             raise TimeoutError("the store did not answer any more")
+    due_at_ms = database.value(_MOVED_AT, number=number) + round(1000 * _TICK_SECONDS)
     answered_ms = (time.monotonic() - killed_at) * 1000
     ticked_at_ms = _until(lambda: database.value(_TICKED_AT, number=number, at_ms=killed_at_ms))
     adopted_at_ms = _until(lambda: database.value(_ADOPTED_AT, pid=pid))
@@ -71,6 +73,7 @@ def _crash(server: Server, database: Database) -> dict[str, float]:
     return {
         "the first answer": answered_ms,
         "the next tick": ticked_at_ms - killed_at_ms,
+        "the next tick, since it was due": ticked_at_ms - due_at_ms,
         "every order taken up": adopted_at_ms - killed_at_ms,
     }
 
