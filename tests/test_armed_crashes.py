@@ -169,6 +169,21 @@ def test_it_kills_there_once(supervised: SupervisedShop, name: str) -> None:
     assert not shop.tables.faults()
 
 
+def test_a_recovery_of_several_orders_is_met_once(supervised: SupervisedShop) -> None:
+    """What is written down of all of them is one statement with many rows; it goes on after the death."""
+    shop, servers = supervised, count_servers(supervised)
+    sold = [shop.shopper.buy(key()) for _ in range(4)]
+    for payment_id in sold:
+        shop.shopper.confirm(payment_id)
+    arm(shop.shopper, "recovery")
+    shop.kill()
+    for payment_id in sold:
+        wait_for(shop, f"/orders/{payment_id}", "Dispatched")
+    assert count_servers(shop) == servers + 2
+    assert armed(shop) == []
+    assert not shop.tables.faults()
+
+
 def test_what_is_armed_outlives_a_stop_and_may_be_disarmed(open_shop: Callable[..., Shop]) -> None:
     """It is armed after a restart; disarmed, it kills nobody."""
     shop = open_shop()

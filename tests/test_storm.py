@@ -58,6 +58,8 @@ def test_a_storm_leaves_the_books_balanced(new_url: NewUrl, often: Often) -> Non
     verdict = json.loads(blown.stdout)
     assert verdict["ok"] is True
     assert verdict["kills"] == kills
+    assert sum(verdict["points"].values()) >= 1, "every second kill is aimed"
+    assert verdict["never_landed"] == []
     assert verdict["refused"] == 0
     assert verdict["complaints"] == []
     assert verdict["ledger"]["balanced"] is True

@@ -7,7 +7,7 @@ listeners look at what goes to the databases, and at once away while nothing is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,12 +112,18 @@ class Lookout:
         self._wanted = tuple(_Wanted.of(point, key) for point, key in points.items())
 
     def _notice(
-        self, connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
+        self,
+        connection: sa.Connection,
+        _cursor: Any,
+        statement: str,
+        parameters: Any,
+        _context: Any,
+        executemany: bool,  # noqa: FBT001 - as SQLAlchemy calls it
     ) -> None:
         # WITH: on Postgres, DBOS ends a workflow in one statement of several parts.
         if not self._wanted or not statement.lstrip().startswith(("INSERT", "UPDATE", "WITH")):
             return
-        values = set(parameters.values() if isinstance(parameters, Mapping) else parameters)
+        values = _values(parameters if executemany else [parameters])
         for wanted in self._wanted:
             if wanted.is_the_one(statement, values):
                 connection.info.setdefault(_SEEN, []).append(wanted)
@@ -172,6 +178,12 @@ class _Wanted:
 
     def is_the_one(self, statement: str, values: set[Any]) -> bool:
         return (not self.key or self.key in values) and self.recognise(statement, values)
+
+
+def _values(rows: Iterable[Any]) -> set[Any]:
+    """All that a statement is given, for every row that it is executed for."""
+    given = (row.values() if isinstance(row, Mapping) else row for row in rows)
+    return {value for values in given for value in values if isinstance(value, Hashable)}
 
 
 _SEEN, _COMMITTED = "crash points seen", "crash points committed"

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 
+from store.storm.aimed import Aim
 from store.storm.machines import Machines
 from store.storm.notes import Notes
 from store.storm.own_postgres import Cluster
@@ -40,10 +41,15 @@ _ROUND = (Landed.MACHINE_KILLED, *[Landed.SERVER_KILLED] * 3)
 
 
 class Kills:
-    """All of them, in threads of their own; of `postgres`, if there is one, the first process once."""
+    """All of them, in threads of their own; of `postgres`, if there is one, the first process once.
 
-    def __init__(self, plan: Plan, servers: Servers, notes: Notes, postgres: Cluster | None) -> None:
-        self._plan, self._servers, self._notes = plan, servers, notes
+    Every second kill of a server is aimed, where there is an `aim`.
+    """
+
+    def __init__(
+        self, plan: Plan, servers: Servers, notes: Notes, postgres: Cluster | None, aim: Aim | None
+    ) -> None:
+        self._plan, self._servers, self._notes, self._aim = plan, servers, notes, aim
         self.landed: Counter[Landed] = Counter()
         self._going_on: list[threading.Timer] = []
         self._threads = [self._thread(self._kill)]
@@ -115,7 +121,14 @@ class Kills:
     def _killer_of(self, kind: Landed) -> Callable[[], bool]:
         if kind is Landed.MACHINE_KILLED and isinstance(self._servers, Machines):
             return self._servers.kill_machine
+        if self._aim is not None and self.count % 2:
+            return self._aim_and_kill
         return self._servers.kill_server
+
+    def _aim_and_kill(self) -> bool:
+        return (
+            self._aim is not None and self._aim.hit(self._servers.kill_server)
+        ) or self._servers.kill_server()
 
     def _until_it_lands(self, do: Callable[[], object], chance: random.Random) -> bool:
         """Do it as soon as it can be done; False where the servers are kept up no more."""

@@ -28,6 +28,7 @@ from store.settings import Settings, is_sqlite
 from store.stage.storm_picture import Death
 from store.stage.storm_view import death_of
 from store.storm import adoptions
+from store.storm.aimed import Aim
 from store.storm.audit import count_doubled, count_lost, endings_of, figure, look_at_every_order
 from store.storm.kills import LEASE_SECONDS, Kills, Landed
 from store.storm.machines import Machines
@@ -79,7 +80,13 @@ def run(
         with _opened(plan, settings, SERVER if trouble is None else trouble.program) as servers:
             kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
             began_at_ms = now_ms()
-            verdict = _Storm(plan, servers, trouble, postgres).blow(kept, tell)
+            # Where everything else breaks, what is armed may be lost, or be in the copy that is put back.
+            aim = Aim(settings) if trouble is None else None
+            try:
+                verdict = _Storm(plan, servers, trouble, postgres, aim).blow(kept, tell)
+            finally:
+                if aim is not None:
+                    aim.close()
             verdict = replace(verdict, deaths=_deaths(settings, began_at_ms))
             verdict = _with_adoptions(verdict, settings)
             return verdict if verdict.ok else replace(verdict, server_log=servers.last_lines())
@@ -105,11 +112,16 @@ class _Storm:
     """One storm over one open shop."""
 
     def __init__(
-        self, plan: Plan, servers: Servers, trouble: Trouble | None, postgres: Cluster | None
+        self,
+        plan: Plan,
+        servers: Servers,
+        trouble: Trouble | None,
+        postgres: Cluster | None,
+        aim: Aim | None,
     ) -> None:
-        self._plan, self._servers, self._trouble = plan, servers, trouble
+        self._plan, self._servers, self._trouble, self._aim = plan, servers, trouble, aim
         self._notes = Notes()
-        self._kills = Kills(plan, servers, self._notes, postgres)
+        self._kills = Kills(plan, servers, self._notes, postgres, aim)
         self._seconds_to_rest = 0.0
         self._began_at = time.monotonic()
         self._is_over = threading.Event()
@@ -219,6 +231,7 @@ class _Storm:
             database=kept,
             endings=endings_of(notes),
             kills=self._kills.count,
+            points=self._aim.hits() if self._aim else {},
             landed={kind.value: self._kills.landed[kind] for kind in Landed if self._kills.landed[kind]},
             requests=notes.requests,
             sent_again=notes.unanswered,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,14 @@ from store.database import make_engines
 from store.money import price
 from store.proof.recording import SQLITE, Recording
 from store.settings import ROOT, Settings, is_sqlite
+from store.stage.crash_points import CRASH_POINTS
 from store.stage.storm_picture import LIGHT, Picture
 from store.storm import fault_storm, storm
 from store.storm.own_postgres import Cluster
 from store.storm.verdict import Plan, Progress, Verdict
 
+VOID = 3
+"""The exit code where nothing is wrong, and not all came that was to go wrong."""
 _ENDED = {"died": "died", "lost": "were lost"}
 _CONNECTIONS = 50
 """Of a Postgres of its own, for each server of several."""
@@ -44,7 +48,7 @@ def run_storm(plan: Plan, settings: Settings | None, wanted: Wanted, *, on_postg
     """Run the storm, on the database that `settings` name, or on one that is thrown away.
 
     The verdict goes to standard output, the progress to standard error. The exit code is 1 if anything is
-    wrong.
+    wrong, and `VOID` if nothing is, but something that was to happen never did.
 
     Raises:
         DatabaseRefused: the database cannot be used, or has orders in it.
@@ -69,7 +73,7 @@ def run_storm(plan: Plan, settings: Settings | None, wanted: Wanted, *, on_postg
     else:
         _print(verdict)
         sys.stderr.writelines(f"{line}\n" for line in verdict.server_log)
-    exit_code = 0 if verdict.ok else 1
+    exit_code = VOID if verdict.ok and verdict.never_landed else 0 if verdict.ok else 1
     if wanted.recording is not None:
         wanted.recording.end(exit_code, verdict.counts, database=database, wrong=verdict.wrong)
     return exit_code
@@ -145,15 +149,8 @@ def _print(verdict: Verdict) -> None:
         f"{verdict.kills} kills{_whom(plan)}, seed {plan.seed}\n"
     )
     facts = Table.grid(padding=(0, 2))
-    for kind, times in verdict.landed.items():
-        facts.add_row(kind.capitalize(), _times(times))
-    for ending, adopted in verdict.adoptions.items():
-        since = "the last sign of life" if ending == "lost" else "the death"
-        facts.add_row(
-            f"Taken up of {adopted.count} that {_ENDED[ending]}",
-            f"{adopted.usual_seconds:.2f} s",
-            f"{adopted.longest_seconds:.2f} s at the longest, from {since}",
-        )
+    for row in _deaths(verdict):
+        facts.add_row(*row)
     facts.add_row("Orders", str(sum(verdict.endings.values())), _listed(verdict.endings))
     facts.add_row("Requests", str(verdict.requests), f"{verdict.sent_again} of them sent again")
     facts.add_row("Connections refused", str(verdict.refused), _word(ok=not verdict.refused))
@@ -179,11 +176,32 @@ def _print(verdict: Verdict) -> None:
     console.print(ledger)
     for complaint in verdict.complaints:
         console.print(f"[red]wrong[/]  {complaint}")
-    console.print(
-        "\n[bold green]The books balance, and every shopper has the order that they were shown.[/]"
-        if verdict.ok
-        else "\n[bold red]Something is wrong: see the lines marked wrong.[/]"
-    )
+    for sentence in verdict.never_landed:
+        console.print(f"[yellow]VOID[/]   {sentence}")
+    console.print(f"\n{_last_words(verdict)}")
+
+
+def _deaths(verdict: Verdict) -> Iterator[tuple[str, ...]]:
+    """What was killed and frozen, where, and how long the work of the dead waited."""
+    for kind, times in verdict.landed.items():
+        yield kind.capitalize(), _times(times)
+    for point, times in verdict.points.items():
+        yield f"… aimed at “{point}”", _times(times), f"[dim]{CRASH_POINTS[point].words.lower()}[/]"
+    for ending, adopted in verdict.adoptions.items():
+        since = "the last sign of life" if ending == "lost" else "the death"
+        yield (
+            f"Taken up of {adopted.count} that {_ENDED[ending]}",
+            f"{adopted.usual_seconds:.2f} s",
+            f"{adopted.longest_seconds:.2f} s at the longest, from {since}",
+        )
+
+
+def _last_words(verdict: Verdict) -> str:
+    if not verdict.ok:
+        return "[bold red]Something is wrong: see the lines marked wrong.[/]"
+    if verdict.never_landed:
+        return "[bold yellow]Nothing is wrong, but not all came that was meant to: this proves little.[/]"
+    return "[bold green]The books balance, and every shopper has the order that they were shown.[/]"
 
 
 def _times(count: int) -> str:

@@ -13,6 +13,9 @@ from store.stage.storm_state import Request
 from store.storm.adoptions import Adoptions
 from store.storm.notes import Notes
 
+_KILLS_FOR_A_POINT = 5
+"""With fewer kills for each, chance may well leave one out."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -103,6 +106,8 @@ class Verdict:
     """Of servers, and of whole machines."""
     landed: dict[str, int]
     """How often each kind of death or freeze came, by its name."""
+    points: dict[str, int]
+    """How many servers died at each point that was aimed at; none in a storm of faults."""
     requests: int
     sent_again: int
     """Requests that the dead server did not answer, and the next one did."""
@@ -135,19 +140,39 @@ class Verdict:
     """The last that the servers said, where something is wrong."""
 
     @property
+    def never_landed(self) -> list[str]:
+        """What was to happen and did not, each a sentence: the shop was not at the risk that was meant."""
+        plan, said = self.plan, []
+        if self.kills < plan.kills:
+            said.append(f"Only {self.kills} of {plan.kills} kills came.")
+        if plan.kills_postmaster and not self.landed.get("postmaster killed"):
+            said.append("Postgres was not killed.")
+        if plan.kills >= _KILLS_FOR_A_POINT * len(self.points):
+            said += [
+                f"No server died at the point “{name}”." for name, times in self.points.items() if not times
+            ]
+        given_up = self.faults.get("given_up_before_they_began", {})
+        return said + [f"Never came about: {kind}." for kind in given_up if kind not in self.faults["tried"]]
+
+    @property
     def ok(self) -> bool:
         """Whether the books balance and nobody complains."""
         return bool(self.ledger["balanced"]) and not self.complaints and not self.refused
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for a program."""
-        return {"ok": self.ok, **asdict(replace(self, requests_made=(), deaths=()))}
+        return {
+            "ok": self.ok,
+            "never_landed": self.never_landed,
+            **asdict(replace(self, requests_made=(), deaths=())),
+        }
 
     @property
     def counts(self) -> dict[str, int]:
         """What the public record has of it."""
         return {
             "kills": self.kills,
+            **{f"died_at_{name}": times for name, times in self.points.items()},
             **{_counted(kind): times for kind, times in self.landed.items() if len(self.landed) > 1},
             **({"faults": sum(self.faults["tried"].values())} if self.faults else {}),
             "orders": sum(self.endings.values()),
