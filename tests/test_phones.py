@@ -33,12 +33,14 @@ _CRASH_EVERY_SECONDS = 10.0
 _MANY = 200
 _POLL_SECONDS = 1.0
 _ARRIVAL_SECONDS = 20.0
-"""A code on a wall is not scanned by all in one moment."""
+"""A code on a wall is not scanned by two hundred in one moment; by fewer, sooner."""
 _NEWEST = "SELECT number, pid FROM executors ORDER BY number DESC LIMIT 1"
 
 
 class Phone(shoppers.Shopper):
     """Buys one widget after the other, and pays."""
+
+    arrival_seconds = _ARRIVAL_SECONDS
 
     def __init__(self, address: str, number: int, notes: Notes, buy_now_seconds: list[float]) -> None:
         super().__init__(address, f"phone {number}", notes, _WINDOW_SECONDS)
@@ -46,7 +48,7 @@ class Phone(shoppers.Shopper):
 
     def shop_until(self, is_over: Callable[[], bool]) -> None:
         """Come in at some moment, and buy from then on."""
-        time.sleep(self._chance.uniform(0, _ARRIVAL_SECONDS))  # who comes when is part of the load
+        time.sleep(self._chance.uniform(0, self.arrival_seconds))  # who comes when is part of the load
         super().shop_until(is_over)
 
     def ways(self) -> dict[Callable[[Purchase], None], int]:
@@ -78,12 +80,15 @@ class Phone(shoppers.Shopper):
 
 
 @pytest.mark.timeout(600)
-def test_an_audience_buys_while_the_server_is_killed(talk: Server, tmp_path: Path, often: Often) -> None:
+def test_an_audience_buys_while_the_server_is_killed(
+    talk: Server, tmp_path: Path, often: Often, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody is refused or left without an answer, one click is one order, and the books balance."""
     phones, crashes = often(12, _MANY), often(1, 6)
     tables, notes = Tables(f"sqlite:///{tmp_path}/talk/talk.sqlite3"), Notes()
     buy_now_seconds: list[float] = []
     is_over = threading.Event()
+    monkeypatch.setattr(Phone, "arrival_seconds", _ARRIVAL_SECONDS * phones / _MANY)
     filler = threading.Thread(target=_fill_the_shelf, args=[talk, is_over])
     audience = [
         threading.Thread(
