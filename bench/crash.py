@@ -61,10 +61,11 @@ def _crash(server: Server, database: Database) -> dict[str, float]:
     # A request that was on its way when its server died is not what is asked here: each is a new one.
     killed_at, killed_at_ms = time.monotonic(), time.time_ns() // 1_000_000
     os.kill(pid, signal.SIGKILL)
+    # Now, while nobody moves it: the next server may have by its first answer.
+    due_at_ms = database.value(_MOVED_AT, number=number) + round(1000 * _TICK_SECONDS)
     while not server.answers():
         if time.monotonic() - killed_at > _PATIENCE_SECONDS:
             raise TimeoutError("the store did not answer any more")
-    due_at_ms = database.value(_MOVED_AT, number=number) + round(1000 * _TICK_SECONDS)
     answered_ms = (time.monotonic() - killed_at) * 1000
     ticked_at_ms = _until(lambda: database.value(_TICKED_AT, number=number, at_ms=killed_at_ms))
     adopted_at_ms = _until(lambda: database.value(_ADOPTED_AT, pid=pid))
