@@ -16,9 +16,10 @@ import pytest
 
 from store.settings import REFUSED, ROOT
 from store.storm.faults import Kind, schedule
-from store.storm.kills import LEASE_SECONDS, Landed
+from store.storm.kills import LEASE_SECONDS
 from store.storm.notes import Notes, Purchase
 from store.storm.shoppers import Shopper
+from store.storm.verdict import Landed
 from store.vocabulary import Reason, Status
 from tests.conftest import NewUrl, Often
 from tests.support.shop import Shop

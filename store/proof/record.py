@@ -12,7 +12,9 @@ from store.settings import ROOT
 
 RECORD = ROOT / "docs" / "proof.jsonl"
 GREEN, RED, VOID = "green", "red", "void"
-_VERDICTS = {0: GREEN, 3: VOID}
+VOID_EXIT = 3
+"""The exit code of a check where nothing is wrong, and not all came that was to go wrong."""
+_VERDICTS = {0: GREEN, VOID_EXIT: VOID}
 """By exit code; every other one is red."""
 
 

@@ -14,6 +14,11 @@ CHECKS = ("explorer", "storm", "suite")
 NOT_TRIED = "not tried"
 
 
+def has_caught(said: str) -> bool:
+    """Whether a check that said this of a planted bug has caught it."""
+    return said not in {"", NOT_TRIED}
+
+
 @dataclass(frozen=True)
 class Shown:
     """One run, in words."""
@@ -45,7 +50,7 @@ class Planted:
     @property
     def catchers(self) -> str:
         """Who has caught it."""
-        found = [check for check, said in zip(CHECKS, self.said, strict=True) if said not in {"", NOT_TRIED}]
+        found = [check for check, said in zip(CHECKS, self.said, strict=True) if has_caught(said)]
         return " and ".join(found) if found else "nobody"
 
     @property

@@ -36,10 +36,9 @@ class Leaving:
 
 def close_silent(channels: Iterable[Any]) -> int:
     """Close the connections of waitress on which nobody has asked for anything; how many there are still."""
-    silent_since, still = time.time() - _SILENT_SECONDS, 0
-    for channel in list(channels):
+    found, silent_since = list(channels), time.time() - _SILENT_SECONDS
+    for channel in found:
         is_busy = channel.requests or channel.request is not None or channel.total_outbufs_len
         if not is_busy and channel.last_activity < silent_since:
             channel.will_close = True
-        still += 1
-    return still
+    return len(found)

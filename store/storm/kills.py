@@ -8,14 +8,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 
 from store.storm.aimed import Aim
 from store.storm.machines import Machines
 from store.storm.notes import Notes
 from store.storm.own_postgres import Cluster
 from store.storm.servers import GoOn, Servers
-from store.storm.verdict import Plan
+from store.storm.verdict import Landed, Plan
 
 LEASE_SECONDS = 2.0
 """Of servers of which some stand still, or whose machine is killed."""
@@ -24,16 +23,6 @@ _FREEZE_CHANCE = 0.2
 _MOST_YOUNG = 2
 """Servers in a row that are killed before anybody is answered."""
 _POSTGRES_AWAY_SECONDS = (0.5, 4.0)
-
-
-class Landed(StrEnum):
-    """What may be done to a shop."""
-
-    SERVER_KILLED = "server killed"
-    MACHINE_KILLED = "machine killed"
-    SERVER_FROZEN = "server frozen past its lease"
-    MACHINE_FROZEN = "machine frozen past its lease"
-    POSTMASTER_KILLED = "postmaster killed"
 
 
 _ROUND = (Landed.MACHINE_KILLED, *[Landed.SERVER_KILLED] * 3)

@@ -17,7 +17,6 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
 from store.database_errors import DatabaseRefused
 from store.serving.forks import can_fork
@@ -151,14 +150,6 @@ class Machines:
                 if machine.has_ended or time.monotonic() > deadline:
                     raise machine.why_not_open()
                 time.sleep(_LOOK_SECONDS)
-
-    def __enter__(self) -> Machines:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop them all."""

@@ -7,7 +7,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import IO, Protocol
 
 from store.database_errors import DatabaseRefused
@@ -91,14 +90,6 @@ class OneMachine:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 self.close()
                 raise why_not_open(self._log)
-
-    def __enter__(self) -> OneMachine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop them in good order."""

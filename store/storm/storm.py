@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -30,13 +31,13 @@ from store.stage.storm_view import death_of
 from store.storm import adoptions
 from store.storm.aimed import Aim
 from store.storm.audit import count_doubled, count_lost, endings_of, figure, look_at_every_order
-from store.storm.kills import LEASE_SECONDS, Kills, Landed
+from store.storm.kills import LEASE_SECONDS, Kills
 from store.storm.machines import Machines
 from store.storm.notes import Notes, Purchase
 from store.storm.own_postgres import Cluster
 from store.storm.servers import OneMachine, Servers
 from store.storm.shoppers import Shopper
-from store.storm.verdict import Plan, Progress, Trouble, Verdict
+from store.storm.verdict import Landed, Plan, Progress, Trouble, Verdict
 
 _WINDOW_SECONDS = 6.0
 _TICK_SECONDS = 0.2
@@ -77,7 +78,8 @@ def run(
         lease_seconds=LEASE_SECONDS if plan.processes * plan.machines > 1 else settings.lease_seconds,
     )
     try:
-        with _opened(plan, settings, SERVER if trouble is None else trouble.program) as servers:
+        program = SERVER if trouble is None else trouble.program
+        with closing(_opened(plan, settings, program)) as servers:
             kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
             began_at_ms = now_ms()
             # Where everything else breaks, what is armed may be lost, or be in the copy that is put back.

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from store.database import make_engines
 from store.money import price
+from store.proof.record import VOID_EXIT
 from store.proof.recording import SQLITE, Recording
 from store.settings import ROOT, Settings, is_sqlite
 from store.stage.crash_points import CRASH_POINTS
@@ -27,8 +28,6 @@ from store.storm import fault_storm, storm
 from store.storm.own_postgres import Cluster
 from store.storm.verdict import Plan, Progress, Verdict
 
-VOID = 3
-"""The exit code where nothing is wrong, and not all came that was to go wrong."""
 _ENDED = {"died": "died", "lost": "were lost"}
 _CONNECTIONS = 50
 """Of a Postgres of its own, for each server of several."""
@@ -48,7 +47,7 @@ def run_storm(plan: Plan, settings: Settings | None, wanted: Wanted, *, on_postg
     """Run the storm, on the database that `settings` name, or on one that is thrown away.
 
     The verdict goes to standard output, the progress to standard error. The exit code is 1 if anything is
-    wrong, and `VOID` if nothing is, but something that was to happen never did.
+    wrong, and `VOID_EXIT` if nothing is, but something that was to happen never did.
 
     Raises:
         DatabaseRefused: the database cannot be used, or has orders in it.
@@ -73,7 +72,7 @@ def run_storm(plan: Plan, settings: Settings | None, wanted: Wanted, *, on_postg
     else:
         _print(verdict)
         sys.stderr.writelines(f"{line}\n" for line in verdict.server_log)
-    exit_code = VOID if verdict.ok and verdict.never_landed else 0 if verdict.ok else 1
+    exit_code = VOID_EXIT if verdict.ok and verdict.never_landed else 0 if verdict.ok else 1
     if wanted.recording is not None:
         wanted.recording.end(exit_code, verdict.counts, database=database, wrong=verdict.wrong)
     return exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from typing import Any, Protocol
 
 from store.serving.programs import Program
@@ -15,6 +16,16 @@ from store.storm.notes import Notes
 
 _KILLS_FOR_A_POINT = 5
 """With fewer kills for each, chance may well leave one out."""
+
+
+class Landed(StrEnum):
+    """What may be done to a shop."""
+
+    SERVER_KILLED = "server killed"
+    MACHINE_KILLED = "machine killed"
+    SERVER_FROZEN = "server frozen past its lease"
+    MACHINE_FROZEN = "machine frozen past its lease"
+    POSTMASTER_KILLED = "postmaster killed"
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,7 @@ class Verdict:
         plan, said = self.plan, []
         if self.kills < plan.kills:
             said.append(f"Only {self.kills} of {plan.kills} kills came.")
-        if plan.kills_postmaster and not self.landed.get("postmaster killed"):
+        if plan.kills_postmaster and not self.landed.get(Landed.POSTMASTER_KILLED):
             said.append("Postgres was not killed.")
         if plan.kills >= _KILLS_FOR_A_POINT * len(self.points):
             said += [

@@ -12,15 +12,16 @@ from tests.support.started import ROOT
 _NEEDED = ("app.py", "guestbook_service.py", "schema.sql", "migrations", "static", "store", "templates")
 _CHECKOUT = '    DBOS.set_event(Event.HELD, order["status"])\n'
 _DISPATCH = "    order = advance(payment_id, 1, paid_at_ms)\n"
-_STEPS = {_CHECKOUT: 'step("thank", lambda: None)', _DISPATCH: 'step("pack", lambda: None)'}
+_STEPS = {_CHECKOUT: "thank", _DISPATCH: "pack"}
 """A step that the other release has before each of these lines."""
 
 THIS: dict[str, str] = {}
 """Of each line that another release has changed, what it is there. Here: none."""
-OTHERWISE = {line: f"    {more}\n{line}" for line, more in _STEPS.items()}
+OTHERWISE = {line: f'    step("{name}", lambda: None)\n{line}' for line, name in _STEPS.items()}
 """Steps were added or taken away, and nobody thought of the orders that are under way."""
 PATCHED = {
-    line: f'    if DBOS.patch("{more[6:10]}"):\n        {more}\n{line}' for line, more in _STEPS.items()
+    line: f'    if DBOS.patch("{name}"):\n        step("{name}", lambda: None)\n{line}'
+    for line, name in _STEPS.items()
 }
 """The same steps were added as they ought to be."""
 
