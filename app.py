@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from store.database import Databases
     from store.durable.executors import Told
+    from store.repair.housekeeper import Housekeeper
     from store.repair.reconciler import Reconciler
 
 
@@ -46,6 +47,7 @@ class Built:
     settings: Settings
     databases: Databases
     reconciler: Reconciler
+    housekeeper: Housekeeper
     before_workflows_run: Callable[[], None]
     code: str
     """Which code this is; see `deploy.digest`."""
@@ -66,6 +68,7 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
     from store.reads.greetings import Greetings
     from store.reads.orders import Queries
     from store.repair import lost_checkpoints
+    from store.repair.housekeeper import Housekeeper
     from store.repair.reconciler import Reconciler
     from store.stage import crash_page, deploy, lanes, reset, sign_in, talk, tools, watch
     from store.terms_of_sale import Terms, terms
@@ -104,7 +107,8 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
         tools.take_up(settings)
         watch.begin(settings, databases)
 
-    return Built(app, settings, databases, reconciler, before_workflows_run, deploy.digest())
+    housekeeper = Housekeeper(settings, databases)
+    return Built(app, settings, databases, reconciler, housekeeper, before_workflows_run, deploy.digest())
 
 
 def open_shop(
@@ -134,7 +138,12 @@ def open_shop(
         databases,
         told=told or executors.Told(),
         before=built.before_workflows_run,
-        after=[once_open, built.reconciler.start, partial(deploy.record, built.code)],
+        after=[
+            once_open,
+            built.reconciler.start,
+            built.housekeeper.start,
+            partial(deploy.record, built.code),
+        ],
     )
     if wait_for_database:
         Opening(app, settings, databases, launch).begin()

@@ -56,6 +56,8 @@ CREATE TABLE IF NOT EXISTS orders (
     updated_at_ms  BIGINT  NOT NULL,
     -- When the shopper asked for more time to pay, which one may once. Null where nobody did.
     extended_at_ms BIGINT,
+    -- Which closing of the books has sealed it, once it has ended; see `closings`. So in the other tables.
+    closing        INTEGER,
     CHECK ((status = 'cancelled') = (reason IS NOT NULL)),
     CHECK ((status = 'dispatched') = (progress = 10)),
     CHECK (status IN ('paid', 'dispatched') OR progress = 0)
@@ -74,6 +76,7 @@ CREATE TABLE IF NOT EXISTS stock_movements (
                                          OR (kind = 'release' AND units = 1)
                                          OR kind = 'restock'),
     recorded_at_ms  BIGINT  NOT NULL,
+    closing         INTEGER,
     PRIMARY KEY (kind, cause)
 );
 
@@ -82,6 +85,7 @@ CREATE TABLE IF NOT EXISTS payments (
     payment_id      TEXT    NOT NULL REFERENCES orders (payment_id),
     amount_cents    INTEGER NOT NULL CHECK (amount_cents >= 0),
     recorded_at_ms  BIGINT  NOT NULL,
+    closing         INTEGER,
     PRIMARY KEY (kind, payment_id)
 );
 
@@ -92,6 +96,7 @@ CREATE TABLE IF NOT EXISTS payment_notices (
     payment_id      TEXT    NOT NULL CHECK (length(payment_id) BETWEEN 1 AND 64),
     outcome         TEXT    NOT NULL CHECK (outcome IN ('paid', 'failed')),
     received_at_ms  BIGINT  NOT NULL,
+    closing         INTEGER,
     PRIMARY KEY (payment_id, outcome)
 );
 
@@ -109,7 +114,8 @@ CREATE INDEX IF NOT EXISTS holds_by_client ON holds (client);
 CREATE TABLE IF NOT EXISTS refusals (
     payment_id     TEXT    NOT NULL PRIMARY KEY CHECK (length(payment_id) BETWEEN 1 AND 64),
     client         TEXT    NOT NULL,
-    refused_at_ms  BIGINT  NOT NULL
+    refused_at_ms  BIGINT  NOT NULL,
+    closing        INTEGER
 );
 
 -- Earlier shops remembered what each signed message was about. A message now says so itself, in the body
@@ -129,6 +135,7 @@ CREATE TABLE IF NOT EXISTS greeting_requests (
     outcome        TEXT             CHECK (outcome IN ('greeted', 'refused', 'given_up')),
     -- Why it was refused or given up, one sentence.
     reason         TEXT,
+    closing        INTEGER,
     CHECK ((outcome IN ('refused', 'given_up')) = (reason IS NOT NULL))
 );
 
@@ -141,7 +148,8 @@ CREATE TABLE IF NOT EXISTS greetings (
     name            TEXT    NOT NULL CHECK (length(name) BETWEEN 1 AND 80),
     -- The number of the signature over there.
     signature       INTEGER NOT NULL,
-    recorded_at_ms  BIGINT  NOT NULL
+    recorded_at_ms  BIGINT  NOT NULL,
+    closing         INTEGER
 );
 
 CREATE INDEX IF NOT EXISTS greetings_by_time ON greetings (recorded_at_ms);
@@ -263,10 +271,45 @@ CREATE TABLE IF NOT EXISTS storm_requests (
     PRIMARY KEY (storm, batch)
 );
 
--- What the ledger counts by: each is all that its line of the books has to read.
-CREATE INDEX IF NOT EXISTS orders_by_ending ON orders (status, reason, price_cents, payment_id);
-CREATE INDEX IF NOT EXISTS stock_movements_by_kind ON stock_movements (kind, units);
-CREATE INDEX IF NOT EXISTS payments_by_kind ON payments (kind, amount_cents);
+-- The closings of the books. Each seals rows that change no more, and has the totals of all that are sealed so far,
+-- so that the ledger adds up only what is open. `python app.py audit` adds up everything, and compares.
+CREATE TABLE IF NOT EXISTS closings (
+    number          INTEGER NOT NULL PRIMARY KEY CHECK (number > 0),
+    closed_at_ms    BIGINT  NOT NULL,
+    -- How many rows this one has sealed.
+    rows_sealed     INTEGER NOT NULL,
+    -- Of these rows and of the digest of the closing before.
+    digest          TEXT    NOT NULL,
+    -- Of this closing and of all before it.
+    orders          BIGINT  NOT NULL,
+    sold            BIGINT  NOT NULL,
+    cancelled       BIGINT  NOT NULL,
+    sold_out        BIGINT  NOT NULL,
+    sold_cents      BIGINT  NOT NULL,
+    stocked         BIGINT  NOT NULL,
+    reserved        BIGINT  NOT NULL,
+    released        BIGINT  NOT NULL,
+    charges         BIGINT  NOT NULL,
+    refunds         BIGINT  NOT NULL,
+    charged_cents   BIGINT  NOT NULL,
+    refunded_cents  BIGINT  NOT NULL,
+    greetings       BIGINT  NOT NULL
+);
+
+-- The closings that are so old that the checkpoints of what they have sealed were removed, in their order.
+CREATE TABLE IF NOT EXISTS removed_checkpoints (
+    closing        INTEGER NOT NULL PRIMARY KEY REFERENCES closings (number),
+    removed_at_ms  BIGINT  NOT NULL
+);
+
+-- What is open, and what each closing has sealed. The first three are all that the ledger's totals read.
+CREATE INDEX IF NOT EXISTS orders_by_closing ON orders (closing, status, reason, price_cents);
+CREATE INDEX IF NOT EXISTS stock_movements_by_closing ON stock_movements (closing, kind, units);
+CREATE INDEX IF NOT EXISTS payments_by_closing ON payments (closing, kind, amount_cents);
+CREATE INDEX IF NOT EXISTS payment_notices_by_closing ON payment_notices (closing);
+CREATE INDEX IF NOT EXISTS refusals_by_closing ON refusals (closing);
+CREATE INDEX IF NOT EXISTS greeting_requests_by_closing ON greeting_requests (closing, outcome);
+CREATE INDEX IF NOT EXISTS greetings_by_closing ON greetings (closing);
 -- Always empty, because the CHECK above holds; the ledger looks, instead of believing it.
 CREATE INDEX IF NOT EXISTS orders_out_of_step ON orders (order_id)
     WHERE (status = 'dispatched') <> (progress = 10)
@@ -387,15 +430,15 @@ CREATE TABLE IF NOT EXISTS naive_troubles (
 );
 
 -- What a new shop opens with.
-INSERT INTO schema_version (only_row, version) VALUES (1, 7) ON CONFLICT DO NOTHING;
+INSERT INTO schema_version (only_row, version) VALUES (1, 8) ON CONFLICT DO NOTHING;
 -- Greetings of version 1 had no requests: all that were written down were greeted.
 INSERT INTO greeting_requests (greeting_id, name, client, asked_at_ms, give_up_at_ms, outcome)
     SELECT greeting_id, name, '', recorded_at_ms, recorded_at_ms, 'greeted' FROM greetings
     WHERE (SELECT version FROM schema_version) < 2
     ON CONFLICT DO NOTHING;
-UPDATE schema_version SET version = 7 WHERE version < 7;
+UPDATE schema_version SET version = 8 WHERE version < 8;
 -- The third counts nothing: its row is what greetings of one client take turns on.
-INSERT INTO counters (counter, value) VALUES ('orders', 0), ('executors', 0), ('greetings', 0)
+INSERT INTO counters (counter, value) VALUES ('orders', 0), ('executors', 0), ('greetings', 0), ('closings', 0)
     ON CONFLICT DO NOTHING;
 INSERT INTO products (product_id, name, description, price_cents, on_hand) VALUES (
     1,

@@ -82,10 +82,8 @@ def _do(said: argparse.Namespace, settings: Settings) -> int:
     """Do one command, other than to be a server; the exit code."""
     if said.command in {"storm", "explore"}:
         return run_storm(said) if said.command == "storm" else run_explorer(said)
-    if said.command in {"stuck", "mend"}:
-        return look_after_stuck(settings, said)
-    if said.command in {"executors", "adopt"}:
-        return look_after_executors(settings, said)
+    if said.command in {"stuck", "mend", "executors", "adopt", "audit"}:
+        return look_after(settings, said)
     if said.command in {"talk", "reset", "disarm"}:
         return give_a_talk(settings, said)
     if said.command == "migrate":
@@ -194,19 +192,17 @@ def run_explorer(said: argparse.Namespace) -> int:
     return command.run(said)
 
 
-def look_after_stuck(settings: Settings, said: argparse.Namespace) -> int:
-    """List what is stuck, or run it again; the exit code."""
-    from store.repair import operator_commands
+def look_after(settings: Settings, said: argparse.Namespace) -> int:
+    """What operators ask of a shop, beside a server or without one; the exit code."""
+    from store.repair import audit_command, executor_commands, operator_commands
 
-    command = operator_commands.show if said.command == "stuck" else operator_commands.mend
-    return command(settings, said, _say)
-
-
-def look_after_executors(settings: Settings, said: argparse.Namespace) -> int:
-    """List the server processes, or have the work of one taken up; the exit code."""
-    from store.repair import executor_commands
-
-    command = executor_commands.show if said.command == "executors" else executor_commands.adopt
+    command = {
+        "stuck": operator_commands.show,
+        "mend": operator_commands.mend,
+        "executors": executor_commands.show,
+        "adopt": executor_commands.adopt,
+        "audit": audit_command.run,
+    }[said.command]
     return command(settings, said, _say)
 
 

@@ -45,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     mender.add_argument("order", nargs="?", type=_id, help="the number of the order, or its payment id (all)")
     mender.add_argument("--dry-run", action="store_true", help="only say what would be run again")
     mender.add_argument("--json", action="store_true", help="as JSON")
+    auditor = commands.add_parser("audit", help="count the books again from the first row")
+    auditor.add_argument("--json", action="store_true", help="as JSON")
     lister = commands.add_parser(
         "executors", help="list the server processes: who lives, who took up whose work"
     )

@@ -18,7 +18,7 @@ from store.database_errors import DatabaseAway, DatabaseRefused, first_line, may
 from store.settings import ROOT, Settings, is_sqlite
 from store.sqlite_files import make_private
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 _SCHEMA = ROOT / "schema.sql"
 _MIGRATIONS = ROOT / "migrations"
 _OLDEST = 2

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from ipaddress import ip_network
 from math import isfinite
 from pathlib import Path
@@ -188,9 +189,26 @@ READERS: dict[str, Any] = {
     "STORE_GREETINGS_PER_CLIENT": whole_number(0, 1_000_000),
     "STORE_GREETING_WINDOW_SECONDS": seconds(1, 86_400),
     "STORE_RECONCILE_SECONDS": seconds(0, 86_400),
+    "STORE_KEEP_CHECKPOINTS_DAYS": whole_number(0, 36_500),
     "STORE_CONNECTIONS_PER_CLIENT": whole_number(0, 2000),
     "STORE_GUESTBOOK_URL": web_address,
     "DBOS_DATABASE_URL": database,
     "DBOS_SYSTEM_DATABASE_URL": database,
 }
 """How each setting is read, by its variable."""
+_SERVICE_LINK = re.compile(
+    r"STORE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes and Docker say, unasked, of a service whose name begins with "store"."""
+
+
+def why_unknown(names: Iterable[str]) -> str:
+    """Which of these variables looks like a setting and is none, one sentence; nothing if all are.
+
+    A setting that is misspelled would be ignored, and nobody would know.
+    """
+    for name in sorted(names):
+        if name.startswith("STORE_") and name not in READERS and not _SERVICE_LINK.fullmatch(name):
+            [nearest] = get_close_matches(name, READERS, n=1, cutoff=0)
+            return f"{name} is no setting of the store; the nearest one is {nearest}."
+    return ""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
@@ -127,6 +125,12 @@ class Settings:
     reconcile_seconds: float = _setting(
         "STORE_RECONCILE_SECONDS", 30.0, "time between two looks for stuck orders and greetings; 0 for none"
     )
+    keep_checkpoints_days: int = _setting(
+        "STORE_KEEP_CHECKPOINTS_DAYS",
+        30,
+        "days after which the checkpoints of what has ended are removed, as DBOS keeps them for ever; the "
+        "orders and the books stay; 0 for never",
+    )
     connections_per_client: int = _setting(
         "STORE_CONNECTIONS_PER_CLIENT",
         500,
@@ -161,8 +165,8 @@ class Settings:
         Raises:
             BadSetting: on the first value that makes no sense, and on a `STORE_` name that is no setting.
         """
-        if is_strict:
-            _refuse_unknown(environ)
+        if is_strict and (why_not := setting_parsers.why_unknown(environ)):
+            raise BadSetting(why_not)
         given: dict[str, Any] = {}
         for each in fields(cls):
             variable = each.metadata["variable"]
@@ -253,24 +257,6 @@ class Process:
             reloads=environ.get("FLASK_DEBUG", "").lower() in {"1", "true", "yes"},
             reloader_child=environ.get("WERKZEUG_RUN_MAIN") == "true",
         )
-
-
-_SERVICE_LINK = re.compile(
-    r"STORE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)"
-)
-"""What Kubernetes and Docker say, unasked, of a service whose name begins with "store"."""
-
-
-def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    """A setting that is misspelled would be ignored, and nobody would know."""
-    for name in sorted(environ):
-        if (
-            name.startswith("STORE_")
-            and name not in setting_parsers.READERS
-            and not _SERVICE_LINK.fullmatch(name)
-        ):
-            [nearest] = get_close_matches(name, setting_parsers.READERS, n=1, cutoff=0)
-            raise BadSetting(f"{name} is no setting of the store; the nearest one is {nearest}.")
 
 
 def is_sqlite(url: str) -> bool:

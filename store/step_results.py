@@ -1,8 +1,11 @@
-"""What steps of a workflow return: plain mappings, because checkpoints are JSON; and how they fail."""
+"""What steps of a workflow return, and how they fail. Plain mappings, because checkpoints are JSON."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TypedDict, cast
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 REFUSED = "refused"
 """Status of a payment for which no order was made: its client held too many units that it had not paid."""
@@ -33,6 +36,35 @@ class OrderNow(TypedDict):
     """Whether there is a notice that it was paid, first or later."""
 
 
+_ORDER_NOW = sa.text("""
+SELECT o.order_id, o.status, o.reason, o.price_cents, o.progress, o.pay_by_ms, o.updated_at_ms,
+    r.refused_at_ms,
+    (SELECT outcome FROM payment_notices n WHERE n.payment_id = k.payment_id
+        ORDER BY received_at_ms LIMIT 1) AS first_outcome,
+    EXISTS (SELECT 1 FROM payment_notices n WHERE n.payment_id = k.payment_id
+        AND n.outcome = 'paid') AS has_been_paid
+FROM (SELECT CAST(:payment_id AS TEXT) AS payment_id) k
+LEFT JOIN orders o ON o.payment_id = k.payment_id
+LEFT JOIN refusals r ON r.payment_id = k.payment_id
+""")
+
+
+def order_now(session: Session, payment_id: str) -> OrderNow:
+    """A payment and its order, as the transaction of this session sees them."""
+    found = session.execute(_ORDER_NOW, {"payment_id": payment_id}).one()
+    return OrderNow(
+        order_id=found.order_id or 0,
+        status=found.status or (LOST if found.refused_at_ms is None else REFUSED),
+        reason=found.reason,
+        price_cents=found.price_cents or 0,
+        progress=found.progress or 0,
+        pay_by_ms=found.pay_by_ms or 0,
+        updated_at_ms=found.updated_at_ms or 0,
+        first_outcome=found.first_outcome,
+        has_been_paid=bool(found.has_been_paid),
+    )
+
+
 class GreetingNow(TypedDict):
     """A greeting as a transaction found or left it."""
 
@@ -46,6 +78,20 @@ class GreetingNow(TypedDict):
     """Its number in the online guestbook, once it is written down here."""
     under_way: int
     """Greetings of all clients that have not ended."""
+
+
+_GREETING_NOW = sa.text("""
+SELECT q.name, q.give_up_at_ms, q.outcome, q.reason, g.signature,
+    (SELECT count(*) FROM greeting_requests WHERE outcome IS NULL) AS under_way
+FROM greeting_requests q LEFT JOIN greetings g ON g.greeting_id = q.greeting_id
+WHERE q.greeting_id = :id
+""")
+
+
+def greeting_now(session: Session, greeting_id: str) -> GreetingNow | None:
+    """A greeting, as the transaction of this session sees it; None if it was not asked for."""
+    found = session.execute(_GREETING_NOW, {"id": greeting_id}).one_or_none()
+    return None if found is None else cast(GreetingNow, found._asdict())
 
 
 class Signing(TypedDict):

@@ -127,12 +127,15 @@ RESTOCK = "restock"
 """Name of the workflow that fills the shelf."""
 MENDING = "mending"
 """Name of the workflow that runs a stuck one again."""
+CLOSING = "closing"
+"""Name of the workflow that closes the books."""
 
 
 class StepName(StrEnum):
     """What DBOS calls the steps; those of a tick and of a wait have a number behind their name."""
 
     RESERVE = "reserve"
+    CLOSE = "close the books"
     SETTLE = "settle"
     TICK = "tick"
     BEGIN = "begin the greeting"
@@ -170,6 +173,11 @@ def order_of_dispatch(workflow_id: str) -> str:
 def restock_id(key: str) -> str:
     """The id of the restock that a key has started; with a dot, so that it is never taken for a checkout."""
     return f"{key}.restock"
+
+
+def closing_id(key: str) -> str:
+    """The id of a workflow that closes the books, with a dot like that of a restock."""
+    return f"{key}.closing"
 
 
 GREETING = "greeting"

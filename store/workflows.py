@@ -9,21 +9,21 @@ checkpoint does run again, after anything else may have happened. So each transa
 payment or the greeting, not by the run; it expects a state (`WHERE status = 'pending'`); and it returns
 what is true *now*, on which its caller branches. Mending a stuck workflow is therefore running it again.
 
-Contents: the business (the workflows); orders; refusals and holds; stock; payments; greetings.
+Contents: the business (the workflows); orders; refusals and holds; stock; payments; greetings; closings.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import cast
 
 from dbos import DBOS, EnqueueOptions, SetWorkflowID
 from sqlalchemy.orm import Session
 
+from store import closings
 from store.clients import guestbook
 from store.durable import background
-from store.durable.statements import change_one, execute, fetch_one
+from store.durable.statements import change_one, execute, fetch_all, fetch_one
 from store.durable.step_decorators import commit, now_ms, plain_transaction, step, transaction
 from store.step_results import (
     LOST,
@@ -34,10 +34,13 @@ from store.step_results import (
     PaymentRefused,
     Signing,
     TooManyGreetings,
+    greeting_now,
+    order_now,
 )
 from store.terms_of_sale import terms
 from store.vocabulary import (
     CHECKOUT,
+    CLOSING,
     DISPATCH,
     DISPATCH_TICKS,
     GREETING,
@@ -128,6 +131,12 @@ def run_again(forgotten: list[str], wanted: EnqueueOptions, arguments: list[str]
     DBOS.enqueue_workflow_with_options(wanted, *arguments)
 
 
+@DBOS.workflow(name=CLOSING, max_recovery_attempts=None)
+def close_books(number: int) -> int:
+    """Seal what has ended under the closing of that number, once; how many rows."""
+    return close(number)
+
+
 # --- orders -----------------------------------------------------------------------------
 
 
@@ -144,7 +153,7 @@ def reserve(session: Session, payment_id: str, client: str | None, outcome: str 
     # Row lock, against `record_notice` and another run of this checkout.
     change_one(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
     _write_notice(session, payment_id, outcome)
-    found = _order_now(session, payment_id)
+    found = order_now(session, payment_id)
     if found["status"] != LOST:
         if took_a_unit:
             _put_back(session)
@@ -162,7 +171,7 @@ def reserve(session: Session, payment_id: str, client: str | None, outcome: str 
             _hold(session, payment_id, client)
     elif found["has_been_paid"]:
         _take_and_give_back(session, payment_id)
-    return _order_now(session, payment_id)
+    return order_now(session, payment_id)
 
 
 def _create_order(session: Session, payment_id: str, *, took_a_unit: bool) -> None:
@@ -206,10 +215,10 @@ def settle(session: Session, payment_id: str, outcome: str | None) -> OrderNow:
     decision counts, though the time is up. Money for an order that is cancelled is given back.
     """
     _lock_order(session, payment_id)
-    order = _order_now(session, payment_id)
+    order = order_now(session, payment_id)
     if order["status"] == Status.PENDING and order["first_outcome"] is None:
         _write_notice(session, payment_id, outcome)
-        order = _order_now(session, payment_id)
+        order = order_now(session, payment_id)
     if order["status"] == Status.PENDING:
         if order["first_outcome"] == Outcome.PAID:
             _charge(session, payment_id)
@@ -217,7 +226,7 @@ def settle(session: Session, payment_id: str, outcome: str | None) -> OrderNow:
             _cancel(session, payment_id, Reason.DECLINED)
         elif order["pay_by_ms"] <= now_ms():
             _cancel(session, payment_id, Reason.EXPIRED)
-        order = _order_now(session, payment_id)
+        order = order_now(session, payment_id)
     if order["status"] == Status.CANCELLED and order["has_been_paid"]:
         _take_and_give_back(session, payment_id)
     return order
@@ -236,7 +245,7 @@ def extend_window(session: Session, payment_id: str) -> OrderNow:
         id=payment_id,
         at_ms=now_ms(),
     )
-    return _order_now(session, payment_id)
+    return order_now(session, payment_id)
 
 
 def _charge(session: Session, payment_id: str) -> None:
@@ -289,7 +298,7 @@ def _record_tick(session: Session, payment_id: str, tick: int) -> OrderNow:
         status=Status.DISPATCHED if tick == DISPATCH_TICKS else Status.PAID,
         at_ms=now_ms(),
     )
-    return _order_now(session, payment_id)
+    return order_now(session, payment_id)
 
 
 def _lock_order(session: Session, payment_id: str) -> bool:
@@ -299,33 +308,6 @@ def _lock_order(session: Session, payment_id: str) -> bool:
     """
     lock = "UPDATE orders SET progress = progress WHERE payment_id = :id"
     return bool(execute(session, lock, id=payment_id))
-
-
-def _order_now(session: Session, payment_id: str) -> OrderNow:
-    found = fetch_one(
-        session,
-        "SELECT o.order_id, o.status, o.reason, o.price_cents, o.progress, o.pay_by_ms, o.updated_at_ms,"
-        " r.refused_at_ms,"
-        " (SELECT outcome FROM payment_notices n WHERE n.payment_id = k.payment_id"
-        "  ORDER BY received_at_ms LIMIT 1) AS first_outcome,"
-        " EXISTS (SELECT 1 FROM payment_notices n WHERE n.payment_id = k.payment_id"
-        "  AND n.outcome = 'paid') AS has_been_paid"
-        " FROM (SELECT CAST(:payment_id AS TEXT) AS payment_id) k"
-        " LEFT JOIN orders o ON o.payment_id = k.payment_id"
-        " LEFT JOIN refusals r ON r.payment_id = k.payment_id",
-        payment_id=payment_id,
-    )
-    return OrderNow(
-        order_id=found.order_id or 0,
-        status=found.status or (LOST if found.refused_at_ms is None else REFUSED),
-        reason=found.reason,
-        price_cents=found.price_cents or 0,
-        progress=found.progress or 0,
-        pay_by_ms=found.pay_by_ms or 0,
-        updated_at_ms=found.updated_at_ms or 0,
-        first_outcome=found.first_outcome,
-        has_been_paid=bool(found.has_been_paid),
-    )
 
 
 def _wait_for_a_tick_since(at_ms: int) -> None:
@@ -341,7 +323,7 @@ def _wait_for_a_tick_since(at_ms: int) -> None:
 def _refuse(session: Session, payment_id: str, client: str) -> OrderNow:
     refuse = "INSERT INTO refusals (payment_id, client, refused_at_ms) VALUES (:payment_id, :client, :at_ms)"
     change_one(session, refuse, payment_id=payment_id, client=client, at_ms=now_ms())
-    return _order_now(session, payment_id)
+    return order_now(session, payment_id)
 
 
 def _holds_enough(session: Session, client: str) -> bool:
@@ -412,10 +394,10 @@ def record_notice(session: Session, payment_id: str, outcome: Outcome) -> OrderN
     """
     if not _lock_order(session, payment_id):  # `reserve` holds this row while it makes an order
         change_one(session, "UPDATE counters SET value = value WHERE counter = 'orders'")
-        if _order_now(session, payment_id)["status"] == REFUSED:
+        if order_now(session, payment_id)["status"] == REFUSED:
             raise PaymentRefused(payment_id)
     _write_notice(session, payment_id, outcome)
-    order = _order_now(session, payment_id)
+    order = order_now(session, payment_id)
     if order["status"] == Status.CANCELLED and order["has_been_paid"]:
         _take_and_give_back(session, payment_id)
     return order
@@ -480,7 +462,7 @@ def begin_greeting(session: Session, greeting_id: str, name: str) -> GreetingNow
 
 def _request_greeting(session: Session, greeting_id: str, name: str, client: str = "") -> GreetingNow:
     change_one(session, "UPDATE counters SET value = value WHERE counter = 'greetings'")
-    found = _greeting_now(session, greeting_id)
+    found = greeting_now(session, greeting_id)
     if found is not None:
         return found
     live = "SELECT count(*) AS n FROM greeting_requests WHERE client = :client AND outcome IS NULL"
@@ -580,21 +562,38 @@ def _end_greeting(
     return _known_greeting(session, greeting_id)
 
 
-def _greeting_now(session: Session, greeting_id: str) -> GreetingNow | None:
-    found = fetch_one(
-        session,
-        "SELECT q.name, q.give_up_at_ms, q.outcome, q.reason, g.signature,"
-        " (SELECT count(*) FROM greeting_requests WHERE outcome IS NULL) AS under_way"
-        " FROM greeting_requests q LEFT JOIN greetings g ON g.greeting_id = q.greeting_id"
-        " WHERE q.greeting_id = :id",
-        id=greeting_id,
-    )
-    return None if found is None else cast(GreetingNow, found._asdict())
-
-
 def _known_greeting(session: Session, greeting_id: str) -> GreetingNow:
     """A greeting whose row a step before this one has found or written."""
-    found = _greeting_now(session, greeting_id)
+    found = greeting_now(session, greeting_id)
     if found is None:
         raise OrderLost(greeting_id)
     return found
+
+
+# --- closings -------------------------------------------------------------------------------
+
+
+@transaction(StepName.CLOSE)
+def close(session: Session, number: int) -> int:
+    """Seal rows that change no more, if that number is the next closing's; how many rows."""
+    # Row lock, against another run of this closing.
+    lock = "UPDATE counters SET value = value WHERE counter = 'closings' RETURNING value"
+    if number != fetch_one(session, lock).value + 1:
+        return 0
+    rows = {
+        table.name: fetch_all(
+            session,
+            f"UPDATE {table.name} SET closing = :number WHERE ({table.key}) IN"  # noqa: S608 - ours
+            f" (SELECT {table.key} FROM {table.name} WHERE {table.may_be_sealed} LIMIT :most)"
+            f" RETURNING {table.columns}",
+            number=number,
+            most=closings.MOST_ROWS,
+        )
+        for table in closings.SEALED
+    }
+    before = fetch_one(session, "SELECT * FROM closings WHERE number = :before", before=number - 1)
+    closing = closings.closing_of(number, before, rows, now_ms())
+    columns, values = ", ".join(closing), ", :".join(closing)
+    change_one(session, f"INSERT INTO closings ({columns}) VALUES (:{values})", **closing)  # noqa: S608 - ours
+    change_one(session, "UPDATE counters SET value = :number WHERE counter = 'closings'", number=number)
+    return int(closing["rows_sealed"])

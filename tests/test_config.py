@@ -47,6 +47,8 @@ _GOOD: list[tuple[str, str, Any]] = [
     ("STORE_GREETINGS_PER_CLIENT", "0", 0),
     ("STORE_GREETING_WINDOW_SECONDS", "1.5", 1.5),
     ("STORE_RECONCILE_SECONDS", "0", 0.0),
+    ("STORE_KEEP_CHECKPOINTS_DAYS", "0", 0),
+    ("STORE_KEEP_CHECKPOINTS_DAYS", "7", 7),
     ("STORE_CONNECTIONS_PER_CLIENT", "0", 0),
     ("STORE_CONNECTIONS_PER_CLIENT", "2000", 2000),
     ("DBOS_DATABASE_URL", "sqlite:////srv/shop.db", "sqlite:////srv/shop.db"),
@@ -75,6 +77,7 @@ _BAD: list[tuple[str, str]] = [
     *[("STORE_PRESENTER_PASSWORD", text) for text in ("x", "hunter2")],
     *[("STORE_GREETINGS_PER_CLIENT", text) for text in ("few", "-1", "1000001")],
     *[("STORE_RECONCILE_SECONDS", text) for text in ("often", "-1", "86401")],
+    *[("STORE_KEEP_CHECKPOINTS_DAYS", text) for text in ("long", "-1", "0.5", "36501")],
     *[("STORE_GREETING_WINDOW_SECONDS", text) for text in ("soon", "0.9", "86401", "nan")],
     *[("STORE_TRUSTED_PROXIES", text) for text in ("yes", "-1", "11", "*")],
     *[

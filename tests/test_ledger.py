@@ -288,7 +288,7 @@ def test_the_books_are_one_reading_for_all_who_watch(busy_shop: Shop) -> None:
 
 def test_what_has_ended_is_counted_by_index(busy_shop: Shop) -> None:
     """No table is read from end to end: not orders, nor payments, nor movements."""
-    from store.ledger.ledger import _FIGURES
+    from store.ledger.figures import _FIGURES
 
     databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": busy_shop.database_url}))
     with databases.reader.connect() as connection:

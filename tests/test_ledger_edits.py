@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from store.settings import ROOT, is_sqlite
+from tests.support.closings import audit_of, close, sealed_rows
 from tests.support.guestbook import Guestbook
 from tests.support.postgres import Postgres
 from tests.support.specimen import NEWEST, Specimen, edit, ledger_of
@@ -22,6 +23,7 @@ _EDITS = re.findall(
     re.MULTILINE,
 )
 _RED = {name: (named, statements) for name, named, statements in _EDITS if named}
+_RED_STATEMENTS = {name: statements for name, (_, statements) in _RED.items()}
 _NOT_CLAIMED = {name: statements for name, named, statements in _EDITS if not named}
 
 
@@ -63,6 +65,17 @@ def test_an_edit_is_red_and_names_its_order(copied: str, specimen: Specimen, nam
     assert not ledger.balanced
     said = [fault.subject for fault in ledger.faults] + [line.off for line in ledger.lines]
     assert [text for text in said if re.match(rf"{re.escape(named)}(?!\d)", text)], said
+
+
+@pytest.mark.sampled(20)
+@pytest.mark.parametrize("name", [*_RED, *_NOT_CLAIMED])
+def test_an_edit_behind_a_closing_is_found(copied: str, specimen: Specimen, name: str) -> None:
+    """The audit finds it if it has changed anything that is sealed, and the ledger is red as it was."""
+    assert close(copied) == 1
+    before = sealed_rows(copied)
+    edit(copied, (_RED_STATEMENTS | _NOT_CLAIMED)[name])
+    assert audit_of(copied).agrees is (sealed_rows(copied) == before)
+    assert ledger_of(copied, specimen.their_book).balanced is (name in _NOT_CLAIMED)
 
 
 @pytest.mark.sampled(4)

@@ -25,7 +25,8 @@ _PLANTED = {
         "DELETE FROM payments WHERE payment_id = 'dispatched'"
     ),
     "an order pending or cancelled and charged, without a refund": (
-        "INSERT INTO payments VALUES ('charge', 'pending', 9999, 1)"
+        "INSERT INTO payments (kind, payment_id, amount_cents, recorded_at_ms)"
+        " VALUES ('charge', 'pending', 9999, 1)"
     ),
     "a charge that is not the price": "UPDATE payments SET amount_cents = 1",
     "an order that took no unit and should have, or the reverse": (

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from store import schema, workflows
 from store.settings import Settings
-from store.step_results import LOST, REFUSED, PaymentRefused, TooManyGreetings
+from store.step_results import LOST, REFUSED, PaymentRefused, TooManyGreetings, greeting_now, order_now
 from store.terms_of_sale import Terms, terms
 from store.vocabulary import DISPATCH_TICKS, GreetingOutcome, Outcome, Reason
 from tests.conftest import NewUrl
@@ -57,6 +57,7 @@ CHANGES: Mapping[str, Change] = {
     "settle by a message": lambda session: plain(workflows.settle)(session, PAYMENT, Outcome.PAID),
     "extend the window": lambda session: plain(workflows.extend_window)(session, PAYMENT),
     **{f"tick {number}": tick(number) for number in (1, 2, DISPATCH_TICKS)},
+    "close the books": lambda session: plain(workflows.close)(session, 1),
     "restock": lambda session: plain(workflows.fill_shelf)(session, "restock"),
     "request a greeting": lambda session: refused(
         lambda: plain(workflows.request_greeting)(session, GREETING, "Ada", "client")
@@ -99,7 +100,7 @@ STATES: Mapping[str, tuple[str, ...]] = {
 
 def next_tick(session: Session) -> None:
     """One more of the dispatch."""
-    order = workflows._order_now(session, PAYMENT)
+    order = order_now(session, PAYMENT)
     workflows._record_tick(session, PAYMENT, order["progress"] + 1)
 
 
@@ -144,8 +145,8 @@ def session(engine: sa.Engine) -> Iterator[Session]:
 
 def tables(session: Session) -> dict[str, list[tuple[Any, ...]]]:
     """All rows of the shop's tables."""
-    names = ("products", "counters", "orders", "stock_movements", "payments", "payment_notices", "holds",
-             "refusals", "greeting_requests", "greetings")  # fmt: skip
+    names = ("products", "counters", "closings", "orders", "stock_movements", "payments", "payment_notices",
+             "holds", "refusals", "greeting_requests", "greetings")  # fmt: skip
     return {
         name: sorted((tuple(row) for row in session.execute(sa.text(f"SELECT * FROM {name}"))), key=repr)  # noqa: S608 - ours
         for name in names
@@ -176,11 +177,11 @@ def assert_it_is_true(session: Session, name: str, returned: Any, story: str) ->
     """What a transaction of an order or a greeting returns is what its row says."""
     if name.startswith(("reserve", "settle", "extend", "tick", "notice")) and name != "reserve for another":
         if returned == "PaymentRefused":
-            assert workflows._order_now(session, PAYMENT)["status"] == REFUSED, story
+            assert order_now(session, PAYMENT)["status"] == REFUSED, story
         else:
-            assert returned == workflows._order_now(session, PAYMENT), story
+            assert returned == order_now(session, PAYMENT), story
     elif "greeting" in name:
-        assert returned == workflows._greeting_now(session, GREETING), story
+        assert returned == greeting_now(session, GREETING), story
 
 
 @pytest.mark.sampled(96)

@@ -39,6 +39,22 @@ def record_lost_checkpoints(workflow_ids: Sequence[str]) -> None:
         commit(_record_lost_checkpoints, workflow_ids[first : first + _BATCH])
 
 
+def record_removed_checkpoints(closing: int) -> None:
+    """Record that the checkpoints of what this closing has sealed are gone, before the first of them is."""
+    commit(_record_removed_checkpoints, closing)
+
+
+def _record_removed_checkpoints(session: Session, closing: int) -> None:
+    # No row changes where another process has recorded it.
+    execute(
+        session,
+        "INSERT INTO removed_checkpoints (closing, removed_at_ms) VALUES (:closing, :at_ms)"
+        " ON CONFLICT DO NOTHING",
+        closing=closing,
+        at_ms=now_ms(),
+    )
+
+
 def _record_lost_checkpoints(session: Session, workflow_ids: Sequence[str]) -> None:
     for workflow_id in workflow_ids:
         # No row changes where this was found at an earlier start.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,6 +35,11 @@ def change_one(session: Session, statement: str, **values: Any) -> None:
 def fetch_one(session: Session, statement: str, **values: Any) -> Any:
     """Run one statement; the row that it returns, or None."""
     return session.execute(sa.text(statement), values).one_or_none()
+
+
+def fetch_all(session: Session, statement: str, **values: Any) -> Sequence[Any]:
+    """Run one statement; the rows that it returns."""
+    return session.execute(sa.text(statement), values).all()
 
 
 def now_ms_of_database(session: Session) -> int:

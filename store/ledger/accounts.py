@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 OPENING = "opening"
 """Cause of the restock that a new shop begins with; see `schema.sql`."""
+_HAVE_WORKFLOWS = ("orders", "stock_movements", "refusals", "greeting_requests")
 _SHOWN = 4
 """Characters of a payment id that are shown where no order has it: whoever has one can pay."""
 _BATCH = 500
@@ -62,8 +63,9 @@ class Account:
 
     @property
     def needs_no_witness(self) -> bool:
-        """Whether its checkpoints are known to be lost, or were forgotten so that its workflow runs again."""
-        return not self.rows.keys().isdisjoint({"lost_checkpoints", "mendings"})
+        """Whether its checkpoints are known to be gone, or were forgotten so that its workflow runs again."""
+        is_old = any(row.is_removed for table in _HAVE_WORKFLOWS for row in self.of(table))
+        return is_old or not self.rows.keys().isdisjoint({"lost_checkpoints", "mendings"})
 
     @property
     def run_again_ms(self) -> int:
@@ -89,19 +91,21 @@ class Account:
 
 # --- reading ---------------------------------------------------------------------------------------
 
+_IS_REMOVED = "closing <= (SELECT max(closing) FROM removed_checkpoints) AS is_removed"
+"""Whether the checkpoints of a row's workflow were removed, because it was sealed long ago."""
 _SELECTS = {
     "orders": "SELECT payment_id, order_id, product_id, price_cents, status, reason, progress,"
-    " created_at_ms, pay_by_ms, extended_at_ms"
+    " created_at_ms, pay_by_ms, extended_at_ms, {is_removed}"
     " FROM orders WHERE payment_id {keys}",
     "payments": "SELECT payment_id, kind, amount_cents FROM payments"
     " WHERE kind IN ('charge', 'refund') AND payment_id {keys}",
-    "stock_movements": "SELECT cause, kind, units, product_id FROM stock_movements"
+    "stock_movements": "SELECT cause, kind, units, product_id, {is_removed} FROM stock_movements"
     " WHERE kind IN ('restock', 'reserve', 'release') AND cause {keys}",
     "payment_notices": "SELECT payment_id, outcome FROM payment_notices"
     " WHERE payment_id {keys} ORDER BY received_at_ms",
     "holds": "SELECT payment_id FROM holds WHERE payment_id {keys}",
-    "refusals": "SELECT payment_id FROM refusals WHERE payment_id {keys}",
-    "greeting_requests": "SELECT greeting_id, name, outcome, reason FROM greeting_requests"
+    "refusals": "SELECT payment_id, {is_removed} FROM refusals WHERE payment_id {keys}",
+    "greeting_requests": "SELECT greeting_id, name, outcome, reason, {is_removed} FROM greeting_requests"
     " WHERE greeting_id {keys}",
     "greetings": "SELECT greeting_id, name, signature FROM greetings WHERE greeting_id {keys}",
     "lost_checkpoints": "SELECT workflow_id FROM lost_checkpoints WHERE workflow_id {keys}",
@@ -176,7 +180,7 @@ def read_accounts(store: sa.Connection, wanted: Iterable[str]) -> dict[str, Acco
 def _read(store: sa.Connection, keys: str, values: dict[str, Any]) -> dict[str, Account]:
     accounts: dict[str, Account] = {}
     for table, select in _SELECTS.items():
-        statement = sa.text(select.format(keys=keys))
+        statement = sa.text(select.format(keys=keys, is_removed=_IS_REMOVED))
         if "ids" in values:
             statement = statement.bindparams(sa.bindparam("ids", expanding=True))
         for row in store.execute(statement, values):

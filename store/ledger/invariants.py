@@ -184,6 +184,10 @@ def draw_up(f: dict[str, int], faults: list[Fault], missing: list[int], trouble:
                 "under_way", "late", "late_by_seconds", about="moves", late=late,
             ),
             line("No server is missing from the record", "servers", off=count(servers_off)),
+            line(
+                "What has ended is closed, and no closing is missing",
+                "closed_orders", "closings", off=count(f["closings_made"] - f["closings"]),
+            ),
         ),
         record=(
             line("Crashes survived", "crashes"),

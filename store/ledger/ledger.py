@@ -21,11 +21,10 @@ from store.durable.step_decorators import now_ms
 from store.ledger import account_rules
 from store.ledger import accounts as tables
 from store.ledger.accounts import Fault
+from store.ledger.figures import figures_of
 from store.ledger.invariants import Ledger, draw_up
 from store.ledger.witnesses import NEWEST, WitnessAway, Witnesses
 from store.reads.cached import BackgroundRead, CachedRead
-from store.reads.orders import CRASHES
-from store.vocabulary import PRODUCT_ID
 
 Accounts = dict[str, tables.Account]
 
@@ -33,8 +32,6 @@ _ALARM_SECONDS = 10.0
 """How old it may be that the books balance, on pages that are not the ledger's."""
 _SECONDS = 1.0
 """How old the ledger on a page may be: every watcher in that time is served by one reading."""
-_LATE_MS = 5_000
-"""What should have moved this long ago is late."""
 _WINDOW = 200
 """Accounts that each reading compares, beside those that it always does."""
 _NEWEST = 20
@@ -42,75 +39,6 @@ _MOST_LIVE = 500
 _MOST_FAULTY = 200
 """Accounts with faults that are looked at every time; those beyond it, when it is their turn."""
 
-_FIGURES = f"""
-WITH
-ended AS MATERIALIZED (
-    SELECT status, reason, count(*) AS n, sum(price_cents) AS cents FROM orders GROUP BY status, reason
-),
-moved AS MATERIALIZED (
-    SELECT kind, count(*) AS n, sum(units) AS units FROM stock_movements GROUP BY kind
-),
-money AS MATERIALIZED (
-    SELECT kind, count(*) AS n, sum(amount_cents) AS cents FROM payments GROUP BY kind
-),
-due AS MATERIALIZED (
-    SELECT CASE WHEN o.status = 'paid' THEN o.updated_at_ms + :tick_ms
-        ELSE coalesce((SELECT min(n.received_at_ms) FROM payment_notices n
-                       WHERE n.payment_id = o.payment_id AND n.received_at_ms < o.pay_by_ms), o.pay_by_ms)
-        END AS at_ms
-    FROM orders o WHERE o.status IN ('pending', 'paid')
-),
-damage AS MATERIALIZED (
-    SELECT
-        count(o.payment_id) FILTER (WHERE p.payment_id IS NULL) AS units_held_for_ever,
-        count(p.payment_id) FILTER (WHERE o.status <> 'dispatched') AS charged_and_never_shipped,
-        count(*) FILTER (WHERE r.visitor <> ''
-            AND NOT EXISTS (SELECT 1 FROM naive_greetings g WHERE g.name = r.visitor))
-            AS greetings_never_written_down
-    FROM naive_runs r
-    LEFT JOIN naive_orders o ON o.payment_id = r.key
-    LEFT JOIN naive_payments p ON p.payment_id = r.key
-    JOIN executors e ON e.number = r.executor
-    WHERE e.ended_at_ms IS NOT NULL
-)
-SELECT
-    (SELECT on_hand FROM products WHERE product_id = {PRODUCT_ID}) AS on_the_shelf,
-    (SELECT units FROM moved WHERE kind = 'restock') AS stocked,
-    (SELECT n FROM moved WHERE kind = 'reserve') AS reserved,
-    (SELECT n FROM moved WHERE kind = 'release') AS released,
-    (SELECT sum(n) FROM ended) AS orders,
-    (SELECT n FROM ended WHERE status = 'pending') AS pending,
-    (SELECT sum(n) FROM ended WHERE status IN ('paid', 'dispatched')) AS sold,
-    (SELECT n FROM ended WHERE status = 'dispatched') AS dispatched,
-    (SELECT sum(n) FROM ended WHERE status = 'cancelled') AS cancelled,
-    (SELECT n FROM ended WHERE reason = 'sold_out') AS sold_out,
-    (SELECT n FROM money WHERE kind = 'charge') AS charges,
-    (SELECT n FROM money WHERE kind = 'refund') AS refunds,
-    (SELECT cents FROM money WHERE kind = 'charge') AS charged_cents,
-    (SELECT cents FROM money WHERE kind = 'refund') AS refunded_cents,
-    (SELECT sum(cents) FROM ended WHERE status IN ('paid', 'dispatched')) AS sold_cents,
-    (SELECT count(*) FROM due) AS under_way,
-    (SELECT count(*) FROM due WHERE at_ms < :now_ms - {_LATE_MS}) AS late,
-    (SELECT (:now_ms - min(at_ms)) / 1000 FROM due WHERE at_ms < :now_ms - {_LATE_MS}) AS late_by_seconds,
-    (SELECT count(*) FROM orders WHERE (status = 'dispatched') <> (progress = 10)
-        OR (status IN ('pending', 'cancelled') AND progress <> 0)) AS out_of_step,
-    (SELECT value FROM counters WHERE counter = 'orders') AS numbers_given,
-    (SELECT max(order_id) FROM orders) AS highest_number,
-    (SELECT count(*) FROM holds) AS unpaid_units_counted,
-    (SELECT count(*) FROM greetings) AS greetings,
-    (SELECT count(*) FROM lost_checkpoints) AS unwitnessed,
-    (SELECT count(*) FROM executors) AS servers,
-    (SELECT value FROM counters WHERE counter = 'executors') AS servers_started,
-    (SELECT max(number) FROM executors) AS newest_server,
-    (SELECT count(DISTINCT t.payment_id) FROM takeovers t JOIN executors d ON d.number = t.left_by
-        WHERE d.how_ended <> 'stopped' AND t.status IN ('pending', 'paid')) AS recovered,
-    ({CRASHES}) AS crashes,
-    (SELECT count(*) FROM naive_runs) AS naive_runs,
-    (SELECT count(*) FROM naive_payments WHERE amount_cents > (SELECT price_cents FROM products
-        WHERE product_id = {PRODUCT_ID})) AS charged_more_than_once,
-    damage.*
-FROM damage
-"""  # noqa: S608 - constants of ours, no input
 _MISSING_NUMBERS = """
 SELECT o.order_id + 1 FROM orders o LEFT JOIN orders next ON next.order_id = o.order_id + 1
 WHERE next.order_id IS NULL AND o.order_id < :last ORDER BY o.order_id LIMIT 5
@@ -170,9 +98,7 @@ class LedgerReader:
 
     def _read_now(self) -> Ledger:
         with self._reader.connect() as connection:
-            values = {"now_ms": now_ms(), "tick_ms": self._tick_ms}
-            found = connection.execute(sa.text(_FIGURES), values).mappings().one()
-            figures = {name: int(figure or 0) for name, figure in found.items()}
+            figures = figures_of(connection, now_ms(), self._tick_ms)
             missing: list[int] = []
             if figures["orders"] != figures["highest_number"]:
                 last = max(figures["numbers_given"], figures["highest_number"])
@@ -184,7 +110,7 @@ class LedgerReader:
         """What is wrong with single accounts; and why the witnesses cannot be asked, if they cannot."""
         try:
             keys, self._place = self._witnesses.next_keys(self._place, _WINDOW)
-            with _moment(self._reader) as store:
+            with one_moment(self._reader) as store:
                 unknown = set(keys) - tables.known(store, keys)
             return self._look_twice(unknown, self._faults_witnessed), ""
         except WitnessAway as away:
@@ -199,14 +125,14 @@ class LedgerReader:
 
         The store and its witnesses are not of one moment, so a fault is one if a second look finds it too.
         """
-        with _moment(self._reader) as store:
+        with one_moment(self._reader) as store:
             end = tables.end_of_window(store, self._after, _WINDOW)
             moving = tables.moving_and_newest(store, _MOST_LIVE, _NEWEST)
             always = {tables.OPENING, *self._faulty, *wanted, *moving}
             accounts = tables.read_accounts(store, always) | tables.read_window(store, self._after, end)
         faults = faults_of(accounts)
         if faults:
-            with _moment(self._reader) as store:
+            with one_moment(self._reader) as store:
                 accounts = tables.read_accounts(store, {fault.key for fault in faults})
             second = {(fault.line, fault.key) for fault in faults_of(accounts)}
             faults = [fault for fault in faults if (fault.line, fault.key) in second]
@@ -222,7 +148,7 @@ class LedgerReader:
 
 
 @contextmanager
-def _moment(reader: sa.Engine) -> Iterator[sa.Connection]:
+def one_moment(reader: sa.Engine) -> Iterator[sa.Connection]:
     """A connection whose every read is of one moment. It holds up nobody: readers do not block writers."""
     with reader.connect() as connection:
         if connection.dialect.name == "sqlite":

@@ -23,17 +23,22 @@ _SLACK_MS = 10_000
 """Orders that were made at about the time of the copy are not in the order of their workflows."""
 _RUN_AGAIN_MS = 60_000
 """A workflow that is so much younger than its order is not the one that made it: it was run again since."""
-_NEWEST_ORDERS = """
-SELECT payment_id, order_id, created_at_ms FROM orders WHERE order_id < :before
+_NOT_REMOVED = "coalesce({table}closing > (SELECT max(closing) FROM removed_checkpoints), TRUE)"
+"""What was not removed because it ended long ago."""
+_NEWEST_ORDERS = f"""
+SELECT payment_id, order_id, created_at_ms FROM orders
+WHERE order_id < :before AND {_NOT_REMOVED.format(table="")}
 ORDER BY order_id DESC LIMIT :batch
-"""
-_OTHERS = """
-SELECT cause FROM stock_movements
-    WHERE kind = 'restock' AND cause <> 'opening' AND recorded_at_ms >= :since_ms
-UNION ALL SELECT payment_id FROM refusals WHERE refused_at_ms >= :since_ms
+"""  # noqa: S608 - constants of ours, no input
+_OTHERS = f"""
+SELECT cause FROM stock_movements WHERE kind = 'restock' AND cause <> 'opening'
+    AND recorded_at_ms >= :since_ms AND {_NOT_REMOVED.format(table="")}
+UNION ALL SELECT payment_id FROM refusals
+    WHERE refused_at_ms >= :since_ms AND {_NOT_REMOVED.format(table="")}
 UNION ALL SELECT q.greeting_id FROM greeting_requests q LEFT JOIN greetings g ON g.greeting_id = q.greeting_id
     WHERE q.outcome IS NOT NULL AND coalesce(g.recorded_at_ms, q.give_up_at_ms) >= :since_ms
-"""
+    AND {_NOT_REMOVED.format(table="q.")}
+"""  # noqa: S608 - as above
 
 
 def note(databases: Databases, witnesses: Witnesses) -> None:
