@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from bench.servers import UNITS, Database, driver_url
+from store import schema, workflows
+from store.repair import housekeeper
 from store.settings import Settings
 
 _BATCH = 50_000
@@ -63,6 +67,23 @@ def fill(database: Database, key: str, count: int) -> None:
     # The counter and the shelf, as if these orders had been bought.
     database.change("UPDATE counters SET value = :count WHERE counter = 'orders'", count=count)
     database.change("UPDATE products SET on_hand = :units - :count", units=UNITS, count=count)
+    _close_books(settings)
+
+
+def _close_books(settings: Settings) -> None:
+    """As the shop does by itself, while it grows."""
+    databases, close = schema.connect(settings), inspect.unwrap(workflows.close)
+    with databases.store.connect() as connection:
+        number = connection.execute(
+            sa.text("SELECT value FROM counters WHERE counter = 'closings'")
+        ).scalar_one()
+    sealed = housekeeper.ENOUGH
+    while sealed >= housekeeper.ENOUGH:
+        number += 1
+        with Session(databases.store) as session, session.begin():
+            session.connection()
+            sealed = close(session, number)
+    databases.close()
 
 
 def _templates(engine: sa.Engine, schema: str | None, order: _Order) -> list[_Template]:

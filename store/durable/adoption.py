@@ -31,10 +31,17 @@ QUEUE = "adopted"
 _POLL_SECONDS = 0.05
 """Between two looks at the queue while there is something to take up."""
 _IDLE_POLL_SECONDS = 1.0
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.1
 """Between two looks at whether all are taken up."""
 _SECOND_LOOK_SECONDS = 10.0
 _LATER_LOOKS_SECONDS = 60.0
+_AT_ONCE = 50
+"""Workflows that are put on the queue together. A thousand that begin in one moment keep each other from the
+processor, and whoever buys: what ticks goes first, and what waits for its payment waits a little longer."""
+_FIRST = (DISPATCH, GREETING, CHECKOUT)
+"""Which kind goes before which."""
+_LONGEST_BATCH_SECONDS = 1.0
+"""Until the next ones are put on the queue, should some of the last ones be of another version."""
 _AGAIN_SECONDS = 1.0
 _log = logging.getLogger("store")
 
@@ -77,11 +84,12 @@ class Adopter:
         look_again_at = time.monotonic() + _SECOND_LOOK_SECONDS
         while True:
             self._is_wanted.wait(max(0, look_again_at - time.monotonic()))
-            self._is_wanted.clear()
             try:
-                if self._adopt():
+                while self._adopt():
                     look_again_at = min(look_again_at, time.monotonic() + _SECOND_LOOK_SECONDS)
-                self._wait_until_all_are_taken_up()
+                    self._wait_until_all_are_taken_up(_LONGEST_BATCH_SECONDS)
+                self._wait_until_all_are_taken_up(_SECOND_LOOK_SECONDS)
+                self._look_at_queue_every(_IDLE_POLL_SECONDS)
                 if time.monotonic() >= look_again_at:
                     self._take_up_orphans()
                     look_again_at = time.monotonic() + _LATER_LOOKS_SECONDS
@@ -91,7 +99,11 @@ class Adopter:
                 self._is_wanted.set()
 
     def _adopt(self) -> bool:
-        """Take up all that those have left whom nobody has adopted; whether there was anybody."""
+        """Take up what those have left whom nobody has adopted, as much of it as goes at once.
+
+        Whether there was anybody. What is left over stays claimed, and is taken up the next time.
+        """
+        self._is_wanted.clear()
         claims = executors.claim(self._executor.number)
         if not claims:
             return False
@@ -106,8 +118,10 @@ class Adopter:
             for claim in claims
         ]
         executors.record_takeovers(left, Waiting(*waiting))
-        self._resume([each.workflow_id for each in under_way])
-        executors.record_adoption(self._executor.number)
+        in_order = sorted(under_way, key=lambda each: _FIRST.index(each.name) if each.name in _FIRST else 0)
+        self._resume([each.workflow_id for each in in_order[:_AT_ONCE]])
+        if len(in_order) <= _AT_ONCE:
+            executors.record_adoption(self._executor.number)
         return True
 
     def _take_up_orphans(self) -> None:
@@ -136,13 +150,11 @@ class Adopter:
     def _look_at_queue_every(self, seconds: float) -> None:
         self._client.register_queue(QUEUE, polling_interval_sec=seconds)
 
-    def _wait_until_all_are_taken_up(self) -> None:
+    def _wait_until_all_are_taken_up(self, longest_seconds: float) -> None:
         # Those of another version stay on the queue.
-        deadline = time.monotonic() + _SECOND_LOOK_SECONDS
+        deadline = time.monotonic() + longest_seconds
         while self._is_any_waiting() and time.monotonic() < deadline and not self._is_wanted.is_set():
             time.sleep(_LOOK_SECONDS)
-        # To look costs the same where nothing is to be found: an idle shop does it seldom.
-        self._look_at_queue_every(_IDLE_POLL_SECONDS)
 
     def _is_any_waiting(self) -> bool:
         return bool(self._list("ENQUEUED", queue_name=QUEUE, limit=1))

@@ -247,8 +247,10 @@ def test_a_payment_between_an_expiry_and_its_checkpoint_dispatches_nothing(
     # What another server writes that hears of the payment meanwhile.
     for statement in (
         "INSERT INTO payment_notices (payment_id, outcome, received_at_ms) VALUES (:id, 'paid', 1)",
-        "INSERT INTO payments VALUES ('charge', :id, 9999, 1)",
-        "INSERT INTO payments VALUES ('refund', :id, 9999, 1)",
+        (
+            "INSERT INTO payments (kind, payment_id, amount_cents, recorded_at_ms)"
+            " VALUES ('charge', :id, 9999, 1), ('refund', :id, 9999, 1)"
+        ),
     ):
         shop.tables.change(statement, id=payment_id)
     shop.server.restart()
