@@ -58,8 +58,8 @@ def fill(database: Database, key: str, count: int) -> None:
     order, before = _Order(key, number), database.value("SELECT count(*) FROM orders")
     for url, schemas in places.items():
         engine = sa.create_engine(driver_url(url), poolclass=sa.NullPool)
-        for schema in schemas.split(","):
-            named = None if database.kind == "SQLite" or schema == "public" else schema
+        for place in schemas.split(","):
+            named = None if database.kind == "SQLite" or place == "public" else place
             for template in _templates(engine, named, order):
                 _copy(engine, template, order, (before, count))
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
