@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from store.durable import adoption
 from store.vocabulary import greeting_id
 from tests.conftest import NewUrl
 from tests.support.guestbook import Guestbook
@@ -183,3 +184,33 @@ def test_a_death_is_dated_by_who_saw_it(keep: Callable[..., SupervisedShop]) -> 
     )
     assert before_ms - 1 <= died <= started <= stopped
     assert (how_first, how_second) == ("died", "stopped")
+
+
+def test_what_ticks_is_taken_up_before_what_waits_for_its_payment(
+    keep: Callable[..., SupervisedShop],
+) -> None:
+    """Though it was bought last; the others follow a few at a time, and each is under way again."""
+    shop = keep(STORE_DISPATCH_TICK_SECONDS=0.5, STORE_PAYMENT_WINDOW_SECONDS=3600, STORE_UNPAID_PER_CLIENT=0)
+    waiting = [shop.shopper.hold() for _ in range(adoption.AT_ONCE + 20)]
+    ticking = shop.shopper.buy(key())
+    shop.shopper.confirm(ticking)
+    progress = "SELECT progress FROM orders WHERE payment_id = :id"
+    eventually(lambda: shop.tables.rows(progress, id=ticking)[0].progress, lambda ticks: ticks > 0)
+    shop.kill()
+    taken_up = "SELECT 1 FROM executors WHERE number = 1 AND adopted_at_ms IS NOT NULL"
+    eventually(lambda: shop.tables.rows(taken_up), bool, patience_seconds=30)
+    began = (
+        "SELECT workflow_uuid AS id, started_at_epoch_ms AS at_ms FROM workflow_status"
+        " WHERE status IN ('PENDING', 'SUCCESS') AND queue_name = 'adopted'"
+    )
+    all_of_them = {*waiting, f"{ticking}.dispatch"}
+    begun_ms = eventually(
+        lambda: {row.id: row.at_ms for row in shop.checkpoints.rows(began)},
+        lambda begun: begun.keys() >= all_of_them,
+    )
+    assert begun_ms[f"{ticking}.dispatch"] == min(begun_ms[each] for each in all_of_them)
+    assert sum(begun_ms[each] > begun_ms[f"{ticking}.dispatch"] for each in waiting) >= 20
+    shop.shopper.wait_for(ticking, "Dispatched")
+    shop.shopper.confirm(waiting[-1])
+    shop.shopper.wait_for(waiting[-1], "Dispatched")
+    assert shop.tables.faults() == {}

@@ -35,7 +35,7 @@ _LOOK_SECONDS = 0.1
 """Between two looks at whether all are taken up."""
 _SECOND_LOOK_SECONDS = 10.0
 _LATER_LOOKS_SECONDS = 60.0
-_AT_ONCE = 50
+AT_ONCE = 50
 """Workflows that are put on the queue together. A thousand that begin in one moment keep each other from the
 processor, and whoever buys: what ticks goes first, and what waits for its payment waits a little longer."""
 _FIRST = (DISPATCH, GREETING, CHECKOUT)
@@ -119,8 +119,8 @@ class Adopter:
         ]
         executors.record_takeovers(left, Waiting(*waiting))
         in_order = sorted(under_way, key=lambda each: _FIRST.index(each.name) if each.name in _FIRST else 0)
-        self._resume([each.workflow_id for each in in_order[:_AT_ONCE]])
-        if len(in_order) <= _AT_ONCE:
+        self._resume([each.workflow_id for each in in_order[:AT_ONCE]])
+        if len(in_order) <= AT_ONCE:
             executors.record_adoption(self._executor.number)
         return True
 

@@ -28,7 +28,7 @@ def look_at_every_order(observer: Shopper, notes: Notes) -> list[Purchase]:
         for purchase in notes.purchases
         if (purchase.is_taken and not purchase.may_be_gone) or purchase.number is not None
     ]
-    for number, purchases in Counter(purchase.number for purchase in made).items():
+    for number, purchases in Counter(_numbers(made)).items():
         if purchases > 1:
             notes.complain(f"order No. {number} was shown to {purchases} shoppers")
     return made
@@ -41,7 +41,13 @@ def count_lost(made: list[Purchase]) -> int:
 
 def count_doubled(made: list[Purchase]) -> int:
     """How many share an order with another one. Whether one was charged twice, the ledger says."""
-    return len(made) - len({each.number for each in made})
+    numbers = _numbers(made)
+    return len(numbers) - len(set(numbers))
+
+
+def _numbers(made: list[Purchase]) -> list[int]:
+    """Of the orders that were seen; one that never was is lost, and no double of another."""
+    return [each.number for each in made if each.number is not None]
 
 
 def endings_of(notes: Notes) -> dict[str, int]:

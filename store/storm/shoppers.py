@@ -196,6 +196,9 @@ class Shopper:
                 continue  # the click was lost before anybody saw an order of it: click again
             if answer.status != 200:
                 self._notes.complain(f"Buy Now answered {answer.status}")
+            if not answer.status:  # given up: nobody was promised an order, and there may be one all the same
+                purchase.may_end_as = frozenset({Reason.EXPIRED, Reason.SOLD_OUT})
+                return False
             if not answer.path.startswith("/?"):
                 purchase.is_taken = True
                 if number := _NUMBER.search(answer.text):
