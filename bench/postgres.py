@@ -108,7 +108,7 @@ class Postgres:
     def _log_statements(self, which: str) -> None:
         self.execute(f"ALTER SYSTEM SET log_statement = '{which}'")
         self.execute("SELECT pg_reload_conf()")
-        time.sleep(0.5)  # each of its processes hears of it by a signal
+        time.sleep(0.5)  # each of its processes is told by a signal
 
     def mark(self) -> int:
         """Where its log ends now."""

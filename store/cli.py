@@ -178,7 +178,7 @@ def serve(open_shop: Callable[[], Flask], settings: Settings, said: argparse.Nam
 
 
 def run_storm(said: argparse.Namespace) -> int:
-    """Let the storm blow that the command line describes; the exit code."""
+    """Run the storm that the command line describes; the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what it has started is ended
     from store.storm import command
 
@@ -251,12 +251,12 @@ def _quoted(text: str) -> str:
 
 
 def _opening(settings: Settings, address: str, pid: int) -> str:
-    """What whoever starts the shop is told: where it is, and who may crash it."""
+    """What the person who starts the shop is told: where it is, and who may crash it."""
     kept = "SQLite" if is_sqlite(settings.database_url) else "Postgres"
     if settings.presenter_password:
         tools = f"are at {address}/presenter, behind STORE_PRESENTER_PASSWORD"
     elif settings.offers_presenter_tools:
-        tools = "are on, for this machine only; with STORE_PRESENTER_PASSWORD they are for whoever knows it"
+        tools = "are on, for this machine only; with STORE_PRESENTER_PASSWORD they are for those who know it"
     else:
         tools = "are off; set STORE_PRESENTER_PASSWORD to have them"
     return (

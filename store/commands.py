@@ -98,7 +98,7 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
             return order["order_id"]
         try:
             # One idempotency key for each checkout: the database stores one message at most,
-            # whoever sends it, however often.
+            # no matter who sends it, and how often.
             DBOS.send(payment_id, outcome, PAYMENT_TOPIC, idempotency_key=PAYMENT_TOPIC)
         except error.DBOSNonExistentWorkflowError:
             if order["status"] == Status.PENDING:
@@ -115,7 +115,7 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
 
 
 def extend(payment_id: str) -> None:
-    """Give whoever pays for this order more time, once; changes nothing where that is too late.
+    """Give the shopper of this order more time to pay, once; changes nothing where that is too late.
 
     Raises:
         DeadlineExceeded: the database does not answer.
@@ -178,6 +178,6 @@ def restock(level: int = SHELF_SIZE) -> int:
 def _digest(client: str) -> str:
     """What tells clients apart in tables and checkpoints, which are no place for an address.
 
-    It does not hide an address from whoever has the database and tries them all.
+    It does not hide an address from a person who has the database and tries them all.
     """
     return hashlib.blake2b(client.encode(), digest_size=8).hexdigest()

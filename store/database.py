@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from store.database_errors import passes
 from store.settings import Settings, is_sqlite
 
-_READ_PATIENCE_SECONDS = 1
+_READ_LOCK_SECONDS = 1
 """How long a page waits for a connection, and then for an answer, before it says that the shop is busy."""
 _SYSTEM_READERS = 2
 """Connections that read the checkpoints for the ledger."""
@@ -138,11 +138,11 @@ def for_signs_of_life(settings: Settings) -> sa.Engine:
 def for_a_last_word(settings: Settings) -> sa.Engine:
     """An engine for the one thing that a process writes as it ends: it gives up within two seconds."""
     if is_sqlite(settings.database_url):
-        patience: dict[str, Any] = {"timeout": _READ_PATIENCE_SECONDS}
+        limits: dict[str, Any] = {"timeout": _READ_LOCK_SECONDS}
     else:
-        patience = _soon()
+        limits = _soon()
     engine = sa.create_engine(
-        settings.database_url, poolclass=sa.NullPool, connect_args=patience, hide_parameters=True
+        settings.database_url, poolclass=sa.NullPool, connect_args=limits, hide_parameters=True
     )
     if is_sqlite(settings.database_url):
         event.listen(engine, "connect", _keep_foreign_keys)
@@ -151,7 +151,7 @@ def for_a_last_word(settings: Settings) -> sa.Engine:
 
 def _soon() -> dict[str, Any]:
     """What has a connection to Postgres give up within two seconds."""
-    milliseconds = _READ_PATIENCE_SECONDS * 1000
+    milliseconds = _READ_LOCK_SECONDS * 1000
     return {
         "connect_timeout": CONNECT_SECONDS,
         "application_name": "widget-store-executor",
@@ -199,12 +199,12 @@ def _writer(url: str, pool_size: int) -> sa.Engine:
 def _reader(url: str, pool_size: int) -> sa.Engine:
     """An engine that the database itself keeps from writing, and that gives up soon."""
     if not is_sqlite(url):
-        milliseconds = _READ_PATIENCE_SECONDS * 1000
+        milliseconds = _READ_LOCK_SECONDS * 1000
         return sa.create_engine(
             url,
             pool_size=pool_size,
             max_overflow=0,
-            pool_timeout=_READ_PATIENCE_SECONDS,
+            pool_timeout=_READ_LOCK_SECONDS,
             # A page must not meet a connection that died with the last Postgres.
             pool_pre_ping=True,
             isolation_level="AUTOCOMMIT",
@@ -218,12 +218,12 @@ def _reader(url: str, pool_size: int) -> sa.Engine:
                 f" -c idle_in_transaction_session_timeout={_IDLE_MS} {_SERVER_KEEPALIVES}",
             },
         )
-    engine = _sqlite(url, pool_size=min(pool_size, 4), pool_timeout=_READ_PATIENCE_SECONDS)
+    engine = _sqlite(url, pool_size=min(pool_size, 4), pool_timeout=_READ_LOCK_SECONDS)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout = {_READ_PATIENCE_SECONDS * 1000}")
+        connection.execute(f"PRAGMA busy_timeout = {_READ_LOCK_SECONDS * 1000}")
         connection.execute("PRAGMA query_only = ON")
 
     return engine

@@ -1,4 +1,4 @@
-"""Masks payment ids in the log, because whoever has one can pay for its order.
+"""Masks payment ids in the log, because anyone who has one can pay for its order.
 
 A payment id is the id of a workflow, and DBOS names workflows in some of its lines and errors.
 """

@@ -1,6 +1,6 @@
 """How the text of a setting is read and checked.
 
-Each reader takes the name of a variable and its text, and returns the value. A text that makes no sense
+Each parser takes the name of a variable and its text, and returns the value. A text that makes no sense
 is a ValueError, whose message is one sentence that begins with the variable and says what it may be.
 """
 
@@ -72,7 +72,7 @@ def password(variable: str, text: str) -> str:
     if len(text) < _SHORTEST_PASSWORD:
         raise ValueError(
             f"{variable} must have at least {_SHORTEST_PASSWORD} characters, "
-            "because whoever can reach the shop may try."
+            "because anyone who can reach the shop may try."
         )
     return text
 
@@ -168,7 +168,7 @@ def machine(variable: str, text: str) -> str:
     return text
 
 
-READERS: dict[str, Any] = {
+PARSERS: dict[str, Any] = {
     "STORE_HOST": address,
     "STORE_PORT": whole_number(0, 65535),
     "STORE_THREADS": whole_number(2, 512),
@@ -195,7 +195,7 @@ READERS: dict[str, Any] = {
     "DBOS_DATABASE_URL": database,
     "DBOS_SYSTEM_DATABASE_URL": database,
 }
-"""How each setting is read, by its variable."""
+"""How each setting is parsed, by its variable."""
 _SERVICE_LINK = re.compile(
     r"STORE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -208,7 +208,7 @@ def why_unknown(names: Iterable[str]) -> str:
     A setting that is misspelled would be ignored, and nobody would know.
     """
     for name in sorted(names):
-        if name.startswith("STORE_") and name not in READERS and not _SERVICE_LINK.fullmatch(name):
-            [nearest] = get_close_matches(name, READERS, n=1, cutoff=0)
+        if name.startswith("STORE_") and name not in PARSERS and not _SERVICE_LINK.fullmatch(name):
+            [nearest] = get_close_matches(name, PARSERS, n=1, cutoff=0)
             return f"{name} is no setting of the store; the nearest one is {nearest}."
     return ""

@@ -172,7 +172,7 @@ class Settings:
             variable = each.metadata["variable"]
             if text := environ.get(variable, "").strip():
                 try:
-                    given[each.name] = setting_parsers.READERS[variable](variable, text)
+                    given[each.name] = setting_parsers.PARSERS[variable](variable, text)
                 except ValueError as refusal:
                     raise BadSetting(str(refusal)) from None
         settings = cls(**given)
@@ -224,7 +224,7 @@ class Settings:
 
     @property
     def can_pay_here(self) -> bool:
-        """Whether the pages may say that something is paid. With a secret, only whoever has it may."""
+        """Whether the pages may say that something is paid. With a secret, only its holder may."""
         return not self.webhook_keys
 
     @property
@@ -234,7 +234,7 @@ class Settings:
 
     @property
     def offers_presenter_tools(self) -> bool:
-        """Whether the shop can be crashed and restocked from its pages, by whoever may."""
+        """Whether the shop can be crashed and restocked from its pages, by those who may."""
         return bool(self.presenter_password) or self.is_for_this_machine_only
 
 

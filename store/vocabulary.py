@@ -146,7 +146,7 @@ class StepName(StrEnum):
 
 
 class Event(StrEnum):
-    """What a workflow tells whoever waits for it."""
+    """What a workflow tells those who wait for it."""
 
     HELD = "held"
     """Of a checkout: what `reserve` has made of it. The value is the status."""

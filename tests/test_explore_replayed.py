@@ -21,7 +21,7 @@ _POINTS = {
     "after commit of the checkpoint of DBOS.sleep": "notes its deadline",
     "after commit of the checkpoint of DBOS.recv": "waits no longer",
     "after commit of the checkpoint of settle": "“settle” is checkpointed",
-    "after commit of the news that it is settled": "announces “settled”",
+    "after commit of the event that it is settled": "announces “settled”",
 }
 """Where the real server kills itself, and what the explored one has done last when it dies."""
 _TABLES = {

@@ -164,7 +164,7 @@ def give_sign_of_life(session: Session, token: str) -> int | None:
 
 
 def record_lost(session: Session, numbers: Sequence[int] = ()) -> int:
-    """Count as lost whoever has been silent for longer than its lease, and these; how many.
+    """Count as lost each executor that was silent for longer than its lease, and these; how many.
 
     By its guard, of two that find one silent at the same time one changes its row.
     """
@@ -231,7 +231,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What waits on the queue to be taken up, by ids; whoever put it there may have ended since."""
+    """What waits on the queue to be taken up, by ids; the executor that put it there may have ended since."""
 
     payment_ids: frozenset[str]
     greeting_ids: frozenset[str]
@@ -264,7 +264,7 @@ def _record_takeovers(session: Session, all_left: Sequence[Left], waiting: Waiti
         ):
             met = set(ids)
             if waiting_ids:
-                # What it had put on the queue for whoever comes first is left by it, too.
+                # What it had put on the queue for the first executor that looks is left by it, too.
                 select = sa.text(_HAD_IN_HAND.format(takeovers=table, key=key)).bindparams(
                     sa.bindparam("waiting", expanding=True), sa.bindparam("had_claimed", expanding=True)
                 )

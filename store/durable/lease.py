@@ -1,10 +1,11 @@
 """The lease of this process: every half second it says that it lives, and looks who does not say so any more.
 
 On Postgres several processes share a shop, and none can see another one die. So each has a lease, which its
-signs of life renew. One that has been silent for longer is counted as lost by whoever looks, and adopted. It
-may only have been frozen, or cut off: it finds its row ended at its next sign of life, and ends at once. What
-it did meanwhile is harmless, because every step is guarded, and a checkpoint of a workflow that was taken up
-elsewhere is refused. But it must begin nothing: requests are turned away as soon as the lease is over.
+signs of life renew. One that has been silent for longer is counted as lost by the next one that looks, and
+adopted. It may only have been frozen, or cut off: it finds its row ended at its next sign of life, and ends
+at once. What it did meanwhile is harmless, because every step is guarded, and a checkpoint of a workflow that
+was taken up elsewhere is refused. But it must begin nothing: requests are turned away as soon as the lease is
+over.
 
 A SQLite file has one process at a time, by a lock that dies with its holder: no lease there.
 """

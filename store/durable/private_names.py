@@ -42,7 +42,7 @@ class PickleRefused(Exception):
 def refuse_pickles() -> None:
     """Have DBOS raise PickleRefused where it would unpickle, which runs whatever code the pickle names.
 
-    DBOS believes the label of each row, whatever serializer it is given, so whoever can write to the
+    DBOS believes the label of each row, whatever serializer it is given, so anyone who can write to the
     checkpoints could run code here.
     """
 
@@ -58,7 +58,7 @@ def refuse_pickles() -> None:
 
 
 def wake_waiters_in_this_process() -> None:
-    """Have DBOS on SQLite wake whoever waits for a message or an event as soon as that is committed.
+    """Have DBOS on SQLite wake those who wait for a message or an event as soon as that is committed.
 
     All who write to a SQLite file are in this process. DBOS looks for each waiter by itself, one read each
     every few milliseconds: 200 shoppers about to pay kept its one connection from everybody else.
@@ -102,7 +102,7 @@ def look_for_all_waiters_every(seconds: float) -> None:
 
     def listen_and_look(self: SystemDatabase) -> None:
         if isinstance(self, SQLiteSystemDatabase):
-            self._listener_running = True  # waiters are woken by whoever writes
+            self._listener_running = True  # waiters are woken by the writer
             look(self)
         else:
             threading.Thread(target=look, args=[self], name="look for messages", daemon=True).start()

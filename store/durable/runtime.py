@@ -73,7 +73,7 @@ _has_said_goodbye = threading.Event()
 
 
 def client_of(settings: Settings, engine: sa.Engine | None = None) -> DBOSClient:
-    """A client of the checkpoints, beside whoever runs the workflows; with an `engine`, one that waits."""
+    """A client of the checkpoints, beside the server that runs them; with an `engine`, one that waits."""
     return DBOSClient(
         system_database_url=settings.system_database_url,
         system_database_engine=engine,

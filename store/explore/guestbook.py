@@ -15,7 +15,7 @@ class Book:
     def __init__(self) -> None:
         self.world: World
         self.fate = ""
-        """What happens to whoever asks next: nothing, or its death `before` or `after` it has signed."""
+        """What happens to the next request: nothing, or its death `before` or `after` it has signed."""
         self.asked = 0
 
     def sign(self, _url: str, name: str, key: str | None) -> guestbook.Signature:

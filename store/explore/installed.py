@@ -21,7 +21,7 @@ T = TypeVar("T")
 TICK_MS = 1_000
 _PAYMENT_WINDOW_MS = 120_000
 _GREETING_WINDOW_MS = TICK_MS
-"""So short that two tries are all: whoever asks in vain both times gives up."""
+"""So short that two tries are all: a greeting that asks in vain both times gives up."""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ OPENING = "opening"
 """Cause of the restock that a new shop begins with; see `schema.sql`."""
 _HAVE_WORKFLOWS = ("orders", "stock_movements", "refusals", "greeting_requests")
 _SHOWN = 4
-"""Characters of a payment id that are shown where no order has it: whoever has one can pay."""
+"""Characters of a payment id that are shown where no order has it: anyone who has one can pay."""
 _BATCH = 500
 
 
@@ -58,7 +58,7 @@ class Account:
 
     @property
     def notices(self) -> list[str]:
-        """Outcomes, the first that was heard first."""
+        """Outcomes, the earliest first."""
         return [row.outcome for row in self.of("payment_notices")]
 
     @property

@@ -53,7 +53,7 @@ class LedgerReader:
         self._tick_ms = round(tick_seconds * 1000)
         self._ledger = CachedRead(self.read, _SECONDS)
         self._alarm: BackgroundRead[tuple[str, ...]] = BackgroundRead(
-            self._read_alarm, _ALARM_SECONDS, (), patience=0.05
+            self._read_alarm, _ALARM_SECONDS, (), wait_seconds=0.05
         )
         self._known_alarm: tuple[str, ...] = ()
         # How far the rows were compared, by the keys of the store and by the workflows of DBOS.
@@ -86,7 +86,7 @@ class LedgerReader:
         Raises:
             DeadlineExceeded: somebody else is reading them.
         """
-        # One that was given up by whoever waited for it goes on by itself: no second beside it.
+        # One that its caller has given up goes on by itself: no second beside it.
         if not self._reading.acquire(blocking=False):
             raise DeadlineExceeded("the last reading of the ledger is still under way")
         try:

@@ -13,7 +13,7 @@ _TOP = """\
 
 <!-- Written from docs/proof.jsonl by `python -m store.proof.document`, and never by hand. -->
 
-For whoever does not believe it. The same is shown by the shop itself, at `/proof`. To repeat a run, check
+For sceptics. The same is shown by the shop itself, at `/proof`. To repeat a run, check
 out its commit and type its command. A run is added by `--record`: of `python app.py explore`, of
 `python app.py storm`, and of `python -m tests.planted`.
 

@@ -30,7 +30,7 @@ class CachedRead(Generic[T]):
         """The reading.
 
         Raises:
-            DeadlineExceeded: the database does not answer, or has not yet answered whoever came first.
+            DeadlineExceeded: the database does not answer, or has not yet answered the first caller.
         """
         arrived_at = time.monotonic()
         fresh = self._fresh()
@@ -51,7 +51,7 @@ class CachedRead(Generic[T]):
             self._lock.release()
 
     def forget(self) -> None:
-        """Have the next one read again, so that whoever has just changed something sees it."""
+        """Have the next one read again, so that a client that has just changed something sees it."""
         self._forgotten_at = time.monotonic()
 
     def _fresh(self) -> tuple[T, float] | None:
@@ -64,11 +64,13 @@ class CachedRead(Generic[T]):
 class BackgroundRead(Generic[T]):
     """What `read` returned last, read again in the background once it is `seconds` old.
 
-    For what takes its time: whoever asks waits for it `patience` seconds at most. `read` raises nothing.
+    For what takes its time: a caller waits for it `wait_seconds` at most. `read` raises nothing.
     """
 
-    def __init__(self, read: Callable[[], T], seconds: float, at_first: T, patience: float = 0.25) -> None:
-        self._read, self._seconds, self._patience = read, seconds, patience
+    def __init__(
+        self, read: Callable[[], T], seconds: float, at_first: T, wait_seconds: float = 0.25
+    ) -> None:
+        self._read, self._seconds, self._wait_seconds = read, seconds, wait_seconds
         self._lock = threading.Lock()
         self._kept, self._read_at = at_first, float("-inf")
         self._is_idle = threading.Event()
@@ -85,7 +87,7 @@ class BackgroundRead(Generic[T]):
                 except RuntimeError:  # no more threads now: the next one who asks tries again
                     self._is_idle.set()
         if is_old:
-            self._is_idle.wait(self._patience)
+            self._is_idle.wait(self._wait_seconds)
         return self._kept
 
     def _renew(self) -> None:

@@ -47,7 +47,7 @@ JOIN server_code c ON c.executor = e.number JOIN server_code b ON b.executor = e
 WHERE c.digest <> b.digest
 """
 _DEPLOY_SECONDS = 1.0
-"""How old the news of a deploy may be."""
+"""How old what is known of the newest deploy may be."""
 
 # One statement, so that the shelf and the orders are of the same moment. Each half of the
 # UNION walks an index.
@@ -92,7 +92,7 @@ class Queries:
         self.board()
 
     def forget_board(self) -> None:
-        """Have the next look read again, so that whoever has just changed something sees it."""
+        """Have the next look read again, so that a client that has just changed something sees it."""
         self._board.forget()
 
     def _read_board(self) -> Board:

@@ -87,7 +87,7 @@ class Order:
         return DISPATCH_TICKS - self.progress
 
     def can_be_changed_by(self, outcome: Outcome) -> bool:
-        """Whether news of this outcome has to be acted on: it settles the order, or is late money."""
+        """Whether a notice of this outcome has to be acted on: it settles the order, or is late money."""
         return self.status is Status.PENDING or (self.status is Status.CANCELLED and outcome is Outcome.PAID)
 
     def ms_to_pay(self) -> int:

@@ -101,7 +101,7 @@ class Reconciler:
     def _round(self, client: DBOSClient) -> None:
         with self._databases.reader.connect() as connection:
             if not is_sqlite(self._settings.database_url):
-                # Of the session: whoever dies over it lets it go.
+                # Of the session: a process that dies over it lets it go.
                 mine = connection.execute(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
                 if not mine.scalar():
                     return

@@ -123,7 +123,7 @@ class _ForkServer:
                 return None
             message, [pidfd], _, _ = socket.recv_fds(self._control, 1000, 1)
         except (OSError, ValueError) as trouble:  # the latter: no file descriptor came
-            line.close()  # of a fork that we have not heard of, this is the end
+            line.close()  # of a fork that has not told us of itself, this is the end
             os.close(code)
             raise _Gone from trouble
         finally:

@@ -1,7 +1,7 @@
 """How a server leaves its connections to the others that share its address, and ends.
 
 It takes no new connection, for the others do. What has been asked is answered, with "Connection: close", so
-that whoever holds a connection asks the next time on another one. A connection that stays silent is closed
+that its holder asks the next time on another one. A connection that stays silent is closed
 after a moment, which is longer than a page waits between two polls. Once all are closed, the server ends.
 """
 

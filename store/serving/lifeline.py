@@ -45,7 +45,7 @@ class ParentsEnd:
 
 
 def listen_to_parent(on_line: Callable[[str], None]) -> None:
-    """Hear what the parent tells, and end this process when the parent is gone, whatever it died of.
+    """Read what the parent writes, and end this process when the parent is gone, whatever it died of.
 
     No orphan keeps the port.
     """

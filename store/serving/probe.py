@@ -15,7 +15,7 @@ _KNOCK_SECONDS = 30.0
 
 
 class FirstAnswer:
-    """Knocks until a server answers, and tells of it then."""
+    """Asks until a server answers, and tells of it then."""
 
     def __init__(self, server: ServerProcess, url: str, tell: Callable[[int], None]) -> None:
         self._server, self._url, self._tell = server, urlsplit(url), tell
@@ -26,7 +26,7 @@ class FirstAnswer:
         while not self._is_answered():
             if self._server.poll() is not None:
                 return
-            time.sleep(0.02)  # between two knocks; on an inherited socket the first one waits
+            time.sleep(0.02)  # between two requests; on an inherited socket the first one waits
         # If the server is dead by now, it was the next one that found this in the backlog.
         if self._server.poll() is None:
             self.came = True

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("store")
 _CONNECTIONS = 2000
 _SPARE_SHARE = 40
-"""One in so many is kept free by closing idle ones, so that whoever comes next is let in."""
+"""One in so many is kept free by closing idle ones, so that the next client is let in."""
 _REFUSALS_AT_ONCE = 50
 _ACCEPTED_AT_ONCE = 20
 """Fewer than are kept free."""
@@ -131,7 +131,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     """A connection. It counts for its client; and it is idle from the first byte of a request on.
 
     Until the request is whole, that is. Waitress reads without a thread, so that slow clients cost no
-    answers; but it counts each byte as a sign of life, and whoever sent one now and then would keep
+    answers; but it counts each byte as a sign of life, and a client that sent one now and then would keep
     their connection for ever.
     """
 
@@ -202,7 +202,7 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         )
 
     def accept(self) -> tuple[socket.socket, Any] | None:
-        for _ in range(_REFUSALS_AT_ONCE):  # then whoever is connected has a turn
+        for _ in range(_REFUSALS_AT_ONCE):  # then those who are connected have a turn
             accepted: tuple[socket.socket, Any] | None = super().accept()
             if accepted is None:
                 return None
@@ -230,7 +230,7 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         return bool(super().readable())
 
     def _make_room(self) -> None:
-        """Close what has been idle for longest, of whoever has most connections first."""
+        """Close what has been idle for longest, of the client with most connections first."""
         staying = [channel for channel in list(self.active_channels.values()) if not channel.will_close]
         idle = (channel for channel in staying if not channel.requests)
         for channel in heapq.nsmallest(
@@ -268,7 +268,7 @@ def serve(
         max_request_header_size=_MAX_HEADER_BYTES,
         ident=None,
         max_request_body_size=_MAX_BODY_BYTES,
-        # Left where they are: `origin` says whose are believed, and to `gate` they tell of a proxy.
+        # Left where they are: `origin` says whose are believed, and to `access` they tell of a proxy.
         clear_untrusted_proxy_headers=False,
     )
     shared, *_ = servers = [serve_on(listener) for listener in listeners]

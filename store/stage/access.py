@@ -1,6 +1,6 @@
 """Who may use the presenter's tools.
 
-Without a password: whoever is on this machine, if the shop listens to nobody else. With one: a browser that
+Without a password: a browser on this machine, if the shop listens to nobody else. With one: a browser that
 has signed in, and a program that sends it by HTTP Basic (RFC 7617), from anywhere.
 
 Signing in gives a browser a session: a signed cookie with its time, which ends after `SESSION_SECONDS`. The
@@ -81,7 +81,7 @@ class Record:
 
 
 class Decision(Enum):
-    """What the gate says to a request."""
+    """Whether a request may use the tools."""
 
     WELCOME = auto()
     UNKNOWN = auto()
@@ -106,7 +106,7 @@ class Access:
         return not self._password and not (self._is_private and _is_local(request))
 
     def ask(self, request: Request) -> Decision:
-        """Whether whoever makes this request may use the tools."""
+        """Whether the sender of this request may use the tools."""
         if self.is_closed_to(request):
             return Decision.CLOSED
         if not self._password:
@@ -118,7 +118,7 @@ class Access:
         return self.try_password(request, request.authorization.password)
 
     def try_password(self, request: Request, password: str) -> Decision:
-        """Whether that is the password, as far as whoever makes this request may try one now."""
+        """Whether that is the password, as far as the sender of this request may try one now."""
         return self._try(self._who(request), password.encode())
 
     def is_signed_in(self, request: Request) -> bool:

@@ -88,7 +88,7 @@ class Armed:
     def _crash(self, point: str) -> None:
         """Kill this process, if the point is armed still: another one may have died of it.
 
-        Nothing is raised: whoever comes here has done what it wanted, and must go on with it.
+        Nothing is raised: the caller has done what it wanted, and must go on with it.
         """
         [(name, words)] = [(name, each.words) for name, each in _POINTS.items() if each.moment == point]
         try:

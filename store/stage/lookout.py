@@ -36,7 +36,7 @@ _TRANSACTIONS: Mapping[str, Recognise] = {
     "cancel": lambda statement, _: "SET status = 'cancelled'" in statement,
     "the notice of the payment": _inserts_into("payment_notices"),
     "the payment message": _inserts_into("notifications"),
-    "the news that it is settled": lambda statement, values: (
+    "the event that it is settled": lambda statement, values: (
         _inserts_into("workflow_events")(statement, values) and "settled" in values
     ),
     # What a start after a crash does, in this order: it is noted, it claims what others have left, puts each

@@ -110,7 +110,7 @@ def _try(key: str, name: str, work: Callable[[], object]) -> None:
 
 
 def _give_up(key: str, name: str, reason: str) -> None:
-    """Write down that nothing more comes of it, for whoever looks on; as soon as the database takes that."""
+    """Write down that nothing more comes of it, for its page; as soon as the database takes that."""
     _log.warning("the naive lane gave up its %s: %s", name, reason)
     while True:
         try:

@@ -46,7 +46,7 @@ _log = logging.getLogger("store")
 def carry_out(settings: Settings, databases: Databases) -> None:
     """Begin anew, if that was asked for: before any workflow runs."""
     if not settings.offers_presenter_tools:
-        return  # whoever has asked for it was not let in here
+        return  # the client that has asked for it was not let in here
     if is_asked():
         with _one_at_a_time(databases):
             if is_asked():

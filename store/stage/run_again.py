@@ -121,7 +121,7 @@ def _rewind(workflow_ids: Sequence[str]) -> None:
         try:
             DBOS.rewind_workflow(workflow_id, application_version=runtime.APPLICATION_VERSION)
         except error.DBOSException:
-            # It is under way: whoever has begun that runs it. Or it was forgotten a moment ago.
+            # It is under way: the request that has begun that runs it. Or it was forgotten a moment ago.
             continue
 
 

@@ -29,7 +29,7 @@ def prepare(app: Flask, settings: Settings) -> None:
 
 @presenter.get("/stage/sign_in")
 def sign_in() -> AnyResponse:
-    """Ask for the password; on to the page that was wanted for whoever needs none, or has a session."""
+    """Ask for the password; on to the page that was wanted where none is needed, or there is a session."""
     wanted = _path_of_ours(request.args.get("next", ""))
     if access().ask(request) is Decision.WELCOME:
         return redirect(wanted, 303)

@@ -55,7 +55,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """How hard a storm blows."""
+    """What is to happen in a storm."""
 
     shoppers: int
     seconds: int

@@ -116,7 +116,7 @@ class StormView:
 
     @property
     def is_on(self) -> bool:
-        """Whether a storm blows, or comes to rest."""
+        """Whether a storm is under way, or comes to rest."""
         return self.storm is not None and self.storm.is_on
 
     @property

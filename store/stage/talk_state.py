@@ -27,7 +27,7 @@ class Place:
     next_key: str
     """Of the next one."""
     moves: int
-    """How often it has moved: whoever moves it says from where, so that no press counts twice."""
+    """How often it has moved: each move says from where, so that no press counts twice."""
 
 
 def read(queries: Queries) -> Place:

@@ -45,7 +45,7 @@ _CHALLENGE = WWWAuthenticate("basic", {"realm": "The presenter's tools", "charse
 
 
 def prepare(app: Flask, access: Access) -> None:
-    """Give `app` the tools, for whoever `access` lets in."""
+    """Give `app` the tools, for those whom `access` lets in."""
     # Imported for their routes, which they add to ours.
     from store.stage import fault_page, run_again  # noqa: F401, PLC0415
 
@@ -65,7 +65,7 @@ def take_up(settings: Settings) -> None:
 
 
 def is_welcome() -> bool:
-    """Whether whoever makes this request may use the tools: nobody else's page mentions them."""
+    """Whether the sender of this request may use the tools: no other page mentions them."""
     return access().ask(request) is Decision.WELCOME
 
 
@@ -132,7 +132,7 @@ def refuse_others() -> AnyResponse | None:
 
 
 def _ask_to_sign_in() -> AnyResponse:
-    """A browser gets no challenge: it would ask in a dialog, before whoever looks at its screen."""
+    """A browser gets no challenge: it would ask in a dialog, on the projector."""
     try:
         shown = urlsplit((htmx.current_url if htmx else request.referrer) or "").path
     except ValueError:  # what was sent is no address
@@ -163,7 +163,7 @@ def sign_in_page(status: int, wanted: str, trouble: str = "", retry_after: int =
 
 @presenter.after_request
 def remember_browser(response: Response) -> Response:
-    """Recognise a browser that was let in, whoever else tries passwords from its address later."""
+    """Recognise a browser that was let in, though others try passwords from its address later."""
     is_let_in = response.status_code < 400 and g.get("is_let_in", False)
     cookie = access().cookie_for(request) if is_let_in else None
     if cookie is not None:
@@ -175,7 +175,7 @@ def remember_browser(response: Response) -> Response:
 
 @presenter.get("/presenter")
 def arrive() -> AnyResponse:
-    """To the store: for whoever may use them, the tools are on the pages of the shop."""
+    """To the store: for those who may use them, the tools are on the pages of the shop."""
     return redirect(url_for("storefront.store"), 303)
 
 

@@ -13,7 +13,7 @@ from store.storm.verdict import Plan
 
 
 def run(said: argparse.Namespace) -> int:
-    """Let the storm blow that the command line describes; the exit code."""
+    """Run the storm that the command line describes; the exit code."""
     _refuse_what_makes_no_sense(said)
     plan = Plan(
         said.shoppers,

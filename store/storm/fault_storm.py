@@ -56,7 +56,7 @@ def refuse_what_cannot_be_broken(settings: Settings, cluster: Cluster | None) ->
 
 
 def run(plan: Plan, settings: Settings, cluster: Cluster | None, tell: Callable[[Progress], None]) -> Verdict:
-    """Let it blow; on Postgres over the storm's own `cluster`.
+    """Run it; on Postgres over the storm's own `cluster`.
 
     Raises:
         DatabaseRefused: no server could open on that database.

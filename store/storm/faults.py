@@ -60,7 +60,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Now:
-    """What blows at the moment, or is next."""
+    """The fault that is on at the moment, or the next one."""
 
     kind: str = ""
     is_on: bool = False

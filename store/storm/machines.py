@@ -85,7 +85,7 @@ class Machine:
         stopped = stop_tree(self._parent.pid)
 
         def go_on() -> None:
-            # The parent last: whoever has died meanwhile is there, unreaped, until it moves.
+            # The parent last: a child that has died meanwhile is there, unreaped, until it moves.
             send_signal(reversed(stopped), signal.SIGCONT)
             self.is_frozen = False
 

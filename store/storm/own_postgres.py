@@ -106,7 +106,7 @@ class Cluster:
                 return
 
     def stop_at_once(self) -> None:
-        """Stop the server without a word to whoever is connected, as `pg_ctl stop -m immediate` does."""
+        """Stop the server without a word to its clients, as `pg_ctl stop -m immediate` does."""
         process = self._running()
         if process is not None:
             self.go_on()

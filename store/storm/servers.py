@@ -1,4 +1,4 @@
-"""What a storm blows over: the servers of one machine. Several machines are `machines`' business."""
+"""The servers of one machine, which a storm kills. Several machines are `machines`' business."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class OneAddress:
 
 
 class Servers(Protocol):
-    """The servers that a storm blows over."""
+    """The servers that a storm kills."""
 
     @property
     def addresses(self) -> Addresses:

@@ -16,7 +16,7 @@ from store.storm.shoppers import Shopper
 from store.vocabulary import LIVE
 
 _LOOK_SECONDS = 1.0
-"""Between two looks at an order, as its page looks by itself; longer in a larger crowd."""
+"""Between two looks at an order, as its page looks by itself; longer where there are more shoppers."""
 _CROWD = 50
 _ENDING_SECONDS = 90.0
 """From the end of the payment window: an order that has not ended by then is complained of."""
@@ -52,7 +52,7 @@ class OpenShop:
 
 
 class ShopShopper(Shopper):
-    """One of the crowd, by the number that the shop knows them by for as long as the storm is on."""
+    """A shopper, by the number that the shop knows them by for as long as the storm is on."""
 
     def __init__(
         self, shop: OpenShop, number: int, notes: Notes, settings: Settings, *, sales: Sales | None = None

@@ -65,22 +65,22 @@ class ShopStorm:
         self._batches = self._requests_written = 0
         self._made: list[Purchase] = []
 
-    def blow(self) -> None:
+    def run(self) -> None:
         """All of it; the process ends in here if nobody wants it any more."""
-        crowd = [
+        shoppers = [
             threading.Thread(target=self._shopper(number).shop_and_tell, args=[self._is_over.is_set])
             for number in range(self._storm.shoppers)
         ]
         killer = threading.Thread(target=self._kill)
         others = [killer, threading.Thread(target=self._keep_the_shelf_filled)]
-        for thread in [*crowd, *others]:
+        for thread in [*shoppers, *others]:
             thread.daemon = True
             thread.start()
         while self._seconds() < self._storm.seconds or killer.is_alive():
             self._write()
         self._is_over.set()
         self._phase = Phase.RESTING
-        while any(thread.is_alive() for thread in [*crowd, *others]):
+        while any(thread.is_alive() for thread in [*shoppers, *others]):
             self._write()
         ledger: list[dict[str, Any]] = []
         auditor = threading.Thread(target=lambda: ledger.append(self._audit()), daemon=True)
@@ -245,7 +245,7 @@ def main(number: int, address: str) -> None:
     else:
         return  # another process is that storm, or nobody wants it any more
     threading.Thread(target=_end_with_the_shop, args=[engine, storm.secret], daemon=True).start()
-    ShopStorm(storm, address, settings, engine).blow()
+    ShopStorm(storm, address, settings, engine).run()
 
 
 if __name__ == "__main__":

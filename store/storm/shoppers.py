@@ -45,7 +45,7 @@ class Reply:
 
 
 class Shopper:
-    """One of the crowd. Two with the same seed make the same choices."""
+    """A shopper. Two with the same seed make the same choices."""
 
     def __init__(
         self, where: str | Addresses, seed: str, notes: Notes, window_seconds: float, *, greets: bool = False

@@ -57,7 +57,7 @@ def run(
     trouble: Trouble | None = None,
     postgres: Cluster | None = None,
 ) -> Verdict:
-    """Let it blow over a shop on the database of `settings`; see `refuse_the_database_of_others`.
+    """Run it over a shop on the database of `settings`; see `refuse_the_database_of_others`.
 
     Where `postgres` is given, the first process of that is killed as well.
 
@@ -85,7 +85,7 @@ def run(
             # Where everything else breaks, what is armed may be lost, or be in the copy that is put back.
             aim = Aim(settings) if trouble is None else None
             try:
-                verdict = _Storm(plan, servers, trouble, postgres, aim).blow(kept, tell)
+                verdict = _Storm(plan, servers, trouble, postgres, aim).run(kept, tell)
             finally:
                 if aim is not None:
                     aim.close()
@@ -128,15 +128,15 @@ class _Storm:
         self._began_at = time.monotonic()
         self._is_over = threading.Event()
 
-    def blow(self, kept: str, tell: Callable[[Progress], None]) -> Verdict:
+    def run(self, kept: str, tell: Callable[[Progress], None]) -> Verdict:
         """All of it, from the first shopper to the verdict, on a database of that kind."""
         self._tell = tell
-        crowd = [
+        shoppers = [
             threading.Thread(target=self._shopper(number).shop_and_tell, args=[self._is_over.is_set])
             for number in range(self._plan.shoppers)
         ]
         presenter = threading.Thread(target=self._keep_the_shelf_filled)
-        for thread in [*crowd, presenter]:
+        for thread in [*shoppers, presenter]:
             thread.daemon = True
             thread.start()
         self._kills.start()
@@ -146,7 +146,7 @@ class _Storm:
             self._report("storm")
             time.sleep(0.1)
         self._is_over.set()
-        for thread in [*crowd, presenter]:
+        for thread in [*shoppers, presenter]:
             while thread.is_alive():
                 thread.join(0.1)
                 self._report("the last shoppers leave")

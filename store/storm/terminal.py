@@ -140,7 +140,7 @@ def _whom(plan: Plan) -> str:
 
 
 def _print(verdict: Verdict) -> None:
-    """The verdict for people: good news is green and says so, bad news is red and says so."""
+    """The verdict for people: green or red, and it says so in words."""
     console = Console(highlight=False)
     plan = verdict.plan
     console.print(
@@ -156,7 +156,9 @@ def _print(verdict: Verdict) -> None:
     if verdict.usual_pause_seconds is None:
         facts.add_row("Usual pause", "-", "nobody met a dying server")
     else:
-        facts.add_row("Usual pause", f"{verdict.usual_pause_seconds:.2f} s", "for whoever met a dying server")
+        facts.add_row(
+            "Usual pause", f"{verdict.usual_pause_seconds:.2f} s", "for those who met a dying server"
+        )
     facts.add_row("Longest pause", f"{verdict.longest_pause_seconds:.2f} s", "that anybody saw")
     facts.add_row("Longest dark", f"{verdict.longest_dark_seconds:.2f} s", "in which nobody was answered")
     facts.add_row("To rest", f"{verdict.seconds_to_rest:.1f} s", "until nothing moved any more")

@@ -30,7 +30,7 @@ class Landed(StrEnum):
 
 @dataclass(frozen=True)
 class Plan:
-    """How hard it blows. The same seed makes the same choices; what they meet is up to the machine."""
+    """What is to happen in it. The same seed makes the same choices; what they meet is up to the machine."""
 
     shoppers: int
     seconds: float

@@ -16,11 +16,11 @@ _KINDS = frozenset({"text/html", "application/json"})
 
 
 def compress(response: Response) -> None:
-    """Compress it, if it is long and whoever asked takes gzip. A 304 names what the whole would vary by, too.
+    """Compress it, if it is long and the client takes gzip. A 304 names what the whole would vary by, too.
 
     The length of what is compressed tells whether a guess that is in it equals a secret beside it (BREACH).
     A page has no secret but the address that it was asked for, and keys that are new each time; what a
-    browser remembers of its orders is the exception, so whoever sends that gets nothing compressed.
+    browser remembers of its orders is the exception, so a client that sends it gets nothing compressed.
     """
     is_text = response.mimetype in _KINDS
     if is_text or response.status_code == 304:

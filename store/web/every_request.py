@@ -103,7 +103,7 @@ class Retry:
 
     address: str
     form: dict[str, str] | None
-    """What was sent, to be sent again by whoever presses the button; None to look again by itself."""
+    """What was sent, to be sent again by the button; None to look again by itself."""
 
 
 def page(template: str, *, with_tools: bool = True, **context: Any) -> str:
@@ -190,10 +190,10 @@ def _finish(response: Response) -> Response:
         return response  # it has what it needs
     # Orders move; and going back must fetch the store anew, with a new key.
     response.headers["Cache-Control"] = "no-store"
-    # A page that hears of another one than before asks what became of that.
+    # A page that is told of another one than before asks what became of that.
     response.headers["Store-Server"] = str(runtime.executor_number())
     compression.compress(response)
-    if response.status_code == 304:  # whoever has the fragment has what it was sent with
+    if response.status_code == 304:  # the client has the fragment, and what it was sent with
         response.headers.pop("Content-Type", None)
         return response
     response.headers.update(_STRICT)
@@ -222,7 +222,7 @@ _SENTENCES = {
 
 
 def _explain(error: HTTPException) -> Response:
-    """An HTTP error as a page, or as JSON to whoever did not ask for a page."""
+    """An HTTP error as a page, or as JSON where no page was asked for."""
     code = error.code or 500
     if error.response is not None:
         return cast(Response, error.response)

@@ -34,7 +34,7 @@ def prepare(app: Flask, settings: Settings) -> None:
 class BehindProxies:
     """Applies the X-Forwarded headers of the proxies that the settings name, and of nobody else.
 
-    Each proxy adds the address that it heard from to X-Forwarded-For. The scheme and the host are what
+    Each proxy adds the address that it was asked from to X-Forwarded-For. The scheme and the host are what
     the last proxy says, because proxies replace these. Nothing else in the store reads these headers,
     so those of a stranger are ignored by not applying them.
     """
@@ -50,7 +50,7 @@ class BehindProxies:
         peer = wsgi.get("REMOTE_ADDR", "")
         if not self._settings.is_trusted_proxy(parse_address(peer)):
             if "HTTP_X_FORWARDED_FOR" in wsgi and not self._has_warned:
-                self._has_warned = True  # once: whoever else says so may be anybody
+                self._has_warned = True  # once: others who say so may be anybody
                 _log.warning(
                     "ignored X-Forwarded-For from %s, which is not in STORE_TRUSTED_PROXY_ADDRESSES", peer
                 )

@@ -1,7 +1,8 @@
 """The unpaid orders of a browser: those whose payment pages it has shown, in a cookie of its own.
 
 The shop counts what an address holds, and an address may be many people's. A payment id is for its owner
-alone, so whoever may hold no more units is shown the way to their own orders by what their browser remembers.
+alone, so a client that may hold no more units is shown the way to its own orders by what its browser
+remembers.
 """
 
 from __future__ import annotations

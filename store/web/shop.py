@@ -30,7 +30,7 @@ class Shop:
     proof: Summary
     """The public record, as it was when this server started."""
     presenter_tools: Callable[[], Any] = lambda: None
-    """What the presenter's tools show to whoever asks now; None for whom they are not."""
+    """What the presenter's tools show to this client; None where they are not for it."""
 
 
 def install(app: Flask, shop: Shop) -> None:
@@ -39,7 +39,7 @@ def install(app: Flask, shop: Shop) -> None:
 
 
 def offer_presenter_tools(app: Flask, tools: Callable[[], Any]) -> None:
-    """Have the pages of `app` end with the presenter's tools, for whoever may use them."""
+    """Have the pages of `app` end with the presenter's tools, for clients that may use them."""
     install(app, replace(cast(Shop, app.extensions[_NAME]), presenter_tools=tools))
 
 

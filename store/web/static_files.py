@@ -111,7 +111,7 @@ def static_url(filename: str, *, external: bool = False) -> str:
 
 
 def serve(filename: str) -> Response:
-    """A file or a bundle, compressed for whoever takes that."""
+    """A file or a bundle, compressed for clients that take that."""
     try:
         file = _file(filename)
     except FileNotFoundError:

@@ -47,8 +47,8 @@ def _words_of_settle(output: Any) -> str:
 def _words_of_message(output: Any) -> str:
     if output is None:
         return "Waited for the payment: no word came"
-    heard = {str(Outcome.PAID): ": paid", str(Outcome.FAILED): ": cancelled"}.get(str(output), "")
-    return f"Waited for the payment{heard}"
+    outcome = {str(Outcome.PAID): ": paid", str(Outcome.FAILED): ": cancelled"}.get(str(output), "")
+    return f"Waited for the payment{outcome}"
 
 
 def _words_of_signing(output: Any) -> str:

@@ -71,7 +71,7 @@ class Track:
     """One order, or its naive twin."""
 
     subject: str
-    """What it is of, for whoever hears it."""
+    """What it is of, for screen readers."""
     progress: int
     cracks: tuple[Crack, ...] = ()
     flags: tuple[Flag, ...] = ()

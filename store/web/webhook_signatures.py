@@ -33,11 +33,11 @@ _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 class BadSignature(Exception):
-    """A message that is not signed as it must be; the text is one sentence for whoever sent it."""
+    """A message that is not signed as it must be; the text is one sentence for its sender."""
 
 
 class BadBody(Exception):
-    """A body that does not say which payment ended how; the text is one sentence for whoever sent it."""
+    """A body that does not say which payment ended how; the text is one sentence for its sender."""
 
 
 def is_message_id(text: str) -> bool:

@@ -24,7 +24,7 @@ _STEPS_OF_A_SALE = (
     "charge",
     "the checkpoint of settle",
     "the start of dispatch",
-    "the news that it is settled",
+    "the event that it is settled",
     "the end of checkout",
     "tick 1",
     "the checkpoint of tick 1",
@@ -35,7 +35,7 @@ _STEPS_OF_A_SALE = (
 _STEPS_OF_A_CANCELLATION = (
     "cancel",
     "the checkpoint of settle",
-    "the news that it is settled",
+    "the event that it is settled",
     "the end of checkout",
 )
 _STEPS_OF_A_RECOVERY = (
