@@ -143,8 +143,8 @@ def _digest(content: str) -> str:
 def fragment(template: str, *, same_while: object = None, **context: Any) -> Response:
     """Render a fragment and send it.
 
-    With `same_while`, it counts as the same for as long as the text of that is: what moves beside it is
-    moved by the page itself, and a poller that shows it costs no rendering.
+    With `same_while`, it counts as the same for as long as the text of that is, and a poller that shows it
+    costs no rendering. All that the fragment shows must be in it, but for what the page itself moves.
     """
     if same_while is None:
         return send(render(template, **context))

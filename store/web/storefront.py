@@ -161,7 +161,8 @@ def order_progress(payment_id: str) -> Response:
     """Where the order stands now."""
     view = queries().watch(payment_id)
     found = view.order or _no_such_order()
-    return fragment("_order_progress.html", shown=_shown(found, view.crashes))
+    shown = _shown(found, view.crashes)
+    return fragment("_order_progress.html", same_while=shown, shown=shown)
 
 
 def _shown(order: Order, crashes: tuple[Crash, ...]) -> OrderView:
