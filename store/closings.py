@@ -55,15 +55,7 @@ SEALED = (
     ),
     Table("stock_movements", "kind, cause", "product_id, units, recorded_at_ms"),
     Table("payments", "kind, payment_id", "amount_cents, recorded_at_ms"),
-    # Money that came too late stays open until it is given back: the reconciler looks for it among those.
-    Table(
-        "payment_notices",
-        "payment_id, outcome",
-        "received_at_ms",
-        "EXISTS (SELECT 1 FROM orders o WHERE o.payment_id = payment_notices.payment_id"
-        " AND o.closing IS NOT NULL AND (o.status = 'dispatched' OR payment_notices.outcome = 'failed'"
-        " OR EXISTS (SELECT 1 FROM payments p WHERE p.kind = 'refund' AND p.payment_id = o.payment_id)))",
-    ),
+    Table("payment_notices", "payment_id, outcome", "received_at_ms"),
     Table("refusals", "payment_id", "client, refused_at_ms"),
     # One that was given up may still turn out to have signed.
     Table(

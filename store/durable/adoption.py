@@ -109,17 +109,18 @@ class Adopter:
             return False
         under_way = self._list("PENDING", executor_id=[claim.executor_id for claim in claims])
         waiting = _orders_and_greetings(self._list("ENQUEUED", queue_name=QUEUE))
+        in_order = sorted(under_way, key=lambda each: _FIRST.index(each.name) if each.name in _FIRST else 0)
+        at_once = in_order[:AT_ONCE]
         left = [
             Left(
                 claim.number,
                 claim.had_claimed,
-                *_orders_and_greetings(each for each in under_way if each.executor_id == claim.executor_id),
+                *_orders_and_greetings(each for each in at_once if each.executor_id == claim.executor_id),
             )
             for claim in claims
         ]
         executors.record_takeovers(left, Waiting(*waiting))
-        in_order = sorted(under_way, key=lambda each: _FIRST.index(each.name) if each.name in _FIRST else 0)
-        self._resume([each.workflow_id for each in in_order[:AT_ONCE]])
+        self._resume([each.workflow_id for each in at_once])
         if len(in_order) <= AT_ONCE:
             executors.record_adoption(self._executor.number)
         return True

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 
 OPENING = "opening"
 """Cause of the restock that a new shop begins with; see `schema.sql`."""
-_HAVE_WORKFLOWS = ("orders", "stock_movements", "refusals", "greeting_requests")
 _SHOWN = 4
 """Characters of a payment id that are shown where no order has it: anyone who has one can pay."""
 _BATCH = 500
@@ -64,8 +63,13 @@ class Account:
     @property
     def needs_no_witness(self) -> bool:
         """Whether its checkpoints are known to be gone, or were forgotten so that its workflow runs again."""
-        is_old = any(row.is_removed for table in _HAVE_WORKFLOWS for row in self.of(table))
-        return is_old or not self.rows.keys().isdisjoint({"lost_checkpoints", "mendings"})
+        # A movement of an order may be sealed before its order is.
+        made = self.orders or [
+            *self.of("stock_movements", "restock"), *self.of("refusals"), *self.of("greeting_requests"),
+        ]  # fmt: skip
+        return any(row.is_removed for row in made) or not self.rows.keys().isdisjoint(
+            {"lost_checkpoints", "mendings"}
+        )
 
     @property
     def run_again_ms(self) -> int:

@@ -84,11 +84,13 @@ class Housekeeper:
         last = int(self._value(_LAST_REMOVED))
         if last and not self._is_last_one_removed:  # by a process that may have died over it
             self._remove(client, last)
+        self._is_last_one_removed = True
         while self._value(_OLD, number=last + 1, before_ms=before_ms):
             last += 1
+            self._is_last_one_removed = False
             mendings.record_removed_checkpoints(last)
             self._remove(client, last)
-        self._is_last_one_removed = True
+            self._is_last_one_removed = True
         self._remove_old_chores(client, before_ms)
 
     def _remove(self, client: DBOSClient, closing: int) -> None:
@@ -116,6 +118,7 @@ class Housekeeper:
             name=[CLOSING, MENDING],
             status=_ENDED,
             completed_before=before,
+            end_time=before,  # they began before that, too: for this there is an index
             limit=_BATCH,
             load_input=False,
             load_output=False,
