@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from store.durable import adoption
+from store.settings import is_sqlite
 from store.vocabulary import greeting_id
 from tests.conftest import NewUrl
 from tests.support.guestbook import Guestbook
@@ -209,7 +210,8 @@ def test_what_ticks_is_taken_up_before_what_waits_for_its_payment(
         lambda begun: begun.keys() >= all_of_them,
     )
     assert begun_ms[f"{ticking}.dispatch"] == min(begun_ms[each] for each in all_of_them)
-    assert sum(begun_ms[each] > begun_ms[f"{ticking}.dispatch"] for each in waiting) >= 20
+    if not is_sqlite(shop.database_url):  # where DBOS notes whole seconds, which are the same for all
+        assert sum(begun_ms[each] > begun_ms[f"{ticking}.dispatch"] for each in waiting) >= 20
     shop.shopper.wait_for(ticking, "Dispatched")
     shop.shopper.confirm(waiting[-1])
     shop.shopper.wait_for(waiting[-1], "Dispatched")
