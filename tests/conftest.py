@@ -17,10 +17,13 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
+from store.settings import is_sqlite
+from tests.support.guestbook import Guestbook
 from tests.support.postgres import Postgres
 from tests.support.server import Server
 from tests.support.shop import Shop
 from tests.support.shopper import Shopper
+from tests.support.specimen import Specimen
 
 NewUrl = Callable[[], str]
 Often = Callable[[int, int], int]
@@ -212,3 +215,22 @@ def talk(tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+def specimen(
+    new_url: Callable[[], str], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Specimen]:
+    """One for each kind of database."""
+    on_sqlite = is_sqlite(new_url())
+    postgres: Postgres | None = None if on_sqlite else request.getfixturevalue("postgres")
+    with Guestbook(tmp_path_factory.mktemp("guestbook") / "guestbook.sqlite3") as guestbook:
+        yield Specimen(new_url, guestbook, postgres)
+
+
+@pytest.fixture
+def copied(specimen: Specimen) -> Iterator[str]:
+    """The URL of a copy of one's own."""
+    url = specimen.copy()
+    yield url
+    specimen.forget(url)

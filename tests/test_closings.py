@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
@@ -16,11 +16,9 @@ from store import closings, schema, workflows
 from store.durable import runtime, step_decorators
 from store.repair import housekeeper
 from store.repair.housekeeper import Housekeeper
-from store.settings import ROOT, Settings, is_sqlite
+from store.settings import ROOT, Settings
 from store.terms_of_sale import Terms, terms
 from tests.support.closings import audit_of, close
-from tests.support.guestbook import Guestbook
-from tests.support.postgres import Postgres
 from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
 from tests.support.specimen import NEWEST, Specimen, edit, ledger_of
@@ -43,24 +41,6 @@ _BEHIND = {
     "the time of a charge": ("UPDATE payments SET recorded_at_ms = recorded_at_ms + 1", 1),
 }  # fmt: skip
 """Edits behind the closings, and the first closing that the audit names; 0 for none that is there."""
-
-
-@pytest.fixture(scope="module")
-def specimen(
-    new_url: Callable[[], str], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Specimen]:
-    """One for each kind of database."""
-    postgres: Postgres | None = None if is_sqlite(new_url()) else request.getfixturevalue("postgres")
-    with Guestbook(tmp_path_factory.mktemp("guestbook") / "guestbook.sqlite3") as guestbook:
-        yield Specimen(new_url, guestbook, postgres)
-
-
-@pytest.fixture
-def copied(specimen: Specimen) -> Iterator[str]:
-    """The URL of a copy of one's own."""
-    url = specimen.copy()
-    yield url
-    specimen.forget(url)
 
 
 @pytest.fixture

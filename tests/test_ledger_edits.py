@@ -6,15 +6,12 @@ The latter are listed in docs/ledger.md as not claimed, and a test holds the two
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from store.settings import ROOT, is_sqlite
+from store.settings import ROOT
 from tests.support.closings import audit_of, close, sealed_rows
-from tests.support.guestbook import Guestbook
-from tests.support.postgres import Postgres
 from tests.support.specimen import NEWEST, Specimen, edit, ledger_of
 
 _EDITS = re.findall(
@@ -25,25 +22,6 @@ _EDITS = re.findall(
 _RED = {name: (named, statements) for name, named, statements in _EDITS if named}
 _RED_STATEMENTS = {name: statements for name, (_, statements) in _RED.items()}
 _NOT_CLAIMED = {name: statements for name, named, statements in _EDITS if not named}
-
-
-@pytest.fixture(scope="module")
-def specimen(
-    new_url: Callable[[], str], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Specimen]:
-    """One for each kind of database."""
-    on_sqlite = is_sqlite(new_url())
-    postgres: Postgres | None = None if on_sqlite else request.getfixturevalue("postgres")
-    with Guestbook(tmp_path_factory.mktemp("guestbook") / "guestbook.sqlite3") as guestbook:
-        yield Specimen(new_url, guestbook, postgres)
-
-
-@pytest.fixture
-def copied(specimen: Specimen) -> Iterator[str]:
-    """The URL of a copy of one's own."""
-    url = specimen.copy()
-    yield url
-    specimen.forget(url)
 
 
 def test_the_specimen_is_in_order(copied: str, specimen: Specimen) -> None:

@@ -37,7 +37,7 @@ _SECOND_LOOK_SECONDS = 10.0
 _LATER_LOOKS_SECONDS = 60.0
 AT_ONCE = 50
 """Workflows that are put on the queue together. A thousand that begin in one moment keep each other from the
-processor, and whoever buys: what ticks goes first, and what waits for its payment waits a little longer."""
+processor, and those who buy: what ticks goes first, and what waits for its payment waits a little longer."""
 _FIRST = (DISPATCH, GREETING, CHECKOUT)
 """Which kind goes before which."""
 _LONGEST_BATCH_SECONDS = 1.0
@@ -89,6 +89,7 @@ class Adopter:
                     look_again_at = min(look_again_at, time.monotonic() + _SECOND_LOOK_SECONDS)
                     self._wait_until_all_are_taken_up(_LONGEST_BATCH_SECONDS)
                 self._wait_until_all_are_taken_up(_SECOND_LOOK_SECONDS)
+                # To look costs the same where nothing is to be found: an idle shop does it seldom.
                 self._look_at_queue_every(_IDLE_POLL_SECONDS)
                 if time.monotonic() >= look_again_at:
                     self._take_up_orphans()
