@@ -65,6 +65,7 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
     from store.ledger.ledger import LedgerReader
     from store.ledger.witnesses import Witnesses
     from store.proof import summary
+    from store.reads.checkpoints import Checkpoints
     from store.reads.greetings import Greetings
     from store.reads.orders import Queries
     from store.repair import lost_checkpoints
@@ -79,11 +80,12 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
     databases = database.make_engines(settings)
     app = Flask("app")
     reconciler = Reconciler(settings, databases)
-    greetings = Greetings(databases.reader, settings.guestbook_url)
+    checkpoints = Checkpoints(databases.system_reader)
+    greetings = Greetings(databases.reader, checkpoints, settings.guestbook_url)
     witnesses = Witnesses(databases.system_reader, greetings.theirs)
     shop = Shop(
         settings=settings,
-        queries=Queries(databases.reader),
+        queries=Queries(databases.reader, checkpoints),
         greetings=greetings,
         ledger=LedgerReader(databases.reader, settings.dispatch_tick_seconds, witnesses),
         health=Health(databases, reconciler.count),
@@ -132,19 +134,16 @@ def open_shop(
 
     app, settings, databases = built.app, built.settings, built.databases
 
-    launch = partial(
-        runtime.launch,
-        settings,
-        databases,
-        told=told or executors.Told(),
-        before=built.before_workflows_run,
-        after=[
+    def launch(once_recorded: Callable[[], None] = lambda: None) -> None:
+        after: list[Callable[[], None]] = [
             once_open,
             built.reconciler.start,
             built.housekeeper.start,
             partial(deploy.record, built.code),
-        ],
-    )
+        ]
+        calls = runtime.Calls(built.before_workflows_run, once_recorded, after)
+        runtime.launch(settings, databases, told=told or executors.Told(), calls=calls)
+
     if wait_for_database:
         Opening(app, settings, databases, launch).begin()
         return app

@@ -19,8 +19,6 @@ from store.settings import Settings, is_sqlite
 
 _READ_LOCK_SECONDS = 1
 """How long a page waits for a connection, and then for an answer, before it says that the shop is busy."""
-_SYSTEM_READERS = 2
-"""Connections that read the checkpoints for the ledger."""
 _MANY_PROCESSES = 3
 CONNECT_SECONDS = 2
 """How long making a connection may take: the least that Postgres's own client allows."""
@@ -71,17 +69,20 @@ class Pools:
     store: int
     system: int
     reader: int
+    system_reader: int
 
     @property
     def most(self) -> int:
-        """All of them, with those of the ledger, the signs of life and DBOS's listener."""
-        return self.store + self.system + self.reader + _SYSTEM_READERS + 2
+        """All of them, with those of the signs of life and DBOS's listener."""
+        return self.store + self.system + self.reader + self.system_reader + 2
 
 
 def pools_of(settings: Settings) -> Pools:
     """How many one process may have: fewer where more of them share a Postgres, which allows 100 at first."""
     wanted = min(3 * settings.threads, 10)  # several kinds of requests have so many threads each; see `pools`
-    return Pools(10, 20, wanted) if settings.processes < _MANY_PROCESSES else Pools(5, 8, min(wanted, 5))
+    if settings.processes < _MANY_PROCESSES:
+        return Pools(10, 18, wanted, 4)
+    return Pools(5, 8, min(wanted, 5), 2)
 
 
 def make_engines(settings: Settings) -> Databases:
@@ -90,7 +91,7 @@ def make_engines(settings: Settings) -> Databases:
     return Databases(
         store=_writer(settings.database_url, pools.store),
         reader=_reader(settings.database_url, pools.reader),
-        system_reader=_reader(settings.system_database_url, _SYSTEM_READERS),
+        system_reader=_reader(settings.system_database_url, pools.system_reader),
         system=_writer(settings.system_database_url, pools.system),
     )
 

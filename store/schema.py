@@ -47,15 +47,16 @@ def prepare(databases: Databases, settings: Settings) -> None:
         DatabaseAway: they cannot be reached or created, which may pass.
         DatabaseRefused: they cannot be used by this version.
     """
-    for variable, url in (
-        ("DBOS_DATABASE_URL", settings.database_url),
-        ("DBOS_SYSTEM_DATABASE_URL", settings.system_database_url),
+    for variable, url, reader in (
+        ("DBOS_DATABASE_URL", settings.database_url, databases.reader),
+        ("DBOS_SYSTEM_DATABASE_URL", settings.system_database_url, databases.system_reader),
     ):
         try:
-            _make_place(url)
-        except (OSError, psycopg.Error) as error:
+            _make_place(url, reader)
+        except (OSError, psycopg.Error, DBAPIError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
             raise DatabaseAway(
-                f"The database that {variable} names cannot be opened or created: {first_line(error)}."
+                f"The database that {variable} names cannot be opened or created: {first_line(cause)}."
             ) from error
     with _naming("DBOS_DATABASE_URL"):
         _apply_schema(databases.store)
@@ -192,18 +193,21 @@ def _version(connection: sa.Connection) -> int:
     return int(found or 0)
 
 
-def _make_place(url: str) -> None:
-    """Make a SQLite file and its folder, or the Postgres database if the server lets us."""
+def _make_place(url: str, reader: sa.Engine) -> None:
+    """Make a SQLite file and its folder, or the Postgres database if the server lets us.
+
+    Whether there is one, a page's connection tells, which is kept for the first page.
+    """
     parsed = sa.make_url(url)
     if is_sqlite(url):
         make_private(Path(parsed.database or ""))
         return
     address = parsed.set(drivername="postgresql")
     try:
-        _try_postgres(address)
-    except psycopg.errors.ConnectionTimeout:
-        raise  # neither will another database of that server answer
-    except psycopg.OperationalError as error:
+        reader.connect().close()
+    except sa.exc.OperationalError as error:
+        if isinstance(error.orig, psycopg.errors.ConnectionTimeout):
+            raise  # neither will another database of that server answer
         try:
             server = psycopg.connect(
                 address.set(database="postgres").render_as_string(hide_password=False),
@@ -214,11 +218,7 @@ def _make_place(url: str) -> None:
             raise error from None  # it is not the database that is missing
         with server:
             _create_if_missing(server, parsed.database or "")
-        _try_postgres(address)  # if it was something else, this says what
-
-
-def _try_postgres(address: sa.URL) -> None:
-    psycopg.connect(address.render_as_string(hide_password=False), connect_timeout=CONNECT_SECONDS).close()
+        reader.connect().close()  # if it was something else, this says what
 
 
 def _create_if_missing(server: psycopg.Connection[Any], name: str) -> None:

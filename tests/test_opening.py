@@ -18,7 +18,7 @@ from tests.support.postgres import Postgres
 from tests.support.refusal import is_calm_refusal
 from tests.support.shop import SupervisedShop
 from tests.support.shopper import eventually, key, timed
-from tests.support.standstill import orders_held
+from tests.support.standstill import orders_held, workflows_held
 from tests.support.started import family_of, is_alive
 from tests.support.tables import Tables, checkpoints_of
 
@@ -167,6 +167,24 @@ def test_killed_while_another_process_has_the_file(on_sqlite: SupervisedShop) ->
         kill(on_sqlite)
         assert_it_says_so(on_sqlite, unpaid)
     assert_it_is_whole_again(on_sqlite, unpaid, moving)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_whoever_looks_is_answered_before_workflows_run(
+    database: str, request: pytest.FixtureRequest
+) -> None:
+    """The next server shows its pages while it cannot take up any workflow yet; it begins nothing."""
+    shop: SupervisedShop = request.getfixturevalue(f"on_{database}")
+    unpaid, moving = start_two(shop)
+    with workflows_held(shop.parent.database_url):
+        kill(shop)
+        eventually(lambda: shop.shopper.page("/").status, lambda status: status == 200)
+        assert shop.shopper.order(unpaid).status == 200
+        assert shop.shopper.page("/ledger").status == 200
+        assert is_calm_refusal(shop.shopper.submit("/buy", key=key()))
+        assert is_calm_refusal(shop.shopper.confirm(unpaid))
+        assert shop.shopper.get("/health").status == 503
+    assert_it_is_whole_again(shop, unpaid, moving)
 
 
 @pytest.mark.parametrize("whom", ["the parent", "the server"])

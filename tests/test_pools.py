@@ -15,6 +15,7 @@ from store.durable.deadlines import PAGE_SECONDS
 from store.ledger.ledger import LedgerReader
 from store.ledger.witnesses import Witnesses
 from store.proof.summary import Summary
+from store.reads.checkpoints import Checkpoints
 from store.reads.greetings import Greetings
 from store.reads.orders import Queries
 from store.schema import connect
@@ -138,10 +139,11 @@ def kind_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[thread_pools.K
     )
     databases = connect(settings)
     app = Flask("app")
-    greetings = Greetings(databases.reader, settings.guestbook_url)
+    checkpoints = Checkpoints(databases.system_reader)
+    greetings = Greetings(databases.reader, checkpoints, settings.guestbook_url)
     books = LedgerReader(databases.reader, 1.0, Witnesses(databases.system_reader, greetings.theirs))
     health = Health(databases, lambda: 0)
-    queries = Queries(databases.reader)
+    queries = Queries(databases.reader, checkpoints)
     every_request.prepare(app, web_shop.Shop(settings, queries, greetings, books, health, Summary.of(())))
     app.register_blueprint(storefront.storefront)
     sign_in.prepare(app, settings)

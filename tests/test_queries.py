@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from store.database import Databases
+from store.reads.checkpoints import Checkpoints
 from store.reads.orders import BOARD_SECONDS, LIST_LIMIT, Queries
 from store.schema import connect
 from store.settings import Settings, is_sqlite
@@ -51,7 +52,7 @@ def databases(new_url: NewUrl) -> Iterator[Databases]:
 @pytest.fixture
 def queries(databases: Databases) -> Queries:
     """The read side, with nothing remembered yet."""
-    return Queries(databases.reader)
+    return Queries(databases.reader, Checkpoints(databases.system_reader))
 
 
 @contextmanager

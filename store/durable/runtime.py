@@ -58,6 +58,18 @@ _log = logging.getLogger("store")
 
 
 @dataclass(frozen=True)
+class Calls:
+    """What a launch calls on its way."""
+
+    before: Callable[[], None] = lambda: None
+    """When changes can be written and nothing runs yet."""
+    once_recorded: Callable[[], None] = lambda: None
+    """Once this process has a row among the executors: it can say which server it is."""
+    after: Sequence[Callable[[], None]] = ()
+    """Once workflows may run and before any is taken up."""
+
+
+@dataclass(frozen=True)
 class _Launched:
     """What this process has launched."""
 
@@ -89,13 +101,9 @@ def launch(
     databases: Databases,
     *,
     told: executors.Told,
-    before: Callable[[], None] = lambda: None,
-    after: Sequence[Callable[[], None]] = (),
+    calls: Calls,
 ) -> None:
     """Start DBOS in this process; it takes up every workflow that others have left.
-
-    `before` is called when changes can be written and nothing runs yet; `after`, once workflows may run
-    and before any is taken up.
 
     Raises:
         DatabaseRefused: another server has the SQLite file.
@@ -104,7 +112,7 @@ def launch(
     private_names.refuse_pickles()
     step_decorators.bind_to(settings.database_url, databases.store)
     _check_sharing(settings, databases)
-    before()
+    calls.before()
     executor = executors.record_start(_identity(settings, told.token), told.deaths)
     client = client_of(settings, databases.system)
     adopter = Adopter(executor, client, databases, may_begin)
@@ -113,6 +121,7 @@ def launch(
         lease = Lease(executor, for_signs_of_life(settings), settings.lease_seconds, adopter.want)
         lease.begin()
     _launched.set(_Launched(settings, executor, lease))
+    calls.once_recorded()
     adopter.before_launch()
     config: DBOSConfig = {
         "name": APPLICATION_NAME,
@@ -139,7 +148,7 @@ def launch(
     )
     DBOS.register_queue(MENDINGS, polling_interval_sec=_QUEUE_POLL_SECONDS)
     _is_complete.set()
-    for call in after:
+    for call in calls.after:
         call()
     adopter.begin()
 

@@ -14,13 +14,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOSClient, DBOSPortableJSONSerializer, error
-from sqlalchemy.exc import DBAPIError
 
 from store.clients.guestbook import Signature
 from store.ledger import witness_rules
 from store.ledger.accounts import Account, Fault
-from store.reads.checkpoints import workflows_of
+from store.reads.checkpoints import AWAY, reading_client, workflows_of
 from store.vocabulary import (
     CHECKOUT,
     GREETING,
@@ -57,14 +55,7 @@ class Witnesses:
     """DBOS and the online guestbook, asked about accounts."""
 
     def __init__(self, system_reader: sa.Engine, their_book: TheirBook) -> None:
-        # It asks once: a page cannot wait for a database as long as a workflow can.
-        self._client = DBOSClient(
-            system_database_engine=system_reader,
-            serializer=DBOSPortableJSONSerializer(),
-            lazy=True,
-            retry_connection_errors=False,
-            observability_query_timeout_sec=0,  # the reader has its own
-        )
+        self._client = reading_client(system_reader)
         self._their_book = their_book
         self._reserved: dict[tuple[str, int], Mapping[str, Any]] = {}
 
@@ -158,7 +149,7 @@ class Witnesses:
 def _away() -> Iterator[None]:
     try:
         yield
-    except (DBAPIError, sa.exc.TimeoutError, error.DBOSQueryTimeoutError) as trouble:
+    except AWAY as trouble:
         raise WitnessAway("The checkpoints of the workflows cannot be read now.") from trouble
 
 

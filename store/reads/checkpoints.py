@@ -1,78 +1,98 @@
 """Reads of what DBOS has recorded: which workflows there are, and what each has done.
 
-Each may wait for the checkpoints' database, and gives up with DeadlineExceeded.
+A page reads it as it reads the store: over connections of its own, which only read, and with a deadline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
-from dbos import DBOS, DBOSClient
+import sqlalchemy as sa
+from dbos import DBOSClient, DBOSPortableJSONSerializer, error
+from sqlalchemy.exc import DBAPIError
 
-from store.durable.deadlines import call_with_deadline
+from store.durable.deadlines import DeadlineExceeded, call_with_deadline
 from store.vocabulary import CHECKOUT
 
+T = TypeVar("T")
 _BATCH = 500
+_REMEMBERED = 10_000
+AWAY = (DBAPIError, sa.exc.TimeoutError, error.DBOSQueryTimeoutError)
+"""What a client that reads raises where the checkpoints cannot be read now."""
 
 
-def is_known_checkout(payment_id: str) -> bool:
-    """Whether a checkout of this id was started, though its order may not exist yet.
+def reading_client(system_reader: sa.Engine) -> DBOSClient:
+    """A client that only reads, and asks once: a page cannot wait as long as a workflow can."""
+    return DBOSClient(
+        system_database_engine=system_reader,
+        serializer=DBOSPortableJSONSerializer(),
+        lazy=True,
+        retry_connection_errors=False,
+        observability_query_timeout_sec=0,  # the reader has its own
+    )
 
-    Whoever waits for an order asks often, and what was started once stays so: it is remembered.
 
-    Raises:
-        DeadlineExceeded: the checkpoints cannot be read.
-    """
-    try:
-        return _is_started(payment_id)
-    except _Unknown:
-        return False
+class Checkpoints:
+    """What pages ask. Each call raises DeadlineExceeded where the checkpoints cannot be read now."""
+
+    def __init__(self, system_reader: sa.Engine) -> None:
+        self._client = reading_client(system_reader)
+        # Whoever waits for an order asks often, and what was started once stays so.
+        self._is_started = lru_cache(maxsize=_REMEMBERED)(self._look_whether_started)
+
+    def is_known_checkout(self, payment_id: str) -> bool:
+        """Whether a checkout of this id was started, though its order may not exist yet."""
+        try:
+            return self._is_started(payment_id)
+        except _Unknown:
+            return False
+
+    def _look_whether_started(self, payment_id: str) -> bool:
+        # An exception, because those are not cached.
+        [workflow] = self.list_workflows(payment_id) or [None]
+        if workflow is None or workflow.name != CHECKOUT:
+            raise _Unknown(payment_id)
+        return True
+
+    def list_steps(self, *workflow_ids: str) -> list[Mapping[str, Any]]:
+        """What DBOS has recorded of them, one after the other, as its `list_workflow_steps` has it.
+
+        An output that cannot be read, because it is no JSON, is the text of it.
+        """
+
+        def read() -> list[Mapping[str, Any]]:
+            return [step for each in workflow_ids for step in self._client.list_workflow_steps(each)]
+
+        return _answer(read)
+
+    def list_workflows(self, *workflow_ids: str) -> list[Any]:
+        """Those of these workflows that there are, as DBOS's `list_workflows` has them."""
+
+        def read() -> list[Any]:
+            return self._client.list_workflows(
+                workflow_ids=list(workflow_ids), load_input=False, load_output=False
+            )
+
+        return _answer(read)
+
+    def runs_on(self, *workflow_ids: str) -> str:
+        """Which executor runs the last of them that there is, or ran it at its end, as DBOS calls it."""
+        by_id = {each.workflow_id: each.executor_id or "" for each in self.list_workflows(*workflow_ids)}
+        return next((by_id[each] for each in reversed(workflow_ids) if by_id.get(each)), "")
 
 
 class _Unknown(Exception):
     """Nothing has been started by this name, yet."""
 
 
-@lru_cache(maxsize=10_000)
-def _is_started(payment_id: str) -> bool:
-    # An exception, because those are not cached.
-    workflow = call_with_deadline(lambda: DBOS.get_workflow_status(payment_id))
-    if workflow is None or workflow.name != CHECKOUT:
-        raise _Unknown(payment_id)
-    return True
-
-
-def list_steps(*workflow_ids: str) -> list[Mapping[str, Any]]:
-    """What DBOS has recorded of these workflows, one after the other, as its `list_workflow_steps` has it.
-
-    An output that cannot be read, because it is no JSON, is the text of it.
-
-    Raises:
-        DeadlineExceeded: the checkpoints cannot be read.
-    """
-
-    def read() -> list[Mapping[str, Any]]:
-        return [step for workflow_id in workflow_ids for step in DBOS.list_workflow_steps(workflow_id)]
-
-    return call_with_deadline(read)
-
-
-def runs_on(*workflow_ids: str) -> str:
-    """Which executor runs the last of these workflows that there is, or ran it at its end, as DBOS calls it.
-
-    Raises:
-        DeadlineExceeded: the checkpoints cannot be read.
-    """
-
-    def read() -> str:
-        found = DBOS.list_workflows(workflow_ids=list(workflow_ids), load_input=False, load_output=False)
-        by_id = {each.workflow_id: each.executor_id or "" for each in found}
-        return next((by_id[each] for each in reversed(workflow_ids) if by_id.get(each)), "")
-
-    return call_with_deadline(read)
+def _answer(call: Callable[[], T]) -> T:
+    try:
+        return call_with_deadline(call)
+    except AWAY as trouble:
+        raise DeadlineExceeded("the checkpoints cannot be read") from trouble
 
 
 def as_time(milliseconds: int) -> datetime:

@@ -14,7 +14,7 @@ from store.clients.guestbook import Signature
 from store.durable.step_decorators import now_ms
 from store.reads import crashes, time_limit, timeline
 from store.reads.cached import BackgroundRead, CachedRead
-from store.reads.checkpoints import as_time, list_steps, runs_on
+from store.reads.checkpoints import Checkpoints, as_time
 from store.reads.timeline import Timeline
 from store.vocabulary import GreetingOutcome, StepName, greeting_id
 
@@ -133,8 +133,8 @@ class Guestbooks:
 class Greetings:
     """Reads of greetings, and of the guestbooks that they are in."""
 
-    def __init__(self, reader: sa.Engine, guestbook_url: str) -> None:
-        self._reader, self._url = reader, guestbook_url
+    def __init__(self, reader: sa.Engine, checkpoints: Checkpoints, guestbook_url: str) -> None:
+        self._reader, self._checkpoints, self._url = reader, checkpoints, guestbook_url
         self._ours = CachedRead(self._read_ours, _BOOKS_SECONDS)
         not_yet: tuple[list[Signature], str] = ([], "The guestbook has not answered yet.")
         self._theirs = BackgroundRead(self._read_theirs, _BOOKS_SECONDS, at_first=not_yet)
@@ -164,8 +164,8 @@ class Greetings:
         if not rows:
             return None
         row = rows[0]
-        steps = list_steps(workflow_id)
-        last_server = runs_on(workflow_id)
+        steps = self._checkpoints.list_steps(workflow_id)
+        last_server = self._checkpoints.runs_on(workflow_id)
         asked = [
             each["output"]
             for each in steps

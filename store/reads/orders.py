@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from store.reads import crashes, time_limit, timeline
 from store.reads.cached import CachedRead
-from store.reads.checkpoints import as_time, list_steps, runs_on
+from store.reads.checkpoints import Checkpoints, as_time
 from store.reads.crashes import Crash, Takeover
 from store.reads.records import ORDER_COLUMNS, Board, Executor, Order, PaymentView, Product, Refund
 from store.reads.timeline import Deploy, Timeline
@@ -68,8 +68,8 @@ ORDER BY o.order_id DESC
 class Queries:
     """Every read that a page or a JSON route makes."""
 
-    def __init__(self, reader: sa.Engine) -> None:
-        self._reader = reader
+    def __init__(self, reader: sa.Engine, checkpoints: Checkpoints) -> None:
+        self._reader, self.checkpoints = reader, checkpoints
         self._board = CachedRead(self._read_board, BOARD_SECONDS)
         self._newest_deploy_ms = CachedRead(self._read_newest_deploy, _DEPLOY_SECONDS)
 
@@ -253,8 +253,8 @@ class Queries:
         """
         workflow_ids = (payment_id, dispatch_id(payment_id))
 
-        recorded = list_steps(*workflow_ids)
-        last = runs_on(*workflow_ids)
+        recorded = self.checkpoints.list_steps(*workflow_ids)
+        last = self.checkpoints.runs_on(*workflow_ids)
 
         def read() -> Timeline:
             with self._reader.connect() as connection:

@@ -26,7 +26,7 @@ from store.durable.deadlines import call_with_deadline
 from store.durable.statements import execute, fetch_one
 from store.durable.step_decorators import now_ms, plain_transaction
 from store.money import price
-from store.reads.checkpoints import as_time, list_steps
+from store.reads.checkpoints import as_time
 from store.reads.records import Order
 from store.stage.tools import presenter
 from store.vocabulary import dispatch_id
@@ -102,7 +102,7 @@ def run_again(payment_id: str) -> AnyResponse:
     order = _order(payment_id)
     if not order.is_final:
         abort(409, f"Order {order.order_id} is under way: run it again when it has ended.")
-    workflows = call_with_deadline(lambda: _workflows_of(payment_id))
+    workflows = queries().checkpoints.list_workflows(payment_id, dispatch_id(payment_id))
     if all(each.workflow_id != payment_id for each in workflows):
         abort(409, f"The checkpoints of order {order.order_id} are gone: there is nothing to run again.")
     if any(each.status in _ALIVE for each in workflows):
@@ -123,12 +123,6 @@ def _rewind(workflow_ids: Sequence[str]) -> None:
         except error.DBOSException:
             # It is under way: the request that has begun that runs it. Or it was forgotten a moment ago.
             continue
-
-
-def _workflows_of(payment_id: str) -> list[Any]:
-    return DBOS.list_workflows(
-        workflow_ids=[payment_id, dispatch_id(payment_id)], load_input=False, load_output=False
-    )
 
 
 @plain_transaction
@@ -161,8 +155,9 @@ def _rerun(payment_id: str) -> Rerun:
     [now] = queries().rows(_AS_IT_IS, id=payment_id)
     reruns = queries().rows(_RERUNS, id=payment_id)
     last = reruns[-1] if reruns else None
-    is_alive = any(each.status in _ALIVE for each in call_with_deadline(lambda: _workflows_of(payment_id)))
-    began = [each["started_at_epoch_ms"] or 0 for each in list_steps(payment_id, dispatch_id(payment_id))]
+    ids = (payment_id, dispatch_id(payment_id))
+    is_alive = any(each.status in _ALIVE for each in queries().checkpoints.list_workflows(*ids))
+    began = [each["started_at_epoch_ms"] or 0 for each in queries().checkpoints.list_steps(*ids)]
     if order.is_final and last:
         state = "running" if is_alive else "was_run"
     else:

@@ -170,10 +170,14 @@ def _set_deadline() -> None:
         deadlines.begin(deadlines.PAGE_SECONDS, deadlines.PAGE_EVENT_SECONDS)
 
 
+def acts() -> bool:
+    """Whether this request may begin something; the others only look."""
+    return request.method == "POST" or request.endpoint == "api.greeting"
+
+
 def _refuse_to_begin() -> None:
     # Others may be taking up its work by now, and would not know of what it begins.
-    acts = request.method == "POST" or request.endpoint == "api.greeting"
-    if acts and not runtime.may_begin():
+    if acts() and not runtime.may_begin():
         raise deadlines.DeadlineExceeded("no sign of life could be given for too long")
 
 

@@ -14,7 +14,6 @@ from flask import Blueprint, Response, abort, request
 
 from store import commands
 from store.durable.deadlines import DeadlineExceeded
-from store.reads.checkpoints import is_known_checkout
 from store.reads.orders import LIST_LIMIT
 from store.reads.records import Order
 from store.vocabulary import (
@@ -140,7 +139,9 @@ def _settle(payment_id: str, outcome: Outcome) -> int | None:
     if not is_key(payment_id):
         _no_such_payment()
     view = queries().payment(payment_id)
-    if view.state is PaymentState.REFUSED or (view.order is None and not is_known_checkout(payment_id)):
+    if view.state is PaymentState.REFUSED or (
+        view.order is None and not queries().checkpoints.is_known_checkout(payment_id)
+    ):
         _no_such_payment()
     if view.order is not None and not view.order.can_be_changed_by(outcome):
         return view.order.order_id

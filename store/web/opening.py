@@ -19,26 +19,34 @@ from flask import Flask, request
 from store import schema
 from store.database import Databases
 from store.database_errors import DatabaseAway, DatabaseRefused
-from store.durable.deadlines import PAGE_SECONDS, DeadlineExceeded
+from store.durable.deadlines import PAGE_SECONDS, DeadlineExceeded, seconds_left
 from store.settings import REFUSED, Settings, refuse
+from store.web.every_request import acts
 
 _AGAIN_SECONDS = 0.5
 """Between two tries."""
 _LAST_SECONDS = 5.0
 """How long a server that cannot open says so before it ends: its parent starts the next one at once."""
+Launch = Callable[[Callable[[], None]], None]
+"""Launches the workflows, and calls what it is given as soon as this server has its number."""
 _log = logging.getLogger("store")
 
 
 class Opening:
-    """Opens one shop: prepares its databases and calls `launch`, which is called once in a process."""
+    """Opens one shop: prepares its databases and calls `launch`, which is called once in a process.
 
-    def __init__(
-        self, app: Flask, settings: Settings, databases: Databases, launch: Callable[[], None]
-    ) -> None:
+    It opens in two steps. Whoever looks is answered as soon as the tables are there and this server has
+    its number, which is half of the way; what acts waits until workflows run.
+    """
+
+    def __init__(self, app: Flask, settings: Settings, databases: Databases, launch: Launch) -> None:
         self._settings, self._databases, self._launch = settings, databases, launch
-        self._is_open = False
+        self._may_look = self._may_act = False
+        self._may_answer = threading.Event()
+        """Set once it has pages to show, or has to say that it is not open."""
         self._need_not_wait = threading.Event()
-        """Set once it is open, or will not be at once."""
+        """Set once workflows run, or will not at once."""
+        # After what gives each request its deadline.
         app.before_request(self._refuse)
 
     def begin(self) -> None:
@@ -48,11 +56,20 @@ class Opening:
         others share its address, they are not kept waiting, and this one answers only once it can.
         """
         threading.Thread(target=self._open, name="opening", daemon=True).start()
-        self._need_not_wait.wait(PAGE_SECONDS if self._settings.processes == 1 else None)
+        if self._settings.processes == 1:
+            self._may_answer.wait(PAGE_SECONDS)
+        else:
+            self._need_not_wait.wait()
 
     def _refuse(self) -> None:
         # The calm page needs its style, and health speaks for itself.
-        if not self._is_open and request.endpoint not in {"static", "health"}:
+        if self._may_act or request.endpoint in {"static", "health"}:
+            return
+        if self._may_look:
+            if not acts():
+                return
+            self._need_not_wait.wait(seconds_left())
+        if not self._may_act:
             raise DeadlineExceeded("the shop is not open yet")
 
     def _open(self) -> None:
@@ -61,20 +78,29 @@ class Opening:
             sa.event.listen(engine, "handle_error", self._note_trouble)
         try:
             self._prepare()
-            self._launch()
+            self._launch(self._let_look)
         except DatabaseRefused as refusal:
             with suppress(SystemExit):  # which ends a thread alone
                 refuse(str(refusal))
             os._exit(REFUSED)
         except Exception:  # noqa: BLE001 - whatever it was, the next server may open
             # DBOS cannot be launched twice in a process, so another has to try.
+            self._may_look = False
             _log.exception("the shop could not be opened")
-            self._need_not_wait.set()
+            self._keep_nobody_waiting()
             time.sleep(_LAST_SECONDS)
             os._exit(1)
         for engine in engines:
             sa.event.remove(engine, "handle_error", self._note_trouble)
-        self._is_open = True
+        self._may_look = self._may_act = True
+        self._keep_nobody_waiting()
+
+    def _let_look(self) -> None:
+        self._may_look = True
+        self._may_answer.set()
+
+    def _keep_nobody_waiting(self) -> None:
+        self._may_answer.set()
         self._need_not_wait.set()
 
     def _prepare(self) -> None:
@@ -83,7 +109,7 @@ class Opening:
             try:
                 schema.prepare(self._databases, self._settings)
             except DatabaseAway as trouble:
-                self._need_not_wait.set()
+                self._keep_nobody_waiting()
                 if str(trouble) != last_said:
                     last_said = str(trouble)
                     _log.warning("not open yet: %s", trouble)
@@ -93,4 +119,4 @@ class Opening:
 
     def _note_trouble(self, _context: sa.ExceptionContext) -> None:
         # What DBOS meets while it is launched, it waits out.
-        self._need_not_wait.set()
+        self._keep_nobody_waiting()

@@ -16,7 +16,6 @@ from flask_htmx import make_response
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import commands
-from store.reads.checkpoints import is_known_checkout
 from store.reads.crashes import Crash
 from store.reads.records import Board, Order, PaymentView, Refund
 from store.vocabulary import Outcome, PaymentState, Status, is_key, new_key
@@ -189,7 +188,7 @@ def _key(values: Mapping[str, str]) -> str:
 
 def _known(view: PaymentView, payment_id: str) -> PaymentView:
     """The same, unless nothing has been started by that name: then 404."""
-    if view.state is PaymentState.RESERVING and not is_known_checkout(payment_id):
+    if view.state is PaymentState.RESERVING and not queries().checkpoints.is_known_checkout(payment_id):
         _no_such_order()
     return view
 
