@@ -30,6 +30,8 @@ Accounts = dict[str, tables.Account]
 
 _ALARM_SECONDS = 10.0
 """How old it may be that the books balance, on pages that are not the ledger's."""
+_ALARM_REST_SECONDS = 1.0
+"""Between the first page of a server and its first reading, which takes several times as long as that."""
 _SECONDS = 1.0
 """How old the ledger on a page may be: every watcher in that time is served by one reading."""
 _WINDOW = 200
@@ -53,7 +55,7 @@ class LedgerReader:
         self._tick_ms = round(tick_seconds * 1000)
         self._ledger = CachedRead(self.read, _SECONDS)
         self._alarm: BackgroundRead[tuple[str, ...]] = BackgroundRead(
-            self._read_alarm, _ALARM_SECONDS, (), wait_seconds=0.05
+            self._read_alarm, _ALARM_SECONDS, (), wait_seconds=0.05, rest_seconds=_ALARM_REST_SECONDS
         )
         self._known_alarm: tuple[str, ...] = ()
         # How far the rows were compared, by the keys of the store and by the workflows of DBOS.

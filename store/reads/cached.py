@@ -64,13 +64,22 @@ class CachedRead(Generic[T]):
 class BackgroundRead(Generic[T]):
     """What `read` returned last, read again in the background once it is `seconds` old.
 
-    For what takes its time: a caller waits for it `wait_seconds` at most. `read` raises nothing.
+    For what takes its time: a caller waits for it `wait_seconds` at most. `read` raises nothing. The first
+    reading begins `rest_seconds` after the first caller, who has `at_first`: what a new server does first,
+    everybody waits for.
     """
 
     def __init__(
-        self, read: Callable[[], T], seconds: float, at_first: T, wait_seconds: float = 0.25
+        self,
+        read: Callable[[], T],
+        seconds: float,
+        at_first: T,
+        *,
+        wait_seconds: float = 0.25,
+        rest_seconds: float = 0.0,
     ) -> None:
         self._read, self._seconds, self._wait_seconds = read, seconds, wait_seconds
+        self._rest_seconds = rest_seconds
         self._lock = threading.Lock()
         self._kept, self._read_at = at_first, float("-inf")
         self._is_idle = threading.Event()
@@ -79,6 +88,9 @@ class BackgroundRead(Generic[T]):
     def get(self) -> T:
         """The reading; an older one, or `at_first`, while a new one takes its time."""
         with self._lock:
+            if self._rest_seconds:
+                self._read_at = time.monotonic() + self._rest_seconds - self._seconds
+                self._rest_seconds = 0.0
             is_old = time.monotonic() - self._read_at >= self._seconds
             if is_old and self._is_idle.is_set():
                 self._is_idle.clear()
