@@ -17,6 +17,7 @@ from bench.servers import PLAIN, STORE, SUPERVISED, TICK_SECONDS, Database, Serv
 GROUP = "orders"
 _PLAIN = "plain"
 _SETTLE_SECONDS = 1.5
+_LEASE_SECONDS = 3600
 _WARM_SHOPPERS, _WARM_SECONDS = 4, 2.0
 
 
@@ -71,7 +72,7 @@ def run(bench: Bench) -> None:
             _warm_up(bench, contenders)
             _time(bench, contenders)
             if kind == "Postgres":
-                _count(bench, [each for each in contenders if each.name in {_PLAIN, "store"}])
+                _count(bench, contenders)
 
 
 def _names(bench: Bench, kind: str) -> list[str]:
@@ -97,29 +98,46 @@ def _open(bench: Bench, kind: str) -> Iterator[list[Contender]]:
 def _serving(bench: Bench, name: str, database: Database) -> AbstractContextManager[Server]:
     if name == _PLAIN:
         return bench.place.serving(PLAIN, database)
+    # While the others have their turn it is suspended, for longer than the usual lease.
+    settings = {"STORE_LEASE_SECONDS": _LEASE_SECONDS}
     if name == "store":
-        return bench.place.serving(STORE, database)
-    return bench.place.serving(SUPERVISED, database, STORE_PROCESSES=name.split()[1])
+        return bench.place.serving(STORE, database, **settings)
+    return bench.place.serving(SUPERVISED, database, STORE_PROCESSES=name.split()[1], **settings)
+
+
+@contextmanager
+def _alone(contender: Contender, contenders: list[Contender]) -> Iterator[None]:
+    """Suspend the others: each has threads that look at its database all the time."""
+    with ExitStack() as suspended:
+        for each in contenders:
+            if each is not contender:
+                suspended.enter_context(each.server.suspended())
+        yield
 
 
 def _warm_up(bench: Bench, contenders: list[Contender]) -> None:
     seconds = min(_WARM_SECONDS, bench.scale.seconds)
     for each in contenders:
         bench.say(f"orders: warming up {each.name} on {each.database.kind}")
-        load.buy(each.server, shoppers=_WARM_SHOPPERS, seconds=seconds)
+        with _alone(each, contenders):
+            load.buy(each.server, shoppers=_WARM_SHOPPERS, seconds=seconds)
 
 
 def _time(bench: Bench, contenders: list[Contender]) -> None:
     meters = {each.name: bench.place.meter(each.server, each.database) for each in contenders}
-    time.sleep(_SETTLE_SECONDS)  # what the warming up left to be done is not idleness
-    idle = {name: meter.idle(bench.scale.idle_seconds) for name, meter in meters.items()}
+    idle = {}
+    for each in contenders:
+        with _alone(each, contenders):
+            time.sleep(_SETTLE_SECONDS)  # what the warming up left to be done is not idleness
+            idle[each.name] = meters[each.name].idle(bench.scale.idle_seconds)
     cells: dict[tuple[int, str], _Cell] = {}
     for turn in range(bench.scale.rounds):
         for shoppers in bench.scale.shoppers:
             for each in contenders:
                 bench.say(f"orders: round {turn + 1}, {shoppers} at {each.name} on {each.database.kind}")
                 cell = cells.setdefault((shoppers, each.name), _Cell())
-                _run_cell(bench, each, shoppers, cell, (meters[each.name], idle[each.name]))
+                with _alone(each, contenders):
+                    _run_cell(bench, each, shoppers, cell, (meters[each.name], idle[each.name]))
     for (shoppers, name), cell in cells.items():
         _report(
             bench,
@@ -185,8 +203,11 @@ def cost_of_an_order(bench: Bench, contender: Contender) -> tuple[float, ...]:
 def _count(bench: Bench, contenders: list[Contender]) -> None:
     found: dict[str, tuple[float, ...]] = {}
     for each in contenders:
+        if each.name not in {_PLAIN, "store"}:
+            continue
         bench.say(f"orders: counting the transactions of {each.name}")
-        found[each.name] = cost_of_an_order(bench, each)
+        with _alone(each, contenders):
+            found[each.name] = cost_of_an_order(bench, each)
     for name, values in found.items():
         names = (
             "transactions of workflows and clicks",

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 
 from bench.postgres import Postgres
-from bench.processor import Meter
+from bench.processor import Meter, family_of
 from store.schema import connect
 from store.settings import ROOT, Settings
 
@@ -160,6 +160,19 @@ class Server:
             return False
         finally:
             connection.close()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Its processes stand still meanwhile; nobody may ask it for anything."""
+        family = family_of(self.pid)
+        for each in family:
+            os.kill(each, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            # Its parent last, as if it had noticed nothing.
+            for each in reversed(family):
+                os.kill(each, signal.SIGCONT)
 
     def _listen(self, stream: IO[str]) -> None:
         with stream:

@@ -22,6 +22,7 @@ from store import vocabulary
 from store.durable import deadlines, runtime
 from store.durable.deadlines import DeadlineExceeded
 from store.web import compression, formats, origin, static_files
+from store.web.opening import may_begin_something
 from store.web.shop import Shop, install, queries, the_shop
 
 MAX_BODY_BYTES = 64 * 1024
@@ -170,14 +171,9 @@ def _set_deadline() -> None:
         deadlines.begin(deadlines.PAGE_SECONDS, deadlines.PAGE_EVENT_SECONDS)
 
 
-def acts() -> bool:
-    """Whether this request may begin something; the others only look."""
-    return request.method == "POST" or request.endpoint == "api.greeting"
-
-
 def _refuse_to_begin() -> None:
     # Others may be taking up its work by now, and would not know of what it begins.
-    if acts() and not runtime.may_begin():
+    if may_begin_something() and not runtime.may_begin():
         raise deadlines.DeadlineExceeded("no sign of life could be given for too long")
 
 

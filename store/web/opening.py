@@ -21,7 +21,6 @@ from store.database import Databases
 from store.database_errors import DatabaseAway, DatabaseRefused
 from store.durable.deadlines import PAGE_SECONDS, DeadlineExceeded, seconds_left
 from store.settings import REFUSED, Settings, refuse
-from store.web.every_request import acts
 
 _AGAIN_SECONDS = 0.5
 """Between two tries."""
@@ -30,6 +29,11 @@ _LAST_SECONDS = 5.0
 Launch = Callable[[Callable[[], None]], None]
 """Launches the workflows, and calls what it is given as soon as this server has its number."""
 _log = logging.getLogger("store")
+
+
+def may_begin_something() -> bool:
+    """Whether this request may begin a workflow or tell one something; the others only look."""
+    return request.method == "POST" or request.endpoint == "api.greeting"
 
 
 class Opening:
@@ -66,7 +70,7 @@ class Opening:
         if self._may_act or request.endpoint in {"static", "health"}:
             return
         if self._may_look:
-            if not acts():
+            if not may_begin_something():
                 return
             self._need_not_wait.wait(seconds_left())
         if not self._may_act:
