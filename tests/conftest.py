@@ -65,6 +65,12 @@ class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # likewise
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more process than there are cores: most tests wait for a server half of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """In place of `--dist loadgroup`, which does nothing any more: pytest 9.2 hides its marks from it."""
     return _Scheduler(config, log)
