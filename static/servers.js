@@ -32,8 +32,8 @@ window.servers ??= (() => {
   const successorOf = (number, address, patience) => ask(after(number, address), patience, (said) => said.successor);
 
   // The same, once it can tell what it took over; null if it lives, or was stopped.
-  const storyAfter = (number, address) => ask(after(number, address), STORY_MS, ({ successor }) =>
-    !successor || successor.story || !successor.crashed ? { story: successor?.story } : null);
+  const storyAfter = (number, address) => ask(after(number, address), STORY_MS, ({ has_ended, successor }) =>
+    !has_ended || successor?.story || (successor && !successor.crashed) ? { story: successor?.story } : null);
 
   return { anyServer, successorOf, storyAfter, roundTrip: () => lastRoundTrip };
 })();

@@ -53,7 +53,7 @@ def prepare(databases: Databases, settings: Settings) -> None:
     ):
         try:
             _make_place(url, reader)
-        except (OSError, psycopg.Error, DBAPIError) as error:
+        except (OSError, psycopg.Error, sa.exc.SQLAlchemyError) as error:
             cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
             raise DatabaseAway(
                 f"The database that {variable} names cannot be opened or created: {first_line(cause)}."

@@ -13,6 +13,7 @@ from store.explore.scenarios import BY_NAME, QUICK
 from store.explore.search import search
 from store.explore.story import replay, walk
 from store.settings import ROOT
+from store.stage.losses import recorded
 from tests.conftest import Often
 
 _ENOUGH = 1_000
@@ -84,7 +85,14 @@ def test_the_naive_twin_loses_in_so_many_steps() -> None:
         "charged_and_never_shipped", "units_held_for_ever", "greetings_never_written_down", "sold_twice",
     }  # fmt: skip
     charged = losses["charged_and_never_shipped"]
-    assert charged.text.startswith("The shortest way to lose $99.99: four steps.")
+    assert charged.title == "The shortest way to lose $99.99: four steps"
+    assert charged.told[0] == "Buy Now is clicked"
     assert charged.steps[-1] == "The server dies"
     assert len(losses["units_held_for_ever"].steps) == 3
     assert not any("dies" in step for step in losses["sold_twice"].steps)
+    assert losses["sold_twice"].told[1].startswith("B: "), "it takes two"
+
+
+def test_the_stage_shows_what_the_search_finds() -> None:
+    """What is recorded is what it finds now; if not: `python app.py explore --naive --record`."""
+    assert list(recorded()) == naive.shortest_losses()

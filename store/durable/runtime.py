@@ -109,6 +109,8 @@ def launch(
         DatabaseRefused: another server has the SQLite file.
     """
     _take_sqlite_files(settings)
+    # All that DBOS says goes through it, also of what pages read before the launch.
+    logging.getLogger("dbos").addFilter(MaskWorkflowIds())
     private_names.refuse_pickles()
     step_decorators.bind_to(settings.database_url, databases.store)
     _check_sharing(settings, databases)
@@ -139,8 +141,6 @@ def launch(
     private_names.wake_waiters_in_this_process()
     private_names.look_for_all_waiters_every(_LOOK_SECONDS)
     private_names.retry_lost_databases_within(_LONGEST_RETRY_PAUSE_SECONDS)
-    for handler in logging.getLogger("dbos").handlers:
-        handler.addFilter(MaskWorkflowIds())
     # In a daemon thread, because the threads that run workflows inherit that from it.
     call_with_deadline(DBOS.launch, _LAUNCH_SECONDS)
     DBOS.register_queue(

@@ -19,6 +19,7 @@ from store.explore.search import Found, search
 from store.explore.story import replay, walk
 from store.proof.recording import Recording, begin
 from store.settings import refuse
+from store.stage import losses
 
 _PROCESSES = 2
 _BETWEEN_LOOKS_SECONDS = 0.2
@@ -30,9 +31,7 @@ def run(said: argparse.Namespace) -> int:
     if said.replay:
         return _replay(console, said.replay)
     if said.naive:
-        for loss in naive.shortest_losses():
-            console.print(loss.text, markup=False)
-        return 0
+        return _tell_losses(console, is_recorded=said.record)
     recording = _recording(said)
     began = time.monotonic()
     found = explore(QUICK if said.quick else LONGER if said.longer else WHOLE, console)
@@ -89,6 +88,17 @@ def explore(scenarios: Sequence[Scenario], console: Console) -> list[Found]:
 def _search(name: str, looked_at: Any) -> Found:
     report: Callable[[int, int], None] = lambda known, _done: looked_at.update({name: known})  # noqa: E731
     return search(BY_NAME[name], report)
+
+
+def _tell_losses(console: Console, *, is_recorded: bool) -> int:
+    found = naive.shortest_losses()
+    for loss in found:
+        console.print(f"{loss.title}.", markup=False)
+        for place, step in enumerate(loss.told, 1):
+            console.print(f"  {place}. {step}.", markup=False)
+    if is_recorded:
+        losses.record(found)
+    return 0
 
 
 def _replay(console: Console, code: str) -> int:

@@ -25,10 +25,10 @@ from store.explore.world import World
 from store.ledger.ledger import LedgerReader
 from store.money import price
 from store.stage import naive
+from store.stage.losses import CHARGED, Loss
 
 _TABLES = ("naive_runs", "naive_orders", "naive_payments", "naive_greetings", "executors", "products")
 _NOW_MS = 1_800_000_000_000
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _WORDS = {
     "naive_runs": "Buy Now is clicked",
     "naive_orders": "the order is written down",
@@ -37,29 +37,11 @@ _WORDS = {
 }
 """What a statement on each table is, for people."""
 _LOSSES = {
-    "charged_and_never_shipped": f"lose {price(naive.PRICE_CENTS)}",
+    CHARGED: f"lose {price(naive.PRICE_CENTS)}",
     "units_held_for_ever": "hold a unit for ever",
     "greetings_never_written_down": "lose a greeting",
 }
 _SOLD_TWICE = "sell one unit twice"
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Something that is lost, and the shortest way to it."""
-
-    name: str
-    """As the ledger calls it, or `sold_twice`."""
-    what: str
-    steps: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """For people: "The shortest way to lose $99.99 …: four steps"."""
-        count = len(self.steps)
-        number = _NUMBERS[count] if count < len(_NUMBERS) else str(count)
-        told = "\n".join(f"  {place}. {step}." for place, step in enumerate(self.steps, 1))
-        return f"The shortest way to {self.what}: {number} steps.\n{told}"
 
 
 @dataclass(frozen=True)

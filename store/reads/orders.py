@@ -229,6 +229,12 @@ class Queries:
         rows = self.rows("SELECT adopted_by FROM executors WHERE number = :number", number=number)
         return rows[0].adopted_by if rows else None
 
+    def has_ended(self, number: int) -> bool:
+        """Whether the server of this number is there no more."""
+        return bool(
+            self.rows("SELECT 1 FROM executors WHERE number = :n AND ended_at_ms IS NOT NULL", n=number)
+        )
+
     def token_of(self, number: int | None) -> str:
         """What its parent calls the server of this number, if that lives; nothing if not."""
         rows = self.rows(

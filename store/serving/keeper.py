@@ -153,7 +153,9 @@ class Keeper:
             self._parent.note_death(f"{self._token}@{time.time_ns() // 1_000_000}")
             if first_answer.came:
                 said = self._announce_successor(server.pid, f"died ({_cause(code)})")
-                pause_seconds = 0.0
+                # One that waits for its database answers before it is open.
+                is_open = server.has_opened or not self._parent.program.successor
+                pause_seconds = 0.0 if is_open else next_pause(pause_seconds, is_broken=not was_killed)
             else:
                 pause_seconds = next_pause(pause_seconds, is_broken=not was_killed)
                 self._tell_of_young_death(server.pid, code, pause_seconds)

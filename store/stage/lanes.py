@@ -21,7 +21,7 @@ from store.reads.crashes import Crash
 from store.reads.greetings import Greeting
 from store.reads.records import Order
 from store.settings import Settings
-from store.stage import naive
+from store.stage import losses, naive
 from store.stage.listing import code
 from store.stage.tools import is_meant_for_this_server, presenter
 from store.vocabulary import Outcome, Status, is_key, new_key
@@ -238,7 +238,7 @@ def prepare(settings: Settings, databases: Databases) -> None:
 @presenter.get("/lanes")
 def show_lanes() -> str:
     """Show the button, and the code of both lanes."""
-    return page("lanes.html", key=None, run=None, new_key=new_key(), code=code())
+    return _page(key=None, run=None)
 
 
 @presenter.post("/lanes")
@@ -254,11 +254,15 @@ def run_lanes() -> AnyResponse:
     return redirect(url_for(".lanes_of", key=key), 303)
 
 
+def _page(**context: Any) -> str:
+    return page("lanes.html", new_key=new_key(), code=code(), losses=losses.recorded(), **context)
+
+
 @presenter.get("/lanes/<key:key>")
 def lanes_of(key: str) -> str:
     """Show what has become of one click."""
     run, executor = _find(key), runtime.executor_number()
-    return page("lanes.html", key=key, run=run, new_key=new_key(), code=code(), executor=executor)
+    return _page(key=key, run=run, executor=executor)
 
 
 @presenter.get("/lanes/<key:key>/progress")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from flask import request
 
 from store.ledger.invariants import Ledger
-from store.stage import deploy, lanes, listing, storm_page, talk_state
+from store.stage import deploy, lanes, listing, losses, storm_page, talk_state
 from store.stage.crash_page import PointView, points
 from store.stage.deploy import ServerCode
 from store.stage.lanes import Run
 from store.stage.listing import CodeLine
+from store.stage.losses import Loss
 from store.stage.naive import PRICE_CENTS
 from store.stage.qr import audience_address
 from store.stage.script import LIMITS, SCENES, Act, Scene
@@ -139,6 +140,7 @@ class StageView(SceneView):
     audience_address: str
     """Where phones find the shop, in the scene that asks them to; empty where none can."""
     storm: StormView | None
+    shortest_way: Loss | None
     limits: tuple[str, ...] = LIMITS
     usual_storm: Plan = storm_page.USUAL
 
@@ -179,6 +181,7 @@ def stage_view() -> StageView:
         audience_address=audience_address() if scene.name == "every-sale" else "",
         servers=_servers(scene),
         storm=storm_page.view() if scene.name == "storm" else None,
+        shortest_way=losses.of_a_sale() if scene.tells_shortest_way else None,
         journal=Waterfall.of(queries().timeline(place.run_key)).in_short() if has_journal else None,
     )
 

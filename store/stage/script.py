@@ -43,6 +43,8 @@ class Scene:
     """Whose track and code are shown: `durable`, `naive`, or both."""
     terms: tuple[Term, ...] = ()
     """What is explained there: the scene uses it first, or those before it may be left out."""
+    tells_shortest_way: bool = False
+    """Whether it says in how few steps the ordinary shop loses money."""
 
 
 SCENES: tuple[Scene, ...] = (
@@ -68,6 +70,7 @@ SCENES: tuple[Scene, ...] = (
         " there any more who knows what was to be done next. The customer has paid.",
         Act.SELL_AND_CRASH,
         ("naive",),
+        tells_shortest_way=True,
     ),
     Scene(
         "durable",

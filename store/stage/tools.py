@@ -187,10 +187,14 @@ def tools() -> Response:
 
 @presenter.get("/presenter/server")
 def server() -> dict[str, object]:
-    """The server that answers; and who has taken over from the one it was asked `after`, if anybody has."""
+    """The server that answers; and of the one it was asked `after`, if it has ended and who has its work."""
     after = request.args.get("after", type=int)
-    successor = None if after is None else _successor(after)
-    return {"number": runtime.executor_number(), "process": os.getpid(), "successor": successor}
+    return {
+        "number": runtime.executor_number(),
+        "process": os.getpid(),
+        "has_ended": after is not None and queries().has_ended(after),
+        "successor": None if after is None else _successor(after),
+    }
 
 
 def _successor(number: int) -> dict[str, object] | None:

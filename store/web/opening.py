@@ -28,6 +28,8 @@ _LAST_SECONDS = 5.0
 """How long a server that cannot open says so before it ends: its parent starts the next one at once."""
 Launch = Callable[[Callable[[], None]], None]
 """Launches the workflows, and calls what it is given as soon as this server has its number."""
+_NEED_NO_WORKFLOWS = frozenset({None, "presenter.crash_application"})
+"""Where there is nothing; and to die, a server needs none."""
 _log = logging.getLogger("store")
 
 
@@ -46,12 +48,15 @@ class Opening:
     def __init__(self, app: Flask, settings: Settings, databases: Databases, launch: Launch) -> None:
         self._settings, self._databases, self._launch = settings, databases, launch
         self._may_look = self._may_act = False
+        self._looked_at = 0.0
+        """When the first could look, on the monotonic clock."""
         self._may_answer = threading.Event()
         """Set once it has pages to show, or has to say that it is not open."""
         self._need_not_wait = threading.Event()
         """Set once workflows run, or will not at once."""
-        # After what gives each request its deadline.
-        app.before_request(self._refuse)
+        # After what gives each request its deadline, and before whatever asks if it may begin something: it
+        # may have waited here for long.
+        app.before_request_funcs.setdefault(None, []).insert(1, self._refuse)
 
     def begin(self) -> None:
         """Open it, in a thread. Returns once it is open, or once its visitors are to be told that it is not.
@@ -70,9 +75,11 @@ class Opening:
         if self._may_act or request.endpoint in {"static", "health"}:
             return
         if self._may_look:
-            if not may_begin_something():
+            if not may_begin_something() or request.endpoint in _NEED_NO_WORKFLOWS:
                 return
-            self._need_not_wait.wait(seconds_left())
+            # All together wait as long as one page: a launch that stands still keeps no thread.
+            left = self._looked_at + PAGE_SECONDS - time.monotonic()
+            self._need_not_wait.wait(max(0.0, min(left, seconds_left())))
         if not self._may_act:
             raise DeadlineExceeded("the shop is not open yet")
 
@@ -100,6 +107,7 @@ class Opening:
         self._keep_nobody_waiting()
 
     def _let_look(self) -> None:
+        self._looked_at = time.monotonic()
         self._may_look = True
         self._may_answer.set()
 
