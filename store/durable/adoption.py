@@ -31,13 +31,13 @@ QUEUE = "adopted"
 _POLL_SECONDS = 0.05
 """Between two looks at the queue while there is something to take up."""
 _IDLE_POLL_SECONDS = 1.0
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.05
 """Between two looks at whether all are taken up."""
 _SECOND_LOOK_SECONDS = 10.0
 _LATER_LOOKS_SECONDS = 60.0
 AT_ONCE = 50
 """Workflows that are put on the queue together. A thousand that begin in one moment keep each other from the
-processor, and those who buy: what ticks goes first, and what waits for its payment waits a little longer."""
+processor, and those who buy. What ticks goes first, by itself; what waits for its payment, a little later."""
 _FIRST = (DISPATCH, GREETING, CHECKOUT)
 """Which kind goes before which."""
 _LONGEST_BATCH_SECONDS = 1.0
@@ -110,8 +110,9 @@ class Adopter:
             return False
         under_way = self._list("PENDING", executor_id=[claim.executor_id for claim in claims])
         waiting = _orders_and_greetings(self._list("ENQUEUED", queue_name=QUEUE))
-        in_order = sorted(under_way, key=lambda each: _FIRST.index(each.name) if each.name in _FIRST else 0)
-        at_once = in_order[:AT_ONCE]
+        in_order = sorted(under_way, key=_rank)
+        ticking = [each for each in in_order if each.name == DISPATCH]
+        at_once = (ticking or in_order)[:AT_ONCE]
         left = [
             Left(
                 claim.number,
@@ -122,7 +123,7 @@ class Adopter:
         ]
         executors.record_takeovers(left, Waiting(*waiting))
         self._resume([each.workflow_id for each in at_once])
-        if len(in_order) <= AT_ONCE:
+        if len(at_once) == len(in_order):
             executors.record_adoption(self._executor.number)
         return True
 
@@ -160,6 +161,11 @@ class Adopter:
 
     def _is_any_waiting(self) -> bool:
         return bool(self._list("ENQUEUED", queue_name=QUEUE, limit=1))
+
+
+def _rank(workflow: Any) -> int:
+    """Where it stands among those to be taken up; a restock, which is over at once, is among the first."""
+    return _FIRST.index(workflow.name) if workflow.name in _FIRST else 0
 
 
 def _orders_and_greetings(found: Iterable[Any]) -> tuple[frozenset[str], frozenset[str]]:
