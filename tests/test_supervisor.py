@@ -187,6 +187,7 @@ class Scripted:
             "if mood == 'die': sys.exit(7)\n"
             "if mood == 'open and die': os.write(0, b'!'); sys.exit(7)\n"
             "listener = socket.socket(fileno=int(sys.argv[2]))\n"
+            "os.write(0, b'!')\n"  # open, as a server tells its parent
             "while True:\n"
             "    answer = listener.accept()[0]\n"
             "    answer.recv(1000)\n"
