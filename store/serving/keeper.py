@@ -139,7 +139,8 @@ class Keeper:
                 server, self._probe_url + self._parent.program.probe_path, partial(self._open, server, said)
             )
             code = self._wait_for_the_end_of(server)
-            was_killed = server.has_opened or code == _KILLED
+            has_been_open = server.has_opened  # which a server that is let go of no longer tells
+            was_killed = has_been_open or code == _KILLED
             server.close()
             if self._is_stopping or self._was_stopped(server.pid, code):
                 break
@@ -154,8 +155,8 @@ class Keeper:
             if first_answer.came:
                 said = self._announce_successor(server.pid, f"died ({_cause(code)})")
                 # One that waits for its database answers before it is open.
-                is_open = server.has_opened or not self._parent.program.successor
-                pause_seconds = 0.0 if is_open else next_pause(pause_seconds, is_broken=not was_killed)
+                was_whole = has_been_open or not self._parent.program.successor
+                pause_seconds = 0.0 if was_whole else next_pause(pause_seconds, is_broken=not was_killed)
             else:
                 pause_seconds = next_pause(pause_seconds, is_broken=not was_killed)
                 self._tell_of_young_death(server.pid, code, pause_seconds)
