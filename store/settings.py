@@ -100,7 +100,7 @@ class Settings:
         "STORE_AUDIENCE_HOST",
         "",
         "name or address at which phones reach the shop: the QR code of the stage leads there, and the shop "
-        "accepts it; without it, what the stage itself was asked for by",
+        "accepts it; without it, the name by which the browser on the projector has asked for the stage",
     )
     webhook_secret: str = _setting(
         "STORE_WEBHOOK_SECRET",
