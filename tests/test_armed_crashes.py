@@ -156,7 +156,11 @@ def test_it_kills_there_once(supervised: SupervisedShop, name: str) -> None:
             r'<li class="(step|crash) ([a-z-]+)">\s*<span class="what">(?:.*?<code>(.*?)</code>)?',
             shop.shopper.page(address).text,
         ),
-        lambda rows: sum(kind == "crash" for kind, _, _ in rows) == deaths,
+        # A page is shown once the next server has its number: what that does again comes a moment later.
+        lambda rows: (
+            sum(kind == "crash" for kind, _, _ in rows) == deaths
+            and (not after or after in [f"{step} {fate}" for _, fate, step in rows])
+        ),
     )
     if before or after:
         place = [kind for kind, _, _ in rows].index("crash")
