@@ -65,11 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--longer", action="store_true", help="a larger one, in minutes; the whole takes hours"
     )
     _add_record(explorer)
-    explorer.add_argument(
-        "--naive",
-        action="store_true",
-        help="the naive twin: the shortest ways to lose",
-    )
+    explorer.add_argument("--naive", action="store_true", help="the naive twin: the shortest ways to lose")
     explorer.add_argument("--replay", metavar="CODE", help="tell one schedule again, as a violation names it")
     return parser
 
