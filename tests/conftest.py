@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,12 @@ from tests.support.shop import Shop
 from tests.support.shopper import Shopper
 from tests.support.specimen import Specimen
 
+pytest_plugins = ("tests.support.selection",)
+"""Which tests are run at all."""
+
 NewUrl = Callable[[], str]
 Often = Callable[[int, int], int]
 
-_DATABASES = ("sqlite", "postgres")
 _MEMORY = Path("/dev/shm")  # noqa: S108 - as the place for the folders that pytest itself makes and guards
 _TOGETHER = frozenset(
     {
@@ -77,70 +78,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What `make torture` says, and how long a fault storm blows."""
-    parser.addoption(
-        "--torture",
-        action="store_true",
-        help="only what `make test` leaves out, and what has a longer form, in that form",
-    )
+    """How long a fault storm blows."""
     parser.addoption("--storm-seconds", type=int, help="of each fault storm")
-
-
-@pytest.hookimpl(trylast=True)  # after those that shuffle them
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`make test` leaves out most cases of what is `sampled`, and the second database of most modules.
-
-    With `--torture` it is those, and whatever has a longer form in that form: no case runs twice the same.
-    What may take longest begins first, or a process would be alone with it at the end.
-    """
-    left_out = {id(item) for item in _on_the_other_database(items)}
-    left_out |= {id(item) for item in _not_sampled([item for item in items if id(item) not in left_out])}
-    if config.getoption("--torture"):
-        left_out = {id(item) for item in items if id(item) not in left_out and not _has_longer_form(item)}
-    config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
-    items[:] = [item for item in items if id(item) not in left_out]
-    items.sort(key=_may_take_seconds, reverse=True)
-
-
-def _may_take_seconds(item: pytest.Item) -> float:
-    timeout = item.get_closest_marker("timeout")
-    return float(timeout.args[0]) if timeout else 0.0
-
-
-def _has_longer_form(item: pytest.Item) -> bool:
-    return "often" in getattr(item, "fixturenames", ())
-
-
-def _on_the_other_database(items: list[pytest.Item]) -> Iterator[pytest.Item]:
-    """What runs on both, where it is not its module's turn: half of the modules have each, always the same.
-
-    But what is quick, or says that it is about `each_database`, runs on both.
-    """
-    databases: dict[str, dict[str, list[pytest.Item]]] = {}
-    for item in items:
-        database = item.callspec.params.get("new_url") if hasattr(item, "callspec") else None
-        if database and not item.get_closest_marker("quick") and not item.get_closest_marker("each_database"):
-            name = item.nodeid.partition("[")[0]
-            databases.setdefault(name, {}).setdefault(database, []).append(item)
-    for name, cases in databases.items():
-        if len(cases) == len(_DATABASES):
-            turn = zlib.crc32(name.partition("::")[0].encode()) % len(_DATABASES)
-            yield from cases[_DATABASES[1 - turn]]
-
-
-def _not_sampled(items: list[pytest.Item]) -> Iterator[pytest.Item]:
-    """All but so many of the cases of a test as its marker says, spread evenly over them."""
-    cases_of: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        if item.get_closest_marker("sampled"):
-            cases_of.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for unordered in cases_of.values():
-        # They may be shuffled already, and the sample is to be the same each time.
-        cases = sorted(unordered, key=lambda item: item.nodeid)
-        marker = cases[0].get_closest_marker("sampled")
-        count = marker.args[0] if marker else len(cases)
-        kept = {round((index + 0.5) * len(cases) / count - 0.5) for index in range(count)}
-        yield from (case for index, case in enumerate(cases) if index not in kept)
 
 
 @pytest.fixture(scope="session")
@@ -163,7 +102,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture(scope="session", params=_DATABASES)
+@pytest.fixture(scope="session", params=("sqlite", "postgres"))
 def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewUrl:
     """Gives the URL of a database that no shop has seen, of each kind in turn.
 

@@ -188,6 +188,7 @@ def test_a_recovery_of_several_orders_is_met_once(supervised: SupervisedShop) ->
     assert not shop.tables.faults()
 
 
+@pytest.mark.first_of_all
 def test_what_is_armed_outlives_a_stop_and_may_be_disarmed(open_shop: Callable[..., Shop]) -> None:
     """It is armed after a restart; disarmed, it kills nobody."""
     shop = open_shop()

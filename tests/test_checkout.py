@@ -117,6 +117,7 @@ def test_more_time_is_time_to_pay(open_shop: OpenShop) -> None:
     assert shop.shopper.submit("/pay/nobody-at-all/more_time").status == 404
 
 
+@pytest.mark.first_of_all
 def test_the_last_unit_is_sold_once(open_shop: OpenShop) -> None:
     """Of two clicks at the same moment, the later finds the shelf empty, as a page and not as an error."""
     shop = open_shop(units=1)

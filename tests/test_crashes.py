@@ -73,6 +73,7 @@ def recorded_steps(shop: SupervisedShop, *workflow_ids: str) -> list[str]:
     ]
 
 
+@pytest.mark.first_of_all
 def test_an_order_that_met_three_crashes(keep: Callable[..., SupervisedShop]) -> None:
     """At the till, and twice in the dispatch: each is a crack where it came, as long as was recorded."""
     shop = keep(STORE_DISPATCH_TICK_SECONDS=0.5)

@@ -31,6 +31,7 @@ def explore(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.first_of_all
 @pytest.mark.timeout(1200)
 def test_no_schedule_breaks_the_shop(often: Often) -> None:
     """Books, answers and what is at rest are right in every state."""

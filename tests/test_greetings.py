@@ -397,6 +397,7 @@ def test_what_others_say_is_fit_to_be_shown_and_kept(
 # --- crashes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.first_of_all
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("beats", range(GREETING_TICKS + 1))
 def test_the_store_is_killed_at_each_second(

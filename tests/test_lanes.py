@@ -125,6 +125,7 @@ def test_clicks_at_once_are_one_run_for_each_key(
     assert not shop.tables.faults()
 
 
+@pytest.mark.first_of_all
 @pytest.mark.sampled(1)  # the paid one: the other waits for half a minute
 @pytest.mark.parametrize(
     ("left_at", "said", "counted"),

@@ -146,6 +146,7 @@ _DAMAGE = {
 }
 
 
+@pytest.mark.first_of_all
 @pytest.mark.sampled(6)
 @pytest.mark.parametrize("line", _DAMAGE)
 def test_a_line_turns_red_when_it_does_not_hold(busy_shop: Shop, line: str) -> None:

@@ -133,6 +133,7 @@ def test_many_clicks_at_once_take_no_more(open_shop: OpenShop) -> None:
     assert not shop.tables.faults()
 
 
+@pytest.mark.first_of_all
 def test_a_limit_outlives_a_crash(open_shop: OpenShop) -> None:
     """It is counted in the database."""
     shop = open_shop(STORE_UNPAID_PER_CLIENT=2)

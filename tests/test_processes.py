@@ -99,6 +99,7 @@ def test_they_share_the_requests_and_the_orders(machine: Machine) -> None:
     assert f"Crash all {PROCESSES}" in page
 
 
+@pytest.mark.first_of_all
 def test_a_killed_one_is_adopted_at_once_by_another(machine: Machine) -> None:
     """Its parent has seen it die, and tells those that live; the track of its order says who went on."""
     shop = machine("one", STORE_DISPATCH_TICK_SECONDS=0.3)

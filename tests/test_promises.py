@@ -19,6 +19,7 @@ from store import money, vocabulary
 from store.closings import SEALED
 from store.settings import ROOT, Settings
 from store.web.static_files import BUNDLES
+from tests.support.selection import durations
 
 pytestmark = pytest.mark.quick
 
@@ -416,3 +417,10 @@ def test_what_tests_share_is_in_support() -> None:
             r"^from tests\.(?:\w+\.)?test_\w+ import", path.read_text(encoding="utf-8"), re.MULTILINE
         )
         assert not found, path
+
+
+def test_every_test_whose_duration_is_recorded_is_there() -> None:
+    """One that has another name now would count as short."""
+    for name in durations():
+        path, _, function = name.partition("::")
+        assert f"def {function}(" in (ROOT / path).read_text(encoding="utf-8"), name

@@ -133,6 +133,7 @@ def test_a_reset_ends_a_storm(new_url: NewUrl) -> None:
         shop.parent.close()
 
 
+@pytest.mark.first_of_all
 @pytest.mark.each_database
 def test_a_reset_that_was_interrupted_is_begun_again(open_shop: Callable[..., Shop]) -> None:
     """A server that has deleted the workflows, and died before it emptied the store."""

@@ -184,6 +184,7 @@ def assert_it_is_true(session: Session, name: str, returned: Any, story: str) ->
         assert returned == greeting_now(session, GREETING), story
 
 
+@pytest.mark.first_of_all
 @pytest.mark.sampled(96)
 @pytest.mark.parametrize("first", CHANGES)
 @pytest.mark.parametrize("state", STATES)
@@ -200,6 +201,7 @@ def test_it_runs_again_after_any_other(session: Session, state: str, first: str)
             savepoint.rollback()
 
 
+@pytest.mark.first_of_all
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("state", STATES)
 def test_it_changes_nothing_the_second_time(session: Session, state: str, change: str) -> None:

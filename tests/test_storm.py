@@ -47,6 +47,7 @@ def _postgres_of_the_tests() -> Path:
     return next(Path(wheel.origin).parent.rglob("bin/initdb")).parent
 
 
+@pytest.mark.first_of_all
 @pytest.mark.timeout(240)  # it must come to rest, and every order be looked at
 def test_a_storm_leaves_the_books_balanced(new_url: NewUrl, often: Often) -> None:
     """Ten shoppers, a kill every two seconds: everybody has the order that they were shown."""

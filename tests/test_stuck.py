@@ -467,6 +467,7 @@ def test_an_order_that_the_code_cannot_resume_is_listed_and_finishes_when_it_is_
 # --- the commands --------------------------------------------------------------------------------------
 
 
+@pytest.mark.first_of_all
 def test_an_operator_lists_and_mends(unwatched: Shop) -> None:
     """One line each, or JSON; a dry run changes nothing; the living server then runs them again."""
     shop = unwatched

@@ -46,6 +46,7 @@ def keep(new_url: NewUrl) -> Iterator[Callable[..., SupervisedShop]]:
         kept.parent.close()
 
 
+@pytest.mark.first_of_all
 def test_a_killed_server_has_a_successor(keep: Callable[..., SupervisedShop]) -> None:
     """At once, on the same address; the order that was under way goes on, and the parent says so once."""
     shop = keep()

@@ -254,6 +254,7 @@ def test_without_one_of_its_scripts_the_shop_goes_on(still_shop: Shop, visit: Vi
         shopper.leave()
 
 
+@pytest.mark.first_of_all
 def test_one_press_of_the_crash_button_is_one_crash(kept_shop: SupervisedShop, visit: Visit) -> None:
     """A browser sends a form that was not answered again; the next server knows that it was not meant."""
     presenter = visit(kept_shop, tolerated=NO_ANSWER)

@@ -21,6 +21,7 @@ def orders_made(shop: Shop) -> int:
     return len(shop.tables.orders())
 
 
+@pytest.mark.first_of_all
 def test_a_whole_purchase_with_javascript(new_url: NewUrl, visit: Visit) -> None:
     """Buy Now, the countdown, Confirm, the bar, Dispatched: five states, one page load."""
     shop = Shop(new_url(), STORE_DISPATCH_TICK_SECONDS=0.2)
@@ -237,6 +238,7 @@ def test_a_button_stays_dead_until_its_answer_is_there(
     shopper.sees("Your widget is held" if button == "Buy Now" else "Paid. Your widget is on its way")
 
 
+@pytest.mark.first_of_all
 def test_a_crash_in_the_middle_is_a_pause(open_shop: OpenShop, visit: Visit, free_port: int) -> None:
     """The shop is killed while the bar moves, and started again: the open page goes on by itself."""
     shop = open_shop(STORE_PORT=free_port, STORE_DISPATCH_TICK_SECONDS=0.5)

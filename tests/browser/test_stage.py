@@ -126,6 +126,7 @@ def gives_the_talk(presenter: Visitor, shop: SupervisedShop, visit: Visit, death
     goes_on(presenter, 11)
 
 
+@pytest.mark.first_of_all
 @pytest.mark.timeout(240)  # two talks, in the longer form
 def test_the_talk_is_given_by_keyboard_alone_and_begins_anew(
     talk_shop: SupervisedShop, visit: Visit, often: Often

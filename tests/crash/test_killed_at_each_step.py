@@ -116,6 +116,7 @@ def assert_it_died(shop: Shop, shopper: StubbornShopper, *points: str) -> None:
         assert f"dying {point}\n" in shop.server.output
 
 
+@pytest.mark.first_of_all
 @pytest.mark.sampled(6)
 @pytest.mark.parametrize("point", points(_STEPS_OF_A_SALE))
 def test_a_sale_survives(crash_shop: Callable[[str], Shop], point: str) -> None:
