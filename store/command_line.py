@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--token", default="", help=argparse.SUPPRESS)
     server.add_argument("--probe", type=int, help=argparse.SUPPRESS)
     server.add_argument("--died", action="append", default=[], help=argparse.SUPPRESS)
-    signer = commands.add_parser("sign", help="sign a webhook, for curl: see the README")
+    signer = commands.add_parser("sign", help="sign a webhook, for curl: see docs/api.md")
     signer.add_argument("payment_id", type=_id, help="what is paid")
     signer.add_argument("status", choices=["paid", "failed"], help="what became of it")
     signer.add_argument("--id", help="of the message (a new one)")

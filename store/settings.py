@@ -35,7 +35,7 @@ def refuse(sentence: str) -> NoReturn:
 
 
 def _setting(variable: str, default: Any, meaning: str) -> Any:
-    """A field of `Settings`, with the variable it is read from and its line in the README."""
+    """A field of `Settings`, with the variable it is read from and its line in docs/operators.md."""
     # Passwords, and database URLs, which may hold one, stay out of tracebacks and logs.
     shown = not variable.endswith(("DATABASE_URL", "PASSWORD", "SECRET"))
     return field(default=default, repr=shown, metadata={"variable": variable, "meaning": meaning})

@@ -1,4 +1,4 @@
-"""The shop behind a real nginx, set up as the README says."""
+"""The shop behind a real nginx, set up as docs/operators.md says."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def kept(new_url: NewUrl) -> Iterator[SupervisedShop]:
 
 @pytest.fixture(scope="module")
 def proxy(kept: SupervisedShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shopper]:
-    """Somebody who comes through nginx, set up as the README says."""
-    block = re.search(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """Somebody who comes through nginx, set up as docs/operators.md says."""
+    page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    block = re.search(r"```nginx\n(.*?)```", page, re.DOTALL)
     assert block
     assert "http://127.0.0.1:8000" in block[1]
     yield from _through_nginx(

@@ -1,4 +1,4 @@
-"""What the README says, held against the shop: what to send, what to type, what to look for."""
+"""What the README and the documents say, held against the shop: what to send, to type and to look for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def test_the_requests_in_the_readme_buy_a_widget(shop: Shop, shopper: Shopper) -
     """Each `curl` of the README succeeds, in its order, and together they make a paid order."""
     lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("curl ")]
     assert len(lines) == 3
+    assert "\n".join(lines) in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     answers = []
     for line in lines:
         words = shlex.split(line)
@@ -28,11 +29,12 @@ def test_the_requests_in_the_readme_buy_a_widget(shop: Shop, shopper: Shopper) -
     assert not shop.tables.faults()
 
 
-def test_the_storm_in_the_readme_is_the_one_that_there_is() -> None:
+def test_every_storm_in_the_documents_is_one_that_there_is() -> None:
     """Its command is understood, and every option that is named exists."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = list(re.finditer(r"^\.venv/bin/python (app\.py storm .*)$", readme, re.MULTILINE))
-    assert len(commands) == 4
+    storms = (ROOT / "docs" / "storms.md").read_text(encoding="utf-8")
+    texts = (ROOT / "README.md").read_text(encoding="utf-8") + storms
+    commands = list(re.finditer(r"^\.venv/bin/python (app\.py storm .*)$", texts, re.MULTILINE))
+    assert len(commands) == 5
     for command in commands:
         told = subprocess.run(
             [sys.executable, *shlex.split(command[1]), "--help"],
@@ -41,8 +43,7 @@ def test_the_storm_in_the_readme_is_the_one_that_there_is() -> None:
             text=True,
             check=True,
         )
-    paragraph = readme[commands[0].start() : readme.index("## For developers")]
-    options = set(re.findall(r"--\w+", paragraph))
+    options = set(re.findall(r"--\w+", storms))
     assert options == {
         "--shoppers", "--seconds", "--kills", "--seed", "--json", "--database", "--postgres", "--faults",
         "--picture", "--processes", "--machines", "--postmaster", "--record",
@@ -50,9 +51,28 @@ def test_the_storm_in_the_readme_is_the_one_that_there_is() -> None:
     assert options <= set(re.findall(r"--\w+", told.stdout))
 
 
-def test_the_line_of_a_death_in_the_readme_is_what_the_parent_says() -> None:
+def test_the_line_of_a_death_is_what_the_parent_says() -> None:
     """Operators look for it in their logs."""
-    assert re.search(DEATH.pattern, (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert re.search(DEATH.pattern, (ROOT / "docs" / "operators.md").read_text(encoding="utf-8"))
+
+
+def test_every_link_leads_somewhere() -> None:
+    """To a file that is there, and to a chapter that it has."""
+    for text in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", text.read_text(encoding="utf-8")):
+            address, _, chapter = link.partition("#")
+            if "://" in address:
+                continue
+            target = (text.parent / address).resolve() if address else text
+            assert target.exists(), f"{text.name}: {link}"
+            if chapter:
+                headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+                assert chapter in {_anchor(heading) for heading in headings}, f"{text.name}: {link}"
+
+
+def _anchor(heading: str) -> str:
+    """What a heading is called in a link, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def test_the_map_in_the_readme_names_what_there_is() -> None:

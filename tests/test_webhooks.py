@@ -300,14 +300,14 @@ def test_the_presenter_may_run_both_lanes(signed_shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--id", 'a"b\\c']], ids=["as it stands", "with an odd id"])
-def test_the_line_in_the_readme_pays(signed_shop: Shop, options: list[str]) -> None:
+def test_the_line_in_the_documents_pays(signed_shop: Shop, options: list[str]) -> None:
     """A real curl reads what is printed, and the order is paid."""
     if shutil.which("curl") is None:
         if os.environ.get("WIDGET_STORE_REQUIRE_ALL") == "1":
             pytest.fail("no curl on this machine")
         pytest.skip("no curl on this machine")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    [line] = [line for line in readme.splitlines() if "app.py sign" in line]
+    document = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    [line] = [line for line in document.splitlines() if "app.py sign" in line]
     payment_id = signed_shop.shopper.hold("my-very-first-order" if not options else key())
     for said, meant in (
         (".venv/bin/python", shlex.quote(sys.executable)),
