@@ -68,10 +68,10 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
     from store.reads.checkpoints import Checkpoints
     from store.reads.greetings import Greetings
     from store.reads.orders import Queries
-    from store.repair import lost_checkpoints
+    from store.repair import restored_checkpoints
     from store.repair.housekeeper import Housekeeper
     from store.repair.reconciler import Reconciler
-    from store.stage import crash_page, deploy, lanes, reset, sign_in, talk, tools, watch
+    from store.stage import across_processes, crash_page, deploy, lanes, presenter_bar, reset, sign_in, talk
     from store.terms_of_sale import Terms, terms
     from store.web import every_request, guestbook, json_api, ledger, proof, storefront
     from store.web.health import Health
@@ -105,9 +105,9 @@ def build(settings: Settings, *, ahead: bool = False) -> Built:
 
     def before_workflows_run() -> None:
         reset.carry_out(settings, databases)
-        lost_checkpoints.note(databases, witnesses)
-        tools.take_up(settings)
-        watch.begin(settings, databases)
+        restored_checkpoints.note(databases, witnesses)
+        presenter_bar.take_up(settings)
+        across_processes.begin(settings, databases)
 
     housekeeper = Housekeeper(settings, databases)
     return Built(app, settings, databases, reconciler, housekeeper, before_workflows_run, deploy.digest())

@@ -12,11 +12,11 @@ from typing import NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import crash, orders, pages, polls, processor, table, visits, waiting
+from bench import crash, orders, pages, polls, processor, rush, table, visits, waiting
 from bench.figures import QUICK, SMALLEST, WHOLE, Bench
 from bench.servers import place
 
-_GROUPS = {module.GROUP: module for module in (orders, polls, visits, crash, waiting, pages)}
+_GROUPS = {module.GROUP: module for module in (orders, polls, visits, crash, rush, waiting, pages)}
 _DATABASES = {"sqlite": ("SQLite",), "postgres": ("Postgres",), "both": ("SQLite", "Postgres")}
 _REFUSED = 2
 

@@ -26,15 +26,57 @@ class Scale:
     sizes: tuple[int, ...]
     waiting: tuple[int, ...]
     polling: int
+    rush: int
+    """Buyers who come in one moment."""
     crashes: int
     in_flight: int
 
 
 WHOLE = Scale(
-    "whole", 5, 8, 5, (1, 8, 32), (1, 2, 4), 30, (10, 10_000, 1_000_000), (100, 1000, 5000), 1000, 10, 1000
+    name="whole",
+    rounds=5,
+    seconds=8,
+    idle_seconds=5,
+    shoppers=(1, 8, 32),
+    processes=(1, 2, 4),
+    counted=30,
+    sizes=(10, 10_000, 1_000_000),
+    waiting=(100, 1000, 5000),
+    polling=1000,
+    rush=1000,
+    crashes=10,
+    in_flight=1000,
 )
-QUICK = Scale("quick", 3, 4, 3, (1, 8), (1, 2), 20, (10, 10_000), (100,), 100, 10, 100)
-SMALLEST = Scale("smallest", 1, 0.3, 0.5, (1,), (1,), 3, (10,), (10,), 10, 1, 10)
+QUICK = Scale(
+    name="quick",
+    rounds=3,
+    seconds=4,
+    idle_seconds=3,
+    shoppers=(1, 8),
+    processes=(1, 2),
+    counted=20,
+    sizes=(10, 10_000),
+    waiting=(100,),
+    polling=100,
+    rush=100,
+    crashes=10,
+    in_flight=100,
+)
+SMALLEST = Scale(
+    name="smallest",
+    rounds=1,
+    seconds=0.3,
+    idle_seconds=0.5,
+    shoppers=(1,),
+    processes=(1,),
+    counted=3,
+    sizes=(10,),
+    waiting=(10,),
+    polling=10,
+    rush=20,
+    crashes=1,
+    in_flight=10,
+)
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,42 @@ async def holds(plan: dict[str, Any]) -> dict[str, Any]:
     return {"keys": keys, "numbers": numbers}
 
 
+async def rush(plan: dict[str, Any]) -> dict[str, Any]:
+    """So many shoppers who press Buy Now in one moment; who finds a unit pays."""
+    buy: list[float] = []
+    confirm: list[float] = []
+    began_at = time.monotonic()
+
+    async def shop(line: Line) -> None:
+        key, asked_at = new_key(), time.monotonic()
+        bought, _ = await submit(line, "/buy", f"key={key}")
+        if bought.status != 303:
+            raise BadAnswer(f"POST /buy answered {bought.status}")
+        has_a_unit = await _see_what_comes_next(line, bought.headers["location"])
+        buy.append(time.monotonic() - asked_at)
+        if has_a_unit:
+            confirm.append(await pay(line, key))
+
+    await _together(plan, int(plan["shoppers"]), shop)
+    return {"elapsed": time.monotonic() - began_at, "buy": buy, "confirm": confirm}
+
+
+async def _see_what_comes_next(line: Line, path: str) -> bool:
+    """Follow a Buy Now to the page that says how it went; whether it has taken a unit."""
+    while True:
+        page = await line.ask("GET", path, _HTML)
+        if page.status == 303:  # reserved no longer, and everything was sold
+            path = page.headers["location"]
+        elif page.status not in {200, *_BUSY}:
+            raise BadAnswer(f"the page after Buy Now answered {page.status}")
+        elif page.status == 200 and not path.startswith("/pay/"):
+            return False
+        elif page.status == 200 and _NUMBER.search(page.body):
+            return True
+        else:
+            await asyncio.sleep(LOOK_SECONDS)
+
+
 async def asks(plan: dict[str, Any]) -> dict[str, Any]:
     """The same GETs again and again, over kept connections; `every` spaces those of one connection."""
     took: list[float] = []
@@ -239,7 +275,12 @@ def buy(shop: Shop, **plan: object) -> dict[str, Any]:
     return run("orders", shop.address, database=shop.database_url, **plan)
 
 
-_KINDS: dict[str, Callable[[dict[str, Any]], Any]] = {"orders": orders, "holds": holds, "asks": asks}
+_KINDS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "orders": orders,
+    "holds": holds,
+    "rush": rush,
+    "asks": asks,
+}
 
 
 def main() -> None:

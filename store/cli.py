@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from store import command_line
+from store import cli_parser
 from store.serving import lifeline, requests, supervisor
 from store.serving.listener import address_of, listen
 from store.serving.programs import GUESTBOOK
@@ -40,7 +40,7 @@ def main(build: Callable[..., Built], open_shop: Callable[..., Flask], built: Bu
     In a process that is to serve, `build` puts the shop together, unless it is built already, and `open_shop`
     opens it.
     """
-    said = command_line.read()
+    said = cli_parser.read()
     if getattr(said, "requests", None) is not None:
         requests.parents_socket.set(said.requests)
     if getattr(said, "fork_server", None) is not None:

@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from store import command_line, setting_parsers, sqlite_files
+from store import cli_parser, setting_parsers, sqlite_files
 from store.serving.listener import listen
 from store.settings import LOOPBACK_HOSTS, BadSetting, Settings, is_sqlite, refuse, sqlite_file
 
@@ -86,7 +86,7 @@ def opening_of_talk(settings: Settings, address: str, pid: int) -> str:
 def _command(name: str, settings: Settings) -> str:
     """What is typed for a command about this talk."""
     folder = sqlite_file(settings.database_url).parent
-    elsewhere = "" if folder == command_line.TALK else f" --folder {folder}"
+    elsewhere = "" if folder == cli_parser.TALK else f" --folder {folder}"
     return f".venv/bin/python app.py {name} --talk{elsewhere}"
 
 

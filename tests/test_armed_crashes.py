@@ -12,8 +12,8 @@ from typing import TypeVar
 import pytest
 import sqlalchemy as sa
 
+from store.stage.commit_points import Lookout
 from store.stage.crash_points import CRASH_POINTS
-from store.stage.lookout import Lookout
 from tests.conftest import NewUrl
 from tests.support.guestbook import Guestbook
 from tests.support.refusal import is_one_sentence

@@ -65,6 +65,14 @@ def test_the_smallest_form_measures_polls_and_visits(tmp_path: Path) -> None:
     assert figures["visits", "a first visit to /", "requests"] > 1
 
 
+def test_a_rush_sells_what_is_on_the_shelf(tmp_path: Path) -> None:
+    """And nothing more, with an answer for everybody."""
+    told = measured(tmp_path / "figures.json", "--only", "rush", "--database", "sqlite")
+    figures = {each["what"]: each["value"] for each in told["figures"]}
+    assert figures["units sold"] == 2
+    assert figures["Buy Now, worst"] <= 1000 * figures["until everybody was answered"]
+
+
 @pytest.mark.timeout(240)  # it starts a Postgres of its own, twice
 def test_a_whole_order_costs_few_transactions() -> None:
     """On Postgres, as its own log has them; an order is ten ticks, and each tick is a step."""

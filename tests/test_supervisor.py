@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from store.serving.keeper import next_pause
 from store.serving.programs import SERVER
+from store.serving.restarts import next_pause
 from store.serving.supervisor import Supervisor
 from store.settings import REFUSED, ROOT, Settings, is_sqlite
 from tests.conftest import NewUrl, Often
@@ -281,7 +281,7 @@ def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
     ).stdout.split()
     ours = (
         "cli",
-        "command_line",
+        "cli_parser",
         "process_value",
         "serving",
         "serving.forks",

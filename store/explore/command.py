@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from store.explore import naive
+from store.explore import naive_search
 from store.explore.scenarios import BY_NAME, LONGER, QUICK, WHOLE, Scenario
 from store.explore.search import Found, search
 from store.explore.story import replay, walk
@@ -91,7 +91,7 @@ def _search(name: str, looked_at: Any) -> Found:
 
 
 def _tell_losses(console: Console, *, is_recorded: bool) -> int:
-    found = naive.shortest_losses()
+    found = naive_search.shortest_losses()
     for loss in found:
         console.print(f"{loss.title}.", markup=False)
         for place, step in enumerate(loss.told, 1):

@@ -16,7 +16,7 @@ from dbos import DBOSClient
 from store import terms_of_sale
 from store.durable import offline, runtime
 from store.repair import reconciler, stuck_finder
-from store.repair.stuck_work import Lateness, Stuck
+from store.repair.stuck_rules import Lateness, Stuck
 from store.settings import Settings
 
 Say = Callable[[str], None]

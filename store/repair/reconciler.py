@@ -25,7 +25,7 @@ from store.database_errors import passes
 from store.durable import mendings, private_names, runtime
 from store.log_masking import mask
 from store.repair import stuck_finder
-from store.repair.stuck_work import Lateness, Stuck, known_outcome
+from store.repair.stuck_rules import Lateness, Stuck, known_outcome
 from store.settings import Settings, is_sqlite
 from store.vocabulary import CHECKOUT, GREETING, MENDING, Outcome
 

@@ -14,8 +14,8 @@ from dbos import DBOSClient
 
 from store.durable.step_decorators import now_ms
 from store.reads.checkpoints import workflows_of
-from store.repair import lost_finder
-from store.repair.stuck_work import MARGIN_MS, Lateness, Stuck, known_outcome
+from store.repair import restored_store
+from store.repair.stuck_rules import MARGIN_MS, Lateness, Stuck, known_outcome
 from store.vocabulary import CHECKOUT, DISPATCH, GREETING, StepName, dispatch_id
 
 _STEPS = {
@@ -32,7 +32,7 @@ def find(store: sa.Connection, client: DBOSClient, lateness: Lateness, *, sweep:
         *_live_orders(store, client, lateness),
         *_money_owed(store, lateness),
         *_greetings(store, client, lateness),
-        *(lost_finder.find(store, client) if sweep else ()),
+        *(restored_store.find(store, client) if sweep else ()),
     ):
         if each.workflow_id not in seen:
             seen.add(each.workflow_id)

@@ -15,7 +15,7 @@ from store.reads.crashes import Crash
 from store.settings import Settings
 from store.stage import crash_points
 from store.stage.crash_points import CRASH_POINTS
-from store.stage.tools import armed_points, is_meant_for_this_server, presenter
+from store.stage.presenter_bar import armed_points, is_meant_for_this_server, presenter
 from store.web.every_request import fragment, page
 from store.web.shop import queries
 

@@ -1,8 +1,8 @@
 """The points at which the presenter may arm a crash, and what is armed.
 
 The next workflow that passes an armed point takes its server down there, once; or every one that passes. The
-tests kill the shop at these points and at all others that `lookout.py` knows. What is armed is a row, so it
-outlives restarts.
+tests kill the shop at these points and at all others that `commit_points.py` knows. What is armed is a row,
+so it outlives restarts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from store.process_value import ProcessValue
 from store.reads.orders import Queries
 from store.serving import requests
 from store.settings import Settings
-from store.stage.lookout import Lookout
+from store.stage.commit_points import Lookout
 
 _DEADLY = getattr(signal, "SIGKILL", signal.SIGTERM)
 """On Windows, SIGTERM kills at once, too."""

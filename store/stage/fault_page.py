@@ -14,7 +14,7 @@ from store.durable.deadlines import call_with_deadline
 from store.durable.step_decorators import now_ms
 from store.stage import faults, window_hold
 from store.stage.faults import FAULTS, LEAD_MS, Fault, Latest
-from store.stage.tools import is_meant_for_this_server, presenter
+from store.stage.presenter_bar import is_meant_for_this_server, presenter
 from store.web.every_request import fragment, page
 from store.web.shop import queries, the_shop
 

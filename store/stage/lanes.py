@@ -23,7 +23,7 @@ from store.reads.records import Order
 from store.settings import Settings
 from store.stage import losses, naive
 from store.stage.listing import code
-from store.stage.tools import is_meant_for_this_server, presenter
+from store.stage.presenter_bar import is_meant_for_this_server, presenter
 from store.vocabulary import Outcome, Status, is_key, new_key
 from store.web.every_request import abort_not_there, fragment, page
 from store.web.origin import client_of

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from flask import Response, abort, request
 
 from store.settings import LOOPBACK_HOSTS
-from store.stage.tools import presenter
+from store.stage.presenter_bar import presenter
 from store.web.origin import name_asked_for
 from store.web.shop import the_shop
 

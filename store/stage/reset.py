@@ -29,8 +29,8 @@ from store.durable.statements import execute, now_ms_of_database
 from store.durable.step_decorators import now_ms, plain_transaction
 from store.settings import Settings
 from store.stage import faults, storm_state
-from store.stage.tools import presenter
-from store.stage.watch import ANSWER_SECONDS
+from store.stage.across_processes import ANSWER_SECONDS
+from store.stage.presenter_bar import presenter
 from store.web.every_request import page
 
 _BATCH = 500

@@ -28,7 +28,7 @@ from store.durable.step_decorators import now_ms, plain_transaction
 from store.money import price
 from store.reads.checkpoints import as_time
 from store.reads.records import Order
-from store.stage.tools import presenter
+from store.stage.presenter_bar import presenter
 from store.vocabulary import dispatch_id
 from store.web.every_request import abort_not_there, fragment, htmx, page
 from store.web.shop import queries

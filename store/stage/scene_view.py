@@ -14,12 +14,12 @@ from store.stage.lanes import Run
 from store.stage.listing import CodeLine
 from store.stage.losses import Loss
 from store.stage.naive import PRICE_CENTS
+from store.stage.presenter_bar import Running, access, running
 from store.stage.qr import audience_address
 from store.stage.script import LIMITS, SCENES, Act, Scene
 from store.stage.storm_state import Plan
 from store.stage.storm_view import StormView
 from store.stage.talk_state import Place
-from store.stage.tools import Running, access, running
 from store.vocabulary import Status
 from store.web.shop import queries, the_shop
 from store.web.track import Track

@@ -12,9 +12,9 @@ from flask import Flask, g, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from store.settings import Settings
-from store.stage import failed_tries, tools
+from store.stage import failed_tries, presenter_bar
 from store.stage.access import SESSION_COOKIE, SESSION_SECONDS, Access, Decision
-from store.stage.tools import access, presenter, sign_in_page
+from store.stage.presenter_bar import access, presenter, sign_in_page
 
 _PATH_OF_OURS = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 """A browser takes two slashes, or a slash and a backslash, for the beginning of another host's address."""
@@ -24,7 +24,7 @@ _LONGEST_PATH = 500
 def prepare(app: Flask, settings: Settings) -> None:
     """Give `app` the tools, and what decides who may use them, if anybody may."""
     if settings.offers_presenter_tools:
-        tools.prepare(app, Access(settings, failed_tries.record()))
+        presenter_bar.prepare(app, Access(settings, failed_tries.record()))
 
 
 @presenter.get("/stage/sign_in")

@@ -15,10 +15,10 @@ from store.process_value import ProcessValue
 from store.serving import requests
 from store.settings import ROOT, Settings
 from store.stage import storm_gate, storm_state, storm_view
+from store.stage.presenter_bar import presenter
 from store.stage.storm_picture import DARK, LIGHT, Picture
 from store.stage.storm_state import Plan, Storm
 from store.stage.storm_view import StormView
-from store.stage.tools import presenter
 from store.vocabulary import new_key
 from store.web.every_request import fragment, htmx, page
 from store.web.shop import queries

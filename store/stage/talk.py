@@ -14,9 +14,9 @@ from store.serving import requests
 from store.settings import Settings
 from store.stage import crash_points, lanes, scene_view, storm_page, talk_state
 from store.stage.crash_page import change_what_is_armed
+from store.stage.presenter_bar import is_meant_for_this_server, presenter
 from store.stage.scene_view import EVERY_SALE, notes_view, scene_of, stage_view
 from store.stage.script import SCENES, Act
-from store.stage.tools import is_meant_for_this_server, presenter
 from store.vocabulary import dispatch_id, new_key
 from store.web.every_request import fragment, htmx, page
 from store.web.origin import client_of

@@ -2,7 +2,7 @@
 
     python -m tests.crash.mortal "after commit of charge"
 
-The points are those of `store/stage/lookout.py`. Whoever asks for one that is never reached finds the
+The points are those of `store/stage/commit_points.py`. Whoever asks for one that is never reached finds the
 process alive.
 """
 
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from store.stage.lookout import Lookout
+from store.stage.commit_points import Lookout
 
 
 def _die(point: str) -> None:

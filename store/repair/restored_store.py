@@ -10,7 +10,7 @@ from dbos import DBOSClient
 
 from store.durable.step_decorators import now_ms
 from store.reads.checkpoints import workflows_of
-from store.repair.stuck_work import BATCH, Stuck, known_outcome
+from store.repair.stuck_rules import BATCH, Stuck, known_outcome
 from store.vocabulary import CHECKOUT, GREETING, RESTOCK, StepName, dispatch_id
 
 

@@ -1,0 +1,43 @@
+"""A rush: a thousand people press Buy Now in one moment, for a hundred units; who has one pays at once."""
+
+from __future__ import annotations
+
+from bench import load
+from bench.figures import Bench, Figure, add_latencies
+from bench.servers import STORE, Database
+
+GROUP = "rush"
+_BUYERS_PER_UNIT = 10
+_SOLD = "SELECT count(*) FROM orders WHERE status IN ('paid', 'dispatched')"
+
+
+def steps(bench: Bench) -> int:
+    """How often `run` says what it does next."""
+    return len(bench.databases)
+
+
+def run(bench: Bench) -> None:
+    """Measure it on each database, once: the first moment of a sale is what it is about."""
+    buyers = bench.scale.rush
+    units = buyers // _BUYERS_PER_UNIT
+    for kind in bench.databases:
+        bench.say(f"rush: {buyers} buyers on {kind}")
+        database = bench.place.new_database(kind)
+        _put_on_the_shelf(database, units)
+        with bench.place.serving(STORE, database) as store:
+            seen = load.run("rush", store.address, shoppers=buyers)
+        sold, case = database.value(_SOLD), f"on {kind}, {buyers:,} buyers for {units} units"
+        bench.add(Figure(GROUP, case, "units sold", sold, "units"))
+        bench.add(Figure(GROUP, case, "until everybody was answered", seen["elapsed"], "s"))
+        add_latencies(bench, GROUP, case, "Buy Now", seen["buy"])
+        add_latencies(bench, GROUP, case, "Confirm", seen["confirm"])
+
+
+def _put_on_the_shelf(database: Database, units: int) -> None:
+    database.change("UPDATE products SET on_hand = :units", units=units)
+    database.change("UPDATE stock_movements SET units = :units WHERE cause = 'opening'", units=units)
+
+
+def about() -> str:
+    """What one must know to read these."""
+    return "Buy Now is until the page that comes next: the payment page, or that everything is sold."
