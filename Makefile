@@ -38,7 +38,7 @@ check: $(venv)/test.installed ## style, types, the order of the layers, and the 
 	@echo "Running the tests that need no shop ..."
 	@$(python) -m pytest -n auto -m quick $(ARGS)
 
-test: $(venv)/test.installed ## every test once, most on one of the two databases; ARGS="-k refund" picks some
+test: $(venv)/test.installed ## most tests, on one of the two databases; ARGS="-k refund" picks some
 	@exec $(python) -m pytest -n auto $(ARGS)
 
 # Storms and the audience by themselves: how long a shopper waits in one is part of what they look at.

@@ -26,6 +26,7 @@ from bench.wire import ANSWER_SECONDS, Line, Reply
 
 _NUMBER = re.compile(rb"Order No\. (\d+)")
 _KEY = re.compile(rb'name="key" value="([^"]+)"')
+_PAY = b'name="outcome" value="paid"'
 _HTML = {"Accept": "text/html"}
 BROWSER = {**_HTML, "Accept-Encoding": "gzip"}
 _FORM = {**_HTML, "Content-Type": "application/x-www-form-urlencoded"}
@@ -154,9 +155,10 @@ async def rush(plan: dict[str, Any]) -> dict[str, Any]:
     """So many shoppers who press Buy Now in one moment; who finds a unit pays."""
     buy: list[float] = []
     confirm: list[float] = []
+    failed: list[str] = []
     began_at = time.monotonic()
 
-    async def shop(line: Line) -> None:
+    async def click(line: Line) -> None:
         key, asked_at = new_key(), time.monotonic()
         bought, _ = await submit(line, "/buy", f"key={key}")
         if bought.status != 303:
@@ -166,24 +168,28 @@ async def rush(plan: dict[str, Any]) -> dict[str, Any]:
         if has_a_unit:
             confirm.append(await pay(line, key))
 
+    async def shop(line: Line) -> None:
+        try:
+            await click(line)
+        except (BadAnswer, OSError, EOFError, TimeoutError) as trouble:
+            failed.append(f"{type(trouble).__name__}: {trouble}")
+
     await _together(plan, int(plan["shoppers"]), shop)
-    return {"elapsed": time.monotonic() - began_at, "buy": buy, "confirm": confirm}
+    return {"elapsed": time.monotonic() - began_at, "buy": buy, "confirm": confirm, "failed": failed}
 
 
 async def _see_what_comes_next(line: Line, path: str) -> bool:
     """Follow a Buy Now to the page that says how it went; whether it has taken a unit."""
     while True:
         page = await line.ask("GET", path, _HTML)
-        if page.status == 303:  # reserved no longer, and everything was sold
+        if page.status == 303:
             path = page.headers["location"]
         elif page.status not in {200, *_BUSY}:
             raise BadAnswer(f"the page after Buy Now answered {page.status}")
-        elif page.status == 200 and not path.startswith("/pay/"):
-            return False
-        elif page.status == 200 and _NUMBER.search(page.body):
-            return True
+        elif page.status == 200 and (not path.startswith("/pay/") or _NUMBER.search(page.body)):
+            return _PAY in page.body  # otherwise somebody else had the last one
         else:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(_AGAIN_SECONDS)
 
 
 async def asks(plan: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Settings:
     threads: int = _setting(
         "STORE_THREADS",
         16,
-        "threads of a process for reads, and up to five for forms; half as many for JSON requests that "
+        "threads of a process for reads, and as many again for forms; half as many for JSON requests that "
         "wait for a workflow",
     )
     processes: int = _setting(

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
 _QUICK_THREADS = 4
 """Enough for what waits for nothing."""
-_CLICK_THREADS = 5
-"""A click is work for the one core that a process has. Where more come than it can do, sixteen at once would
-all be late: each is refused, sent again, and done again. A few at a time are done in time, and the others
-wait their turn: of two hundred phones the last one waited 33 s instead of 53 to 66."""
 _REMEMBERED = 4096
 """Addresses whose kind is not looked up again: a page asks for the same one each second."""
 _NEED_NO_DATABASE = frozenset(
@@ -72,17 +68,13 @@ def kinds_of(app: Flask) -> KindOf:
 class Pools:
     """What waitress takes for its one pool of threads: one for each kind of request.
 
-    Looks have `threads`, and calls half as many: they wait longest, and a program asks again by itself.
+    Each has `threads`, and calls half as many: they wait longest, and a program asks again by itself.
     """
 
     def __init__(self, threads: int, kind_of: KindOf) -> None:
         self._kind_of = kind_of
         self._pools = {kind: ThreadedTaskDispatcher() for kind in Kind}
-        counts = {
-            Kind.QUICK: _QUICK_THREADS,
-            Kind.CLICK: min(threads, _CLICK_THREADS),
-            Kind.CALL: threads // 2,
-        }
+        counts = {Kind.QUICK: _QUICK_THREADS, Kind.CALL: threads // 2}
         for kind, pool in self._pools.items():
             pool.set_thread_count(counts.get(kind, threads))
 

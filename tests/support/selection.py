@@ -7,18 +7,20 @@
 - of the tests of a module that take longer than `_LONG_SECONDS`, all but those that are `first_of_all`, or
   all but the shortest where none is.
 
-How long each took is in `durations.json`, written by `--record-durations`. A test that is not there yet is
-not long. Whoever names a module or a test gets the long ones, too.
+How long each took is in `durations.json`, which `python -m tests.support.selection` writes from the results
+of a run. A test that is not there yet is not long. Whoever names a module or a test gets the long ones, too.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -37,28 +39,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="only what `make test` leaves out, and what has a longer form, in that form",
     )
     parser.addoption("--long", action="store_true", help="with the tests that take long; so is what is named")
-    parser.addoption("--record-durations", action="store_true", help="write tests/durations.json anew")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What only the first process knows: what was named on the command line, and how long everything took."""
-    if hasattr(config, "workerinput"):
-        return  # it gets the options of the first
-    if config.args_source is config.ArgsSource.ARGS:
+    """Take the long ones of what was named, too. The other processes get the options of the first."""
+    if not hasattr(config, "workerinput") and config.args_source is config.ArgsSource.ARGS:
         config.option.long = True
-    if config.getoption("--record-durations"):
-        config.pluginmanager.register(_Recorder())
 
 
-@pytest.hookimpl(trylast=True)  # after those that shuffle them
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not asked for. What takes longest begins first, or one process would end alone."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Leave out what is not asked for, of all that was collected: before `-k` takes away what is compared.
+
+    After those that shuffle them, what takes longest is put first, or one process would end alone.
+    """
     is_torture = config.getoption("--torture")
     left_out = _left_to_torture(items, with_long_ones=config.getoption("--long") and not is_torture)
     if is_torture:
         left_out = {id(item) for item in items if id(item) not in left_out and not _has_longer_form(item)}
     config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
     items[:] = [item for item in items if id(item) not in left_out]
+    yield
     items.sort(key=lambda item: (_allowed_seconds(item), durations().get(name_of(item), 0.0)), reverse=True)
 
 
@@ -134,18 +135,18 @@ def _long(items: list[pytest.Item]) -> Iterator[pytest.Item]:
         yield from (case for name, cases in tests.items() if name not in kept for case in cases)
 
 
-class _Recorder:
-    """Adds up how long each test takes, and writes it down at the end."""
+def record(results: Path) -> None:
+    """Write down how long each test took, from the JUnit XML of a whole run of `make test ARGS=--long`.
 
-    def __init__(self) -> None:
-        self._seconds: defaultdict[str, float] = defaultdict(float)
+    By hand, and never between the two runs of one check: what one leaves out, the other has to run.
+    """
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for case in ElementTree.parse(results).iter("testcase"):  # noqa: S314 - it is our own file
+        path = case.attrib["classname"].replace(".", "/")
+        seconds[f"{path}.py::{case.attrib['name'].partition('[')[0]}"] += float(case.attrib["time"])
+    worth_it = {name: round(took, 1) for name, took in sorted(seconds.items()) if took >= _RECORDED_SECONDS}
+    _DURATIONS.write_text(json.dumps(worth_it, indent=1) + "\n", encoding="utf-8")
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Its fixtures belong to it."""
-        self._seconds[report.nodeid.partition("[")[0]] += report.duration
 
-    def pytest_sessionfinish(self) -> None:
-        """What was not run keeps what it took before; `test_promises.py` finds what is there no more."""
-        found = durations() | self._seconds
-        worth_it = {name: round(took, 1) for name, took in sorted(found.items()) if took >= _RECORDED_SECONDS}
-        _DURATIONS.write_text(json.dumps(worth_it, indent=1) + "\n", encoding="utf-8")
+if __name__ == "__main__":
+    record(Path(sys.argv[1]))
