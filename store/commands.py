@@ -13,7 +13,7 @@ from dbos import DBOS, SetWorkflowID, error
 
 from store import step_results, workflows
 from store.durable import runtime
-from store.durable.deadlines import call_in_turn, call_with_deadline, seconds_for_an_event
+from store.durable.deadlines import call_with_deadline, seconds_for_an_event
 from store.vocabulary import (
     PAYMENT_TOPIC,
     SHELF_SIZE,
@@ -74,7 +74,7 @@ def buy(key: str, client: str) -> Status | None:
 
     seconds = seconds_for_an_event()
     try:
-        status = call_in_turn(start_and_wait)
+        status = call_with_deadline(start_and_wait)
     except error.DBOSConflictingWorkflowError as conflict:
         raise KeyTaken(key) from conflict
     if status == step_results.REFUSED:
@@ -109,7 +109,7 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
 
     seconds = seconds_for_an_event()
     try:
-        return call_in_turn(record_and_wake)
+        return call_with_deadline(record_and_wake)
     except (error.DBOSNonExistentWorkflowError, step_results.PaymentRefused) as unknown:
         raise UnknownPayment(payment_id) from unknown
 

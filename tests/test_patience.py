@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from store.durable import deadlines
-from store.durable.deadlines import TURNS, DeadlineExceeded, call_in_turn, call_with_deadline
+from store.durable.deadlines import DeadlineExceeded, call_with_deadline
 from tests.support.shopper import eventually
 
 pytestmark = pytest.mark.quick
@@ -77,55 +77,3 @@ def test_a_call_has_the_deadline_of_its_request() -> None:
     thread.start()
     thread.join()
     assert 30 < found[0] <= 60
-
-
-def in_a_request(call: Callable[[], object], found: list[object], seconds: float = 60.0) -> threading.Thread:
-    """Have it called in turn within a request that may wait for so long; the thread that does."""
-
-    def request() -> None:
-        deadlines.begin(seconds, seconds)
-        try:
-            found.append(call_in_turn(call))
-        except DeadlineExceeded as late:
-            found.append(str(late))
-
-    thread = threading.Thread(target=request)
-    thread.start()
-    return thread
-
-
-def test_a_few_take_turns_and_the_others_wait_for_theirs() -> None:
-    """Each gives its turn back once it is done, whether that went well or not."""
-    lock, most, under_way, found = threading.Lock(), 0, 0, list[object]()
-
-    def work() -> str:
-        nonlocal most, under_way
-        with lock:
-            under_way += 1
-            most = max(most, under_way)
-        threading.Event().wait(0.01)  # so that others would come in, if they could
-        with lock:
-            under_way -= 1
-        return "done"
-
-    for thread in [in_a_request(work, found) for _ in range(4 * TURNS)]:
-        thread.join()
-    assert found == ["done"] * (4 * TURNS)
-    assert 1 < most <= TURNS
-
-
-def test_who_waits_for_a_database_that_hangs_keeps_no_turn_from_the_others() -> None:
-    """After a while its turn is over, and it waits on. Whoever has no time left for a turn begins nothing."""
-    is_back, stuck, found, begun = threading.Event(), list[object](), list[object](), list[str]()
-    threads = [in_a_request(lambda: is_back.wait(50), stuck) for _ in range(TURNS)]
-    late = in_a_request(lambda: begun.append("late"), found, seconds=0.01)
-    late.join()
-    assert found == ["too many others were before it"]
-    assert begun == []
-    in_a_request(lambda: begun.append("in time"), found).join()
-    assert begun == ["in time"]
-    assert stuck == [], "they still wait"
-    is_back.set()
-    for thread in threads:
-        thread.join()
-    assert stuck == [True] * TURNS

@@ -28,15 +28,8 @@ PAGE_EVENT_SECONDS = 0.5
 """Of that, for a workflow's event. Most come in a tenth of it; for the others there is a page that waits."""
 JSON_EVENT_SECONDS = 7.5
 
-TURNS = 5
-"""Calls that begin together, of those that take turns: they share one core. Where more come than it can do,
-sixteen at once would all be late; each would be refused, sent again, and done again."""
-_TURN_SECONDS = 1.0
-"""Then a turn is over, done or not: who waits for a database that hangs keeps no turn from the others."""
-
 _MAX_LATE = 200
 _late = BoundedSemaphore(_MAX_LATE)
-_turns = BoundedSemaphore(TURNS)
 _deadline: ContextVar[float] = ContextVar("deadline")
 _event_seconds: ContextVar[float] = ContextVar("event_seconds", default=PAGE_EVENT_SECONDS)
 _log = logging.getLogger("store")
@@ -71,28 +64,6 @@ def call_with_deadline(call: Callable[[], T], seconds: float | None = None, *, s
     Raises:
         DeadlineExceeded: it did not, too many earlier calls are still under way, or there is no thread.
     """
-    return _result_of(_begin(call, slots), seconds_left() if seconds is None else seconds)
-
-
-def call_in_turn(call: Callable[[], T]) -> T:
-    """The same, a few at a time, within what the request has left. One that gets no turn has begun nothing.
-
-    Raises:
-        DeadlineExceeded: as above, or too many others were before it.
-    """
-    if not _turns.acquire(timeout=max(0.0, seconds_left() - _TURN_SECONDS)):
-        raise DeadlineExceeded("too many others were before it")
-    try:
-        answer = _begin(call, _late)
-        with suppress(FutureTimeout):
-            return answer.result(min(_TURN_SECONDS, seconds_left()))
-    finally:
-        _turns.release()
-    return _result_of(answer, seconds_left())
-
-
-def _begin(call: Callable[[], T], slots: Semaphore) -> Future[T]:
-    """Have it called in a thread of its own: one that is late must not keep others waiting behind it."""
     if not slots.acquire(blocking=False):
         raise DeadlineExceeded("too many calls are under way")
     answer: Future[T] = Future()
@@ -103,18 +74,15 @@ def _begin(call: Callable[[], T], slots: Semaphore) -> Future[T]:
         finally:
             slots.release()
 
+    # A thread of its own: one that is late must not keep others waiting behind it.
     thread = Thread(target=copy_context().run, args=[run], name="call_with_deadline", daemon=True)
     try:
         thread.start()
     except RuntimeError as error:  # no memory, or as many threads as the system allows
         slots.release()
         raise DeadlineExceeded("no thread could be started") from error
-    return answer
-
-
-def _result_of(answer: Future[T], seconds: float) -> T:
     try:
-        return answer.result(seconds)
+        return answer.result(seconds_left() if seconds is None else seconds)
     except FutureTimeout:
         if answer.cancel():
             raise DeadlineExceeded("no answer in time") from None

@@ -46,7 +46,6 @@ def installed(runtime: Runtime, scenario: Scenario) -> Iterator[None]:
         (commands, "DBOS", runtime),
         (commands, "SetWorkflowID", runtime.set_workflow_id),
         (commands, "call_with_deadline", call),
-        (commands, "call_in_turn", call),
         (commands, "new_key", lambda: runtime.key_of_restock),
         (account_rules, "SHELF_SIZE", scenario.units),
         (ledger, "now_ms", now_ms),

@@ -175,11 +175,12 @@ def test_faults_and_shelf_by_keyboard(talk_shop: SupervisedShop, visit: Visit) -
         ("Hold it", "The payment window held"),
         ("For 5 s: The server is frozen", "On: The server is frozen"),
     ]:
-        # While a press is under way, its page is still to come, and takes the focus.
-        expect(page.locator("#faults button[disabled]")).to_have_count(0)
         page.get_by_role("button", name=name, exact=True).focus()
         page.keyboard.press("Enter")
         expect(page.locator("#faults")).to_contain_text(seen)
+        if "frozen" not in name:
+            # A poll may have shown that before the page of the press came, which takes the focus.
+            expect(page.locator("#main")).to_be_focused()
     expect(page.locator("#announcement")).to_have_text("Nothing is wrong.", timeout=30_000)
     assert talk_shop.deaths == []
     assert not talk_shop.tables.faults()
