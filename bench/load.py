@@ -15,8 +15,8 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -120,10 +120,8 @@ async def orders(plan: dict[str, Any]) -> dict[str, Any]:
         nonlocal begun
         while may_begin():
             begun += 1
-            try:
+            with _noted(failed):
                 done.append(await buy_whole(line, watcher))
-            except (BadAnswer, OSError, EOFError, TimeoutError) as trouble:
-                failed.append(f"{type(trouble).__name__}: {trouble}")
 
     await _together(plan, int(plan["shoppers"]), shop)
     return {
@@ -158,21 +156,16 @@ async def rush(plan: dict[str, Any]) -> dict[str, Any]:
     failed: list[str] = []
     began_at = time.monotonic()
 
-    async def click(line: Line) -> None:
-        key, asked_at = new_key(), time.monotonic()
-        bought, _ = await submit(line, "/buy", f"key={key}")
-        if bought.status != 303:
-            raise BadAnswer(f"POST /buy answered {bought.status}")
-        has_a_unit = await _see_what_comes_next(line, bought.headers["location"])
-        buy.append(time.monotonic() - asked_at)
-        if has_a_unit:
-            confirm.append(await pay(line, key))
-
     async def shop(line: Line) -> None:
-        try:
-            await click(line)
-        except (BadAnswer, OSError, EOFError, TimeoutError) as trouble:
-            failed.append(f"{type(trouble).__name__}: {trouble}")
+        with _noted(failed):
+            key, asked_at = new_key(), time.monotonic()
+            bought, _ = await submit(line, "/buy", f"key={key}")
+            if bought.status != 303:
+                raise BadAnswer(f"POST /buy answered {bought.status}")
+            has_a_unit = await _see_what_comes_next(line, bought.headers["location"])
+            buy.append(time.monotonic() - asked_at)
+            if has_a_unit:
+                confirm.append(await pay(line, key))
 
     await _together(plan, int(plan["shoppers"]), shop)
     return {"elapsed": time.monotonic() - began_at, "buy": buy, "confirm": confirm, "failed": failed}
@@ -215,6 +208,15 @@ async def asks(plan: dict[str, Any]) -> dict[str, Any]:
 
     await _together(plan, int(plan["connections"]), look)
     return {"elapsed": time.monotonic() - began_at, "took": took, "statuses": statuses}
+
+
+@contextmanager
+def _noted(failed: list[str]) -> Iterator[None]:
+    """What makes a shopper give up is written down, and ends nothing else."""
+    try:
+        yield
+    except (BadAnswer, OSError, EOFError, TimeoutError) as trouble:
+        failed.append(f"{type(trouble).__name__}: {trouble}")
 
 
 async def _together(plan: dict[str, Any], count: int, work: Callable[[Line], Awaitable[None]]) -> None:

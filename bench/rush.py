@@ -26,8 +26,7 @@ def run(bench: Bench) -> None:
     units = buyers // _BUYERS_PER_UNIT
     for kind in bench.databases:
         bench.say(f"rush: {buyers} buyers on {kind}")
-        database = bench.place.new_database(kind)
-        _put_on_the_shelf(database, units)
+        database = bench.place.new_database(kind, units)
         with bench.place.serving(STORE, database) as store:
             seen = load.run("rush", store.address, shoppers=buyers)
             _wait_until_settled(database)
@@ -38,11 +37,6 @@ def run(bench: Bench) -> None:
             add_latencies(bench, GROUP, case, what, seen[name])
         if seen["failed"]:
             bench.leave_out(f"A rush on {kind}: {len(seen['failed'])} buyers gave up: {seen['failed'][0]}")
-
-
-def _put_on_the_shelf(database: Database, units: int) -> None:
-    database.change("UPDATE products SET on_hand = :units", units=units)
-    database.change("UPDATE stock_movements SET units = :units WHERE cause = 'opening'", units=units)
 
 
 def _wait_until_settled(database: Database) -> None:

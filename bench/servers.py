@@ -189,8 +189,8 @@ class Place:
         self._folder, self.postgres = folder, postgres
         self._numbers = itertools.count(1)
 
-    def new_database(self, kind: str) -> Database:
-        """An empty shop with a full shelf."""
+    def new_database(self, kind: str, units: int = UNITS) -> Database:
+        """An empty shop with so many units on its shelf."""
         if kind == "Postgres":
             assert self.postgres is not None  # noqa: S101 - it was asked for
             url = self.postgres.new_url()
@@ -200,8 +200,8 @@ class Place:
             url = f"sqlite:///{folder}/store.sqlite3"
         connect(Settings.from_env({"DBOS_DATABASE_URL": url})).close()
         database = Database(kind, url)
-        database.change("UPDATE products SET on_hand = :units", units=UNITS)
-        database.change("UPDATE stock_movements SET units = :units WHERE cause = 'opening'", units=UNITS)
+        database.change("UPDATE products SET on_hand = :units", units=units)
+        database.change("UPDATE stock_movements SET units = :units WHERE cause = 'opening'", units=units)
         return database
 
     @contextmanager

@@ -60,12 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
     items[:] = [item for item in items if id(item) not in left_out]
     yield
-    items.sort(key=lambda item: (_allowed_seconds(item), durations().get(name_of(item), 0.0)), reverse=True)
-
-
-def name_of(item: pytest.Item) -> str:
-    """The test's, without its case."""
-    return item.nodeid.partition("[")[0]
+    items.sort(key=lambda item: (_allowed_seconds(item), durations().get(_name_of(item), 0.0)), reverse=True)
 
 
 @cache
@@ -73,6 +68,16 @@ def durations() -> dict[str, float]:
     """Seconds that a test took, all its cases in `make test` together, by its name."""
     recorded = json.loads(_DURATIONS.read_text(encoding="utf-8"))
     return {str(name): float(took) for name, took in recorded.items()}
+
+
+def _name_of(item: pytest.Item) -> str:
+    """The test's, without its case."""
+    return item.nodeid.partition("[")[0]
+
+
+def _module_of(name: str) -> str:
+    """The path of the module that a test is in."""
+    return name.partition("::")[0]
 
 
 def _left_to_torture(items: Iterable[pytest.Item], *, with_long_ones: bool) -> set[int]:
@@ -100,10 +105,10 @@ def _on_the_other_database(items: list[pytest.Item]) -> Iterator[pytest.Item]:
     for item in items:
         database = item.callspec.params.get("new_url") if hasattr(item, "callspec") else None
         if database and not item.get_closest_marker("quick") and not item.get_closest_marker("each_database"):
-            databases.setdefault(name_of(item), {}).setdefault(database, []).append(item)
+            databases.setdefault(_name_of(item), {}).setdefault(database, []).append(item)
     for name, cases in databases.items():
         if len(cases) == len(_DATABASES):
-            turn = zlib.crc32(name.partition("::")[0].encode()) % len(_DATABASES)
+            turn = zlib.crc32(_module_of(name).encode()) % len(_DATABASES)
             yield from cases[_DATABASES[1 - turn]]
 
 
@@ -112,7 +117,7 @@ def _not_sampled(items: list[pytest.Item]) -> Iterator[pytest.Item]:
     cases_of: dict[str, list[pytest.Item]] = {}
     for item in items:
         if item.get_closest_marker("sampled"):
-            cases_of.setdefault(name_of(item), []).append(item)
+            cases_of.setdefault(_name_of(item), []).append(item)
     for unordered in cases_of.values():
         # They may be shuffled already, and the sample is to be the same each time.
         cases = sorted(unordered, key=lambda item: item.nodeid)
@@ -126,9 +131,9 @@ def _long(items: list[pytest.Item]) -> Iterator[pytest.Item]:
     """What takes long, but for the one or few of its module that stand for the others."""
     long_ones: defaultdict[str, dict[str, list[pytest.Item]]] = defaultdict(dict)
     for item in items:
-        if durations().get(name_of(item), 0.0) > _LONG_SECONDS and not item.get_closest_marker("quick"):
-            module = item.nodeid.partition("::")[0]
-            long_ones[module].setdefault(name_of(item), []).append(item)
+        name = _name_of(item)
+        if durations().get(name, 0.0) > _LONG_SECONDS and not item.get_closest_marker("quick"):
+            long_ones[_module_of(name)].setdefault(name, []).append(item)
     for tests in long_ones.values():
         kept = {name for name, cases in tests.items() if cases[0].get_closest_marker("first_of_all")}
         kept = kept or {min(tests, key=durations().__getitem__)}
