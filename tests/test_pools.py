@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ _SLACK_SECONDS = 1.5
 """What a busy machine adds to any answer."""
 _AT_ONCE_SECONDS = 1.5
 """Less than any wait for a database, and more than a busy machine takes for a page."""
+_TEMPLATES = Path(__file__).parent.parent / "templates"
 _BACK_SECONDS = 8.0
 """Of the end of the trouble, everything goes on again."""
 
@@ -159,7 +161,7 @@ _KINDS = {
         *("GET /presenter", "POST /crash_application"),
     ],
     Kind.LOOK: [
-        *("GET /", "HEAD /", "get /", "GET /shelf", "GET /pay/abcdefgh", "GET /orders/abcdefgh/progress"),
+        *("GET /", "HEAD /", "get /", "GET /pay/abcdefgh", "GET /orders/abcdefgh", "GET /guestbook"),
         *(
             "GET /ledger",
             "GET /orders",
@@ -169,9 +171,20 @@ _KINDS = {
             "GET /presenter/tools",
         ),
     ],
+    Kind.POLL: [
+        *("GET /shelf", "GET /recent", "GET /pay/abcdefgh/status", "GET /orders/abcdefgh/progress"),
+        *("GET /guestbook/books", "GET /greetings/abcdefgh/progress", "GET /ledger/lines"),
+    ],
     Kind.CLICK: ["POST /buy", "post /buy", "POST /pay/abcdefgh", "POST /guestbook", "POST /restock"],
     Kind.CALL: ["POST /checkout/abcdefgh", "POST /payment_webhook/abcdefgh/paid", "GET /greeting/Ada"],
 }
+
+
+def test_whatever_shoppers_pages_poll_is_a_poll() -> None:
+    """By the templates: all that polls, but for what is the presenter's."""
+    pages = "".join(path.read_text() for path in _TEMPLATES.glob("*.html"))
+    polled = set(re.findall(r"poll\(url_for\('([a-z_.]+)'", pages))
+    assert {endpoint for endpoint in polled if not endpoint.startswith("presenter.")} == thread_pools.POLLED
 
 
 @pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.name)

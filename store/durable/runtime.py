@@ -39,6 +39,9 @@ APPLICATION_NAME = "widget-store"
 
 # On Postgres, DBOS is told of messages, and gathers what it is told for this long: 1 ms halves Buy Now.
 _POSTGRES_GATHER_SECONDS = 0.001
+# DBOS has half as many waiters look at once as there are connections: on SQLite, one. After a crash, whoever
+# pays would look after all who wait to pay have. With the pool's own queue, each has its turn as it comes.
+_LOOKS_ARE_NOT_LIMITED = 0
 # Between two looks at whether a message has woken nobody.
 _LOOK_SECONDS = 5.0
 
@@ -132,6 +135,7 @@ def launch(
         "system_database_url": settings.system_database_url,
         "system_database_engine": databases.system,
         "notification_coalesce_sec": _POSTGRES_GATHER_SECONDS,
+        "sys_db_polling_concurrency": _LOOKS_ARE_NOT_LIMITED,
         # Checkpoints are data. JSON cannot run code when it is read back; a pickle can.
         "serializer": DBOSPortableJSONSerializer(),
         "log_level": "WARNING",

@@ -25,6 +25,18 @@ _NEED_NO_DATABASE = frozenset(
     {"static", "presenter.arrive", "presenter.sign_in", "presenter.crash_application"}
 )
 """Endpoints, beside every address at which there is nothing."""
+POLLED = frozenset(
+    {
+        "storefront.shelf",
+        "storefront.recent",
+        "storefront.payment_status",
+        "storefront.order_progress",
+        "guestbook.both",
+        "guestbook.progress",
+        "ledger.lines",
+    }
+)
+"""What shoppers' pages ask again and again. The presenter's polls are looks: no audience is before them."""
 
 
 class Kind(Enum):
@@ -33,7 +45,9 @@ class Kind(Enum):
     QUICK = auto()
     """Not at all: files, and whatever needs no database."""
     LOOK = auto()
-    """For a read: pages, polls, and JSON that is read."""
+    """For a read: pages, and JSON that is read."""
+    POLL = auto()
+    """For a read, and again a second later: what keeps a page up to date that is already there."""
     CLICK = auto()
     """For a workflow, as long as a page may take."""
     CALL = auto()
@@ -59,7 +73,7 @@ def kinds_of(app: Flask) -> KindOf:
         if endpoint == "api.greeting":  # the one GET that acts
             return Kind.CALL
         if method.upper() != "POST":
-            return Kind.LOOK
+            return Kind.POLL if endpoint in POLLED else Kind.LOOK
         return Kind.CALL if endpoint.startswith("api.") else Kind.CLICK
 
     return kind_of

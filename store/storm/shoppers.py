@@ -1,27 +1,18 @@
-"""The shoppers of a storm: what they do, and how they ask.
-
-Each is a thread with a browser's manners and no JavaScript. One that gets no answer asks again, with the
-same key, until there is one; how long that took is how long the shop paused.
-"""
+"""The shoppers of a storm: what they do."""
 
 from __future__ import annotations
 
-import http.client
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from urllib.parse import urlencode
+from collections.abc import Callable
 
+from store.storm.browser import Browser
 from store.storm.notes import Notes, Purchase, Visit
-from store.storm.servers import Addresses, OneAddress
+from store.storm.servers import Addresses
 from store.vocabulary import TRANSITIONS, GreetingOutcome, Outcome, Reason, Status
 
-_GIVE_UP_SECONDS = 60.0
-"""A shopper who waits for longer than this for one answer says that the shop is broken."""
-_ANSWER_SECONDS = 10.0
 _GREETING_ENDS = {
     GreetingOutcome.GREETED: "Thank you for being awesome",
     GreetingOutcome.REFUSED: "The guestbook refused your name",
@@ -31,29 +22,16 @@ _GREETING_ENDS = {
 _GREETING_CHANCE = 0.2
 """Of somebody who is told of the guestbook, to sign it instead of buying."""
 _NUMBER = re.compile(r"Order No\. (\d+)")
-_BREATHING = frozenset({502, 503, 504})
-"""Answers that say: not now, ask again."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What the shop said; redirects are followed as a browser does."""
-
-    status: int
-    path: str
-    text: str
-
-
-class Shopper:
+class Shopper(Browser):
     """A shopper. Two with the same seed make the same choices."""
 
     def __init__(
         self, where: str | Addresses, seed: str, notes: Notes, window_seconds: float, *, greets: bool = False
     ) -> None:
-        self._headers = {"Accept": "text/html"}
-        self._addresses = OneAddress(where) if isinstance(where, str) else where
+        super().__init__(where, notes)
         self._chance = random.Random(seed)  # noqa: S311 - it keeps no secret
-        self._notes = notes
         self._window_seconds = window_seconds
         self._greets = greets
 
@@ -232,63 +210,6 @@ class Shopper:
 
     def _pause(self) -> None:
         time.sleep(self._chance.uniform(0.2, 1.8))  # people look at what they see
-
-    # --- over the wire --------------------------------------------------------------------
-
-    def get(self, path: str) -> Reply:
-        """Open a page."""
-        return self._until_answered("GET", path)
-
-    def post(self, path: str, **form: str) -> Reply:
-        """Submit a form."""
-        return self._until_answered("POST", path, form)
-
-    def _until_answered(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Reply:
-        """The answer, however often the request has to be sent for it."""
-        began_at = time.monotonic()
-        unanswered, refused, host = 0, 0, ""
-        while True:
-            host = self._addresses.pick(failed=host)
-            try:
-                answer = self._once(host, method, path, form)
-                if answer.status not in _BREATHING:
-                    self._notes.answered()
-                    break
-            except ConnectionRefusedError:
-                refused += not self._addresses.is_gone(host)
-            except (OSError, http.client.HTTPException):
-                pass  # the server died over it: that is what the storm is for
-            unanswered += 1
-            if time.monotonic() - began_at > _GIVE_UP_SECONDS:
-                self._notes.complain(
-                    f"{method} {path.split('/')[1]} had no answer for {_GIVE_UP_SECONDS:g} s"
-                )
-                answer = Reply(0, path, "")
-                break
-            time.sleep(0.1)  # between two tries
-        self._notes.count(
-            waited_seconds=time.monotonic() - began_at,
-            unanswered=unanswered,
-            refused=refused,
-            is_given_up=answer.status == 0,
-        )
-        return answer
-
-    def _once(self, host: str, method: str, path: str, form: Mapping[str, str] | None) -> Reply:
-        while True:
-            connection = http.client.HTTPConnection(host, timeout=_ANSWER_SECONDS)
-            headers = dict(self._headers)
-            if form is not None:
-                headers["Content-Type"] = "application/x-www-form-urlencoded"
-            try:
-                connection.request(method, path, None if form is None else urlencode(form), headers)
-                response = connection.getresponse()
-                text = response.read().decode()
-            finally:
-                connection.close()
-            if response.status != 303:
-                return Reply(response.status, path, text)
-            method, path, form = "GET", response.headers["Location"], None
 
 
 def _may_follow(before: Status | Reason, after: Status | Reason) -> bool:
