@@ -15,6 +15,7 @@ from dbos import DBOSClient, DBOSPortableJSONSerializer, error
 from sqlalchemy.exc import DBAPIError
 
 from store.durable.deadlines import DeadlineExceeded, call_with_deadline
+from store.reads.time_limit import is_within_a_read
 from store.vocabulary import CHECKOUT
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ class _Unknown(Exception):
 
 def _answer(call: Callable[[], T]) -> T:
     try:
-        return call_with_deadline(call)
+        return call() if is_within_a_read() else call_with_deadline(call)
     except AWAY as trouble:
         raise DeadlineExceeded("the checkpoints cannot be read") from trouble
 

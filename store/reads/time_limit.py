@@ -8,6 +8,7 @@ hangs costs each visitor a moment at most, and the store no more threads than we
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from threading import BoundedSemaphore
@@ -25,6 +26,7 @@ _scout = BoundedSemaphore(1)
 """While the database is silent: one, which finds out whether it still is."""
 _SCOUT_SECONDS = 0.25
 """How long its request waits for it: it may have waited for a thread before."""
+_this_thread = threading.local()
 
 
 class _Database:
@@ -39,11 +41,17 @@ class _Database:
 def read(call: Callable[[], T]) -> T:
     """What `call` reads, if the database answers in the time that this request has, and a page's at most.
 
+    A read within a read has the thread and the time of that one: a thread costs what a SELECT does, so a page
+    that reads several things does so in one.
+
     Raises:
         DeadlineExceeded: it does not, or has not answered others before.
     """
+    if is_within_a_read():
+        return call()
 
     def look() -> T:
+        _this_thread.reads = True
         found = call()
         _Database.answered_at = time.monotonic()
         _Database.is_silent = False
@@ -58,6 +66,11 @@ def read(call: Callable[[], T]) -> T:
         if _Database.answered_at < began_at < time.monotonic() - _ENOUGH_SECONDS:
             _Database.is_silent = True
         raise DeadlineExceeded("the database does not answer") from late
+
+
+def is_within_a_read() -> bool:
+    """Whether this thread is that of a read already."""
+    return getattr(_this_thread, "reads", False)
 
 
 def seconds_for_a_turn() -> float:

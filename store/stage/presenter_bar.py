@@ -29,7 +29,7 @@ from store.reads.crashes import Takeover
 from store.reads.records import Executor
 from store.serving import requests
 from store.settings import Settings
-from store.stage import crash_points, faults, window_hold
+from store.stage import crash_points, tools_status, window_hold
 from store.stage.access import COOKIE, SESSION_SECONDS, Access, Decision
 from store.stage.crash_points import CRASH_POINTS
 from store.vocabulary import Status
@@ -51,6 +51,7 @@ def prepare(app: Flask, access: Access) -> None:
 
     app.extensions["access"] = access
     app.register_blueprint(presenter)
+    tools_status.prepare(app)
     offer_presenter_tools(app, lambda: running() if is_welcome() else None)
     rules = [rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("presenter.")]
     app.before_request(partial(_hide, {_first_part(rule) for rule in rules}))
@@ -89,18 +90,11 @@ class Running:
 
 def running() -> Running:
     """The server that answers this request."""
-    executor = queries().executor(runtime.executor_number())
+    found = tools_status.tools_status()
     can_pay_here, alarm = the_shop().settings.can_pay_here, the_shop().ledger.alarm()
-    names = armed_points()
-    armed = tuple(point.words for name, point in CRASH_POINTS.items() if name in names)
+    armed = tuple(point.words for name, point in CRASH_POINTS.items() if name in found.armed_points)
     is_signed_in = access().is_signed_in(request)
-    fault = faults.latest(queries()).says
-    return Running(executor, queries().count_crashes(), can_pay_here, alarm, armed, is_signed_in, fault)
-
-
-def armed_points() -> set[str]:
-    """The names of the crash points that are armed."""
-    return {row.point for row in queries().rows("SELECT point FROM armed_crashes")}
+    return Running(found.executor, found.crashes, can_pay_here, alarm, armed, is_signed_in, found.fault)
 
 
 def _hide(first_parts: Set[str]) -> None:

@@ -16,6 +16,7 @@ from flask_htmx import make_response
 from werkzeug.wrappers import Response as AnyResponse
 
 from store import commands
+from store.reads import time_limit
 from store.reads.crashes import Crash
 from store.reads.records import Board, Order, PaymentView, Refund
 from store.vocabulary import Outcome, PaymentState, Status, is_key, new_key
@@ -147,6 +148,10 @@ def extend(payment_id: str) -> AnyResponse:
 @storefront.get("/orders/<key:payment_id>")
 def order(payment_id: str) -> str | AnyResponse:
     """Show an order: where it stands, its track, and every step that the database remembers."""
+    return time_limit.read(lambda: _order_page(payment_id))
+
+
+def _order_page(payment_id: str) -> str | AnyResponse:
     found = _known(queries().payment(payment_id), payment_id).order
     if found is None:
         return redirect(url_for(".pay", payment_id=payment_id), 303)
