@@ -210,6 +210,16 @@ def test_what_is_armed_outlives_a_stop_and_may_be_disarmed(open_shop: Callable[.
     assert not shop.tables.faults()
 
 
+def test_every_page_says_at_once_what_is_armed(open_shop: Callable[..., Shop]) -> None:
+    """Though the bar is read once for all pages that are asked for within a moment."""
+    shop = open_shop()
+    for _ in range(3):
+        for do, says in (("arm", "Armed: "), ("disarm", "Where to crash")):
+            shop.shopper.page("/")  # which keeps what it has read
+            assert shop.shopper.submit("/stage/crashes/reserve", do=do).status == 303
+            assert f">{says}" in shop.shopper.page("/").text
+
+
 def test_a_press_that_is_sent_again_arms_no_second_crash(open_shop: Callable[..., Shop]) -> None:
     """It names the server that it was meant for, which the crash has ended."""
     shop = open_shop()

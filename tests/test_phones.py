@@ -34,7 +34,7 @@ _CRASH_EVERY_SECONDS = 10.0
 _MANY = 200
 _POLL_SECONDS = 1.0
 _ARRIVAL_SECONDS = 20.0
-"""A code on a wall is not scanned by a hundred people in one moment; by fewer, sooner."""
+"""A code on a wall is not scanned by two hundred people in one moment; by fewer, sooner."""
 _NEWEST = "SELECT number, pid FROM executors ORDER BY number DESC LIMIT 1"
 
 
@@ -64,6 +64,9 @@ class Phone(shoppers.Shopper):
         while purchase.is_taken:
             answer = self.poll(f"/orders/{purchase.key}/progress", shown_tag)
             is_news = answer.status != HTTPStatus.NOT_MODIFIED
+            if is_news and answer.status != HTTPStatus.OK:
+                self._notes.complain(f"the poll of an order answered {answer.status}")
+                return
             if is_news and not re.search(r'data-ending="(pending|paid)"', answer.text):
                 return  # there is nothing more to be seen of it
             shown_tag = answer.tag or shown_tag

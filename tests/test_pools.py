@@ -173,7 +173,12 @@ _KINDS = {
     ],
     Kind.POLL: [
         *("GET /shelf", "GET /recent", "GET /pay/abcdefgh/status", "GET /orders/abcdefgh/progress"),
-        *("GET /guestbook/books", "GET /greetings/abcdefgh/progress", "GET /ledger/lines"),
+        *(
+            "GET /orders/abcdefgh/timeline",
+            "GET /guestbook/books",
+            "GET /greetings/abcdefgh/progress",
+            "GET /ledger/lines",
+        ),
     ],
     Kind.CLICK: ["POST /buy", "post /buy", "POST /pay/abcdefgh", "POST /guestbook", "POST /restock"],
     Kind.CALL: ["POST /checkout/abcdefgh", "POST /payment_webhook/abcdefgh/paid", "GET /greeting/Ada"],
@@ -181,9 +186,10 @@ _KINDS = {
 
 
 def test_whatever_shoppers_pages_poll_is_a_poll() -> None:
-    """By the templates: all that polls, but for what is the presenter's."""
+    """By the templates, all that polls, but for what is the presenter's; and by its script the timeline."""
     pages = "".join(path.read_text() for path in _TEMPLATES.glob("*.html"))
     polled = set(re.findall(r"poll\(url_for\('([a-z_.]+)'", pages))
+    polled |= set(re.findall(r"""hx-get="{{ url_for\('([a-z_.]+)'[^>]*hx-trigger="[^"]*\blook\"""", pages))
     assert {endpoint for endpoint in polled if not endpoint.startswith("presenter.")} == thread_pools.POLLED
 
 

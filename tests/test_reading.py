@@ -110,3 +110,56 @@ def test_a_request_that_had_no_time_left_speaks_for_nobody(database: Database) -
     assert ended == "answered"
     ended, seconds = in_a_request_of(60, lambda: time_limit.read(database.select))
     assert seconds >= deadlines.PAGE_SECONDS
+
+
+def test_a_read_within_a_read_has_its_thread() -> None:
+    """And beyond it, another one."""
+    threads: list[int] = []
+
+    def read_two() -> None:
+        time_limit.read(lambda: threads.append(threading.get_ident()))
+        time_limit.read(lambda: threads.append(threading.get_ident()))
+
+    time_limit.read(read_two)
+    time_limit.read(lambda: None)
+    assert len(set(threads)) == 1
+    assert threads[0] != threading.get_ident()
+
+
+def test_what_many_wait_for_is_let_go_by_a_page_that_hangs(database: Database) -> None:
+    """The page that began to read it is told that it takes too long, and the next one may begin."""
+    shared = CachedRead(database.select, 60)
+    assert in_a_request_of(0.2, lambda: time_limit.read(shared.get))[0] == "too slow"
+    next_page = threading.Thread(target=in_a_request_of, args=[60, shared.get])
+    next_page.start()
+    eventually(lambda: database.asked, lambda asked: asked == 2)
+    database.let_go()
+    next_page.join()
+
+
+def test_a_database_that_answers_within_a_page_is_not_called_silent(database: Database) -> None:
+    """Though the page takes too long, over something else."""
+
+    def page() -> None:
+        time_limit.read(lambda: "answer")
+        database.select()  # not by a read: another database
+
+    assert in_a_request_of(60, lambda: time_limit.read(page))[0] == "too slow"
+    both = [in_a_request_of(60, lambda: time_limit.read(lambda: "answer")) for _ in range(2)]
+    assert {ended for ended, _ in both} == {"answered"}
+
+
+def test_a_page_past_its_time_reads_no_more() -> None:
+    """What nobody waits for any more ends at its next read."""
+    is_late, ended = threading.Event(), threading.Event()
+
+    def page() -> None:
+        assert is_late.wait(60)
+        try:
+            time_limit.read(lambda: "answer")
+        except DeadlineExceeded:
+            ended.set()
+
+    assert in_a_request_of(0.1, lambda: time_limit.read(page))[0] == "too slow"
+    is_late.set()
+    assert ended.wait(60)

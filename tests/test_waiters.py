@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from dbos import DBOSClient, DBOSPortableJSONSerializer
@@ -13,6 +17,7 @@ from store.settings import is_sqlite
 from store.vocabulary import PAYMENT_TOPIC, Outcome
 from tests.support.shop import Shop
 from tests.support.shopper import eventually
+from tests.support.started import ROOT
 from tests.support.tables import checkpoints_of
 
 _WAITERS = 200
@@ -41,6 +46,28 @@ def test_each_of_a_crowd_that_waits_is_answered_at_its_click(open_shop: Callable
     for payment_id in waiting[::20]:
         shop.shopper.cancel(payment_id)
         assert shop.tables.orders()[payment_id] == "declined"
+
+
+_LIMITER = """
+from dbos._dbos import _get_dbos_instance
+import app
+app.create_app()
+print(_get_dbos_instance()._sys_db.poll_limiter.enabled, flush=True)
+__import__("os")._exit(0)
+"""
+
+
+def test_those_who_wait_to_pay_keep_no_click_from_looking(tmp_path: Path) -> None:
+    """DBOS, as the store launches it, has no queue of its own for that."""
+    said = subprocess.run(
+        [sys.executable, "-c", _LIMITER],
+        cwd=ROOT,
+        env=os.environ | {"DBOS_DATABASE_URL": f"sqlite:///{tmp_path}/store.sqlite3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == ["False"]
 
 
 @pytest.mark.quick

@@ -39,8 +39,8 @@ APPLICATION_NAME = "widget-store"
 
 # On Postgres, DBOS is told of messages, and gathers what it is told for this long: 1 ms halves Buy Now.
 _POSTGRES_GATHER_SECONDS = 0.001
-# DBOS has half as many waiters look at once as there are connections: on SQLite, one. After a crash, whoever
-# pays would look after all who wait to pay have. With the pool's own queue, each has its turn as it comes.
+# DBOS lets half as many waiters look at once as there are connections: on SQLite, one. After a crash a click
+# would look after all those who wait to pay. Without that limit they queue for a connection, as everybody.
 _LOOKS_ARE_NOT_LIMITED = 0
 # Between two looks at whether a message has woken nobody.
 _LOOK_SECONDS = 5.0

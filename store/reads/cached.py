@@ -45,7 +45,7 @@ class CachedRead(Generic[T]):
                 fresh = self._kept
             if fresh is None:
                 read_at = time.monotonic()  # before the reading: what is committed later is not in it
-                fresh = self._kept = time_limit.read(self._read), read_at
+                fresh = self._kept = time_limit.read_by_itself(self._read), read_at
             return fresh[0]
         finally:
             self._lock.release()

@@ -1,7 +1,7 @@
 """Time limits on reads: a request is answered soon, or told that the database does not answer.
 
 A database that hangs gives no answer and no error, and the timeouts that it keeps itself hang with it. So
-each read has a thread of its own, and after a while the request goes on without it. Once a read has had no
+each request reads in a thread of its own, and after a while goes on without it. Once a read has had no
 answer, all others are refused at once but for one at a time, until one is answered. So a database that
 hangs costs each visitor a moment at most, and the store no more threads than were reading when it began.
 """
@@ -41,21 +41,29 @@ class _Database:
 def read(call: Callable[[], T]) -> T:
     """What `call` reads, if the database answers in the time that this request has, and a page's at most.
 
-    A read within a read has the thread and the time of that one: a thread costs what a SELECT does, so a page
-    that reads several things does so in one.
+    A read within a read has the thread of that one, and ends with its time: a thread costs as much as a
+    SELECT, so a page that reads several things does so in one.
 
     Raises:
         DeadlineExceeded: it does not, or has not answered others before.
     """
-    if is_within_a_read():
-        return call()
+    if not is_within_a_read():
+        return read_by_itself(call)
+    if not seconds_left():  # whoever asked has been told so already
+        raise DeadlineExceeded("no time is left for this read")
+    return _note_answer(call())
+
+
+def read_by_itself(call: Callable[[], T]) -> T:
+    """The same in a thread of its own, also within a read: for what others wait for, too.
+
+    Raises:
+        DeadlineExceeded: likewise.
+    """
 
     def look() -> T:
         _this_thread.reads = True
-        found = call()
-        _Database.answered_at = time.monotonic()
-        _Database.is_silent = False
-        return found
+        return _note_answer(call())
 
     began_at = time.monotonic()
     try:
@@ -65,7 +73,13 @@ def read(call: Callable[[], T]) -> T:
     except DeadlineExceeded as late:
         if _Database.answered_at < began_at < time.monotonic() - _ENOUGH_SECONDS:
             _Database.is_silent = True
-        raise DeadlineExceeded("the database does not answer") from late
+        raise DeadlineExceeded(f"the database does not answer: {late}") from late
+
+
+def _note_answer(found: T) -> T:
+    _Database.answered_at = time.monotonic()
+    _Database.is_silent = False
+    return found
 
 
 def is_within_a_read() -> bool:

@@ -31,12 +31,13 @@ POLLED = frozenset(
         "storefront.recent",
         "storefront.payment_status",
         "storefront.order_progress",
+        "storefront.order_timeline",
         "guestbook.both",
         "guestbook.progress",
         "ledger.lines",
     }
 )
-"""What shoppers' pages ask again and again. The presenter's polls are looks: no audience is before them."""
+"""What shoppers' pages ask again and again. The presenter's polls are looks: no crowd goes first."""
 
 
 class Kind(Enum):

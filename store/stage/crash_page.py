@@ -16,7 +16,7 @@ from store.settings import Settings
 from store.stage import crash_points
 from store.stage.crash_points import CRASH_POINTS
 from store.stage.presenter_bar import is_meant_for_this_server, presenter
-from store.stage.tools_status import tools_status
+from store.stage.tools_status import armed_points
 from store.web.every_request import fragment, page
 from store.web.shop import queries
 
@@ -78,7 +78,7 @@ def change_what_is_armed(change: Callable[[], object]) -> None:
 
 def points(met: Iterable[Crash] = ()) -> list[PointView]:
     """Every point, in the order of a sale; `met` are the crashes of the one that is shown."""
-    armed, died_at = tools_status().armed_points, crash_points.died_at(queries())
+    armed, died_at = armed_points(), crash_points.died_at(queries())
     died = {died_at[crash.dead]: crash.dead for crash in met if crash.dead in died_at}
     return [
         PointView(name, point.words, name in armed, died.get(name, 0)) for name, point in CRASH_POINTS.items()

@@ -52,7 +52,16 @@ def tools_status() -> ToolsStatus:
     return cast(CachedRead[ToolsStatus], current_app.extensions[_NAME]).get()
 
 
+def armed_points() -> frozenset[str]:
+    """The names of the crash points that are armed now, whichever process was told so.
+
+    Raises:
+        DeadlineExceeded: the database does not answer.
+    """
+    return frozenset(row.point for row in queries().rows("SELECT point FROM armed_crashes"))
+
+
 def _read() -> ToolsStatus:
-    armed = frozenset(row.point for row in queries().rows("SELECT point FROM armed_crashes"))
+    armed = armed_points()
     executor, crashes = queries().executor(runtime.executor_number()), queries().count_crashes()
     return ToolsStatus(executor, crashes, armed, faults.latest(queries()).says)

@@ -1,4 +1,4 @@
-"""What a shopper of a storm asks with: a browser's manners, and no JavaScript.
+"""What a shopper of a storm asks with: a browser's manners, though it runs no JavaScript.
 
 One that gets no answer asks again, with the same key, until there is one; how long that took is how long
 the shop paused.
