@@ -63,11 +63,15 @@ class Phone(shoppers.Shopper):
         shown_tag = ""
         while purchase.is_taken:
             answer = self.poll(f"/orders/{purchase.key}/progress", shown_tag)
-            is_news = answer.status != HTTPStatus.NOT_MODIFIED
-            if is_news and answer.status != HTTPStatus.OK:
-                self._notes.complain(f"the poll of an order answered {answer.status}")
+            status = answer.status
+            if (
+                status == HTTPStatus.GONE
+            ):  # there was no order yet: a browser is on the page that waits for it
+                status = self.get(f"/orders/{purchase.key}").status
+            if status not in {HTTPStatus.OK, HTTPStatus.NOT_MODIFIED}:
+                self._notes.complain(f"the poll of an order answered {answer.status}, and its page {status}")
                 return
-            if is_news and not re.search(r'data-ending="(pending|paid)"', answer.text):
+            if answer.status == HTTPStatus.OK and not re.search(r'data-ending="(pending|paid)"', answer.text):
                 return  # there is nothing more to be seen of it
             shown_tag = answer.tag or shown_tag
             if time.monotonic() > deadline:
