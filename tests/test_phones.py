@@ -64,9 +64,8 @@ class Phone(shoppers.Shopper):
         while purchase.is_taken:
             answer = self.poll(f"/orders/{purchase.key}/progress", shown_tag)
             status = answer.status
-            if (
-                status == HTTPStatus.GONE
-            ):  # there was no order yet: a browser is on the page that waits for it
+            if status == HTTPStatus.GONE:
+                # There was no order yet: a browser is still on the page that waits for one.
                 status = self.get(f"/orders/{purchase.key}").status
             if status not in {HTTPStatus.OK, HTTPStatus.NOT_MODIFIED}:
                 self._notes.complain(f"the poll of an order answered {answer.status}, and its page {status}")
