@@ -79,9 +79,8 @@ class Pools:
 
 def pools_of(settings: Settings) -> Pools:
     """How many one process may have: fewer where more of them share a Postgres, which allows 100 at first."""
-    wanted = min(
-        3 * settings.threads, 10
-    )  # several kinds of requests have so many threads each; see `thread_pools`
+    # Several kinds of requests have so many threads each; see `thread_pools`.
+    wanted = min(3 * settings.threads, 10)
     if settings.processes < _MANY_PROCESSES:
         return Pools(10, 18, wanted, 4)
     return Pools(5, 8, min(wanted, 5), 2)

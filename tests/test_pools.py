@@ -30,12 +30,12 @@ from store.web.health import Health
 from tests.support.shop import Shop
 from tests.support.shopper import Answer, eventually, key, timed
 from tests.support.standstill import orders_held
+from tests.support.started import ROOT
 
 _SLACK_SECONDS = 1.5
 """What a busy machine adds to any answer."""
 _AT_ONCE_SECONDS = 1.5
 """Less than any wait for a database, and more than a busy machine takes for a page."""
-_TEMPLATES = Path(__file__).parent.parent / "templates"
 _BACK_SECONDS = 8.0
 """Of the end of the trouble, everything goes on again."""
 
@@ -187,7 +187,7 @@ _KINDS = {
 
 def test_whatever_shoppers_pages_poll_is_a_poll() -> None:
     """By the templates, all that polls, but for what is the presenter's; and by its script the timeline."""
-    pages = "".join(path.read_text() for path in _TEMPLATES.glob("*.html"))
+    pages = "".join(path.read_text() for path in (ROOT / "templates").glob("*.html"))
     polled = set(re.findall(r"poll\(url_for\('([a-z_.]+)'", pages))
     polled |= set(re.findall(r"""hx-get="{{ url_for\('([a-z_.]+)'[^>]*hx-trigger="[^"]*\blook\"""", pages))
     assert {endpoint for endpoint in polled if not endpoint.startswith("presenter.")} == thread_pools.POLLED

@@ -49,11 +49,12 @@ def test_each_of_a_crowd_that_waits_is_answered_at_its_click(open_shop: Callable
 
 
 _LIMITER = """
+import os
 from dbos._dbos import _get_dbos_instance
 import app
 app.create_app()
 print(_get_dbos_instance()._sys_db.poll_limiter.enabled, flush=True)
-__import__("os")._exit(0)
+os._exit(0)
 """
 
 

@@ -20,7 +20,6 @@ _GIVE_UP_SECONDS = 60.0
 _ANSWER_SECONDS = 10.0
 _BREATHING = frozenset({502, 503, 504})
 """Answers that say: not now, ask again."""
-_NO_MORE_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Browser:
         method: str,
         path: str,
         form: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] = _NO_MORE_HEADERS,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """The answer, however often the request has to be sent for it."""
         began_at = time.monotonic()
@@ -67,7 +66,7 @@ class Browser:
         while True:
             host = self._addresses.pick(failed=host)
             try:
-                answer = self._once(host, method, path, form, headers)
+                answer = self._once(host, method, path, form, headers or {})
                 if answer.status not in _BREATHING:
                     self._notes.answered()
                     break
