@@ -59,10 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_presenters(commands)
     _add_storm(commands.add_parser("storm", help="let shoppers and SIGKILLs loose on a shop of their own"))
     explorer = commands.add_parser("explore", help="look at every schedule of the workflows, with crashes")
-    scope = explorer.add_mutually_exclusive_group()
-    scope.add_argument("--quick", action="store_true", help="a small scope, in seconds")
-    scope.add_argument(
-        "--longer", action="store_true", help="a larger one, in minutes; the whole takes hours"
+    explorer.add_argument(
+        "--quick", action="store_true", help="a small scope, in seconds; the whole one takes minutes"
     )
     _add_record(explorer)
     explorer.add_argument("--naive", action="store_true", help="the naive twin: the shortest ways to lose")

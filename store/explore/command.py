@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from store.explore import naive_search
-from store.explore.scenarios import BY_NAME, LONGER, QUICK, WHOLE, Scenario
+from store.explore.scenarios import BY_NAME, QUICK, WHOLE, Scenario
 from store.explore.search import Found, search
 from store.explore.story import replay, walk
 from store.proof.recording import Recording, begin
@@ -34,7 +34,7 @@ def run(said: argparse.Namespace) -> int:
         return _tell_losses(console, is_recorded=said.record)
     recording = _recording(said)
     began = time.monotonic()
-    found = explore(QUICK if said.quick else LONGER if said.longer else WHOLE, console)
+    found = explore(QUICK if said.quick else WHOLE, console)
     violations = [violation for each in found for violation in each.violations]
     for violation in violations:
         console.print(f"\nA violation, in “{violation.scenario}”:", markup=False)
@@ -60,8 +60,7 @@ def run(said: argparse.Namespace) -> int:
 def _recording(said: argparse.Namespace) -> Recording | None:
     if not said.record:
         return None
-    scope = " --quick" if said.quick else " --longer" if said.longer else ""
-    return begin("explore", f"python app.py explore{scope}")
+    return begin("explore", "python app.py explore" + (" --quick" if said.quick else ""))
 
 
 def explore(scenarios: Sequence[Scenario], console: Console) -> list[Found]:

@@ -22,6 +22,7 @@ from store.vocabulary import (
     TRANSITIONS,
     Event,
     GreetingOutcome,
+    Outcome,
     Reason,
     Status,
     dispatch_id,
@@ -136,8 +137,10 @@ def _not_counted(rows: Rows, order: tuple[Any, ...] | None) -> Iterator[str]:
 
 
 def _too_many_held(rows: Rows) -> Iterator[str]:
-    """Each client's unpaid units, against how many one may hold."""
-    for client, units in Counter(row[1] for row in rows["holds"]).items():
+    """Each client's unpaid units, against how many one may hold. What is paid already is not one of them."""
+    paid = {payment_id for payment_id, outcome, *_ in rows["payment_notices"] if outcome == Outcome.PAID}
+    held = Counter(client for payment_id, client, *_ in rows["holds"] if payment_id not in paid)
+    for client, units in held.items():
         if 0 < terms().unpaid_per_client < units:
             yield f"Client {client} holds more unpaid units than one may: {units}."
 

@@ -47,6 +47,8 @@ class Turn:
     is_calm: bool
     request: int = 0
     """The action that is asked for."""
+    arguments: tuple[Any, ...] = ()
+    """Of the workflow: who starts it for whom is not always the same."""
     has_begun: bool = False
     """Whether it has looked for a recorded result of its next step before somebody else recorded it."""
     position: int = 0
@@ -86,7 +88,9 @@ class Turns:
         if workflow is None:
             self._stop(run)
             return
-        self._turn = Turn(run, run.memory, self.world.is_calm, has_begun=has_begun)
+        self._turn = Turn(
+            run, run.memory, self.world.is_calm, arguments=workflow.arguments, has_begun=has_begun
+        )
         try:
             output = function(*workflow.arguments)
             self._end(run, output)
@@ -177,7 +181,7 @@ class Turns:
     def transact(self, step: str, work: Callable[[], Any]) -> Any:
         """Do what commits; or take what came of it, where the same was done to the same tables before."""
         turn = self.now_turn()
-        subject = turn.run.workflow_id if turn.run is not None else turn.request
+        subject = (turn.run.workflow_id, turn.arguments) if turn.run is not None else turn.request
         key = (self._store.save().number, self.world.now_ms, subject, step, tuple(turn.memory))
         is_pure = step != StepName.SIGN  # the guestbook is another system
         if is_pure and key in self._done_before:

@@ -70,8 +70,8 @@ NOT_CLAIMED = (
     ),
     (
         "Anything beyond the explorer's scope: at most two shoppers, two units, two crashes,"
-        " one server that is taken for dead. Its largest scope takes hours, and has not been"
-        " seen to its end."
+        " one server that is taken for dead, and not all of that at once: store/explore/scenarios.py"
+        " says what goes with what."
     ),
     (
         "That DBOS, SQLite and Postgres are right. The explorer puts a stand-in in the place of"

@@ -72,7 +72,9 @@ def recognise(name: str) -> Recognise:
         ends_in_dispatch = end[1] == "dispatch"
         return lambda statement, values: (
             re.search(r"UPDATE \S*workflow_status", statement) is not None
+            # What puts others' workflows on a queue names all that have ended, to leave them alone.
             and "SUCCESS" in values
+            and "ENQUEUED" not in values
             and any(str(value).endswith(".dispatch") for value in values) == ends_in_dispatch
         )
     return _TRANSACTIONS[name]

@@ -1,4 +1,7 @@
-"""A shop killed with SIGKILL at a named point of a purchase, started again, and its books."""
+"""A shop killed with SIGKILL at a named point, and over its recovery; started again, and its books.
+
+Before and after each commit of a purchase it is killed by `tests/test_explore_replayed.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +15,6 @@ from tests.conftest import NewUrl
 from tests.support.shop import Shop
 from tests.support.shopper import Answer, Shopper, eventually, key
 
-_STEPS_OF_A_SALE = (
-    "the start of checkout",
-    "reserve",
-    "the checkpoint of reserve",
-    "the checkpoint of DBOS.setEvent",
-    "the checkpoint of DBOS.sleep",
-    "the notice of the payment",
-    "the payment message",
-    "the checkpoint of DBOS.recv",
-    "charge",
-    "the checkpoint of settle",
-    "the start of dispatch",
-    "the event that it is settled",
-    "the end of checkout",
-    "tick 1",
-    "the checkpoint of tick 1",
-    "tick 10",
-    "the checkpoint of tick 10",
-    "the end of dispatch",
-)
-_STEPS_OF_A_CANCELLATION = (
-    "cancel",
-    "the checkpoint of settle",
-    "the event that it is settled",
-    "the end of checkout",
-)
 _STEPS_OF_A_RECOVERY = (
     "the record of the start",
     "the claim",
@@ -116,21 +93,6 @@ def assert_it_died(shop: Shop, shopper: StubbornShopper, *points: str) -> None:
         assert f"dying {point}\n" in shop.server.output
 
 
-@pytest.mark.first_of_all
-@pytest.mark.sampled(6)
-@pytest.mark.parametrize("point", points(_STEPS_OF_A_SALE))
-def test_a_sale_survives(crash_shop: Callable[[str], Shop], point: str) -> None:
-    """One order, one charge, dispatched, wherever in it the shop was killed."""
-    shop = crash_shop(point)
-    shopper = StubbornShopper(shop)
-    payment_id = shopper.buy(key())
-    shopper.confirm(payment_id)
-    shopper.wait_for(payment_id, "Dispatched")
-    assert_it_died(shop, shopper, point)
-    assert shop.tables.orders()[payment_id] == "dispatched"
-    assert not shop.tables.faults()
-
-
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("point", "step"),
@@ -165,20 +127,6 @@ def test_the_timeline_says_what_was_run_again(
     assert {fate for _, fate, _ in before} <= {"remembered"}
     assert {fate for _, fate, _ in after} <= {"ran", "run-again"}
     assert [name for _, fate, name in after if fate == "run-again"] == [step]
-
-
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("point", points(_STEPS_OF_A_CANCELLATION))
-def test_a_cancellation_survives(crash_shop: Callable[[str], Shop], point: str) -> None:
-    """The unit is given back once and nothing is charged, wherever the shop was killed."""
-    shop = crash_shop(point)
-    shopper = StubbornShopper(shop)
-    payment_id = shopper.buy(key())
-    shopper.cancel(payment_id)
-    shopper.wait_for(payment_id, "Payment cancelled")
-    assert_it_died(shop, shopper, point)
-    assert shop.tables.orders()[payment_id] == "declined"
-    assert not shop.tables.faults()
 
 
 @pytest.mark.sampled(3)

@@ -104,6 +104,12 @@ class Server:
         return self._process.pid
 
     @property
+    def has_ended(self) -> bool:
+        """Whether its process is gone."""
+        assert self._process is not None
+        return self._process.poll() is not None
+
+    @property
     def output(self) -> str:
         """All that it has printed, over every start."""
         return "".join(self.log)
