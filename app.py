@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from store.database import Databases
-    from store.durable.executors import Told
+    from store.durable.executors_table import Told
     from store.repair.housekeeper import Housekeeper
     from store.repair.reconciler import Reconciler
 
@@ -128,7 +128,7 @@ def open_shop(
     """
     from store import schema
     from store.database_errors import DatabaseRefused
-    from store.durable import executors, runtime
+    from store.durable import executors_table, runtime
     from store.stage import deploy
     from store.web.opening import Opening
 
@@ -142,7 +142,7 @@ def open_shop(
             partial(deploy.record, built.code),
         ]
         calls = runtime.Calls(built.before_workflows_run, once_recorded, after)
-        runtime.launch(settings, databases, told=told or executors.Told(), calls=calls)
+        runtime.launch(settings, databases, told=told or executors_table.Told(), calls=calls)
 
     if wait_for_database:
         Opening(app, settings, databases, launch).begin()

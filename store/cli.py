@@ -56,7 +56,7 @@ def main(build: Callable[..., Built], open_shop: Callable[..., Flask], built: Bu
         settings = _settings(said)
         if said.command != "server":
             raise SystemExit(_do(said, settings))
-        from store.durable.executors import Death, Told
+        from store.durable.executors_table import Death, Told
 
         open_this = partial(
             open_shop,
@@ -164,7 +164,7 @@ def serve(open_shop: Callable[[], Flask], settings: Settings, said: argparse.Nam
         else socket.socket(fileno=said.socket)
     )
     from store.durable import runtime
-    from store.durable.executors import Death
+    from store.durable.executors_table import Death
     from store.serving import server, thread_pools
 
     if has_parent:

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store import schema
-from store.durable import executors, mendings, statements
-from store.durable.executors import Identity
+from store.durable import executors_table, mendings, statements
+from store.durable.executors_table import Identity
 from store.durable.statements import now_ms_of_database
 from store.settings import Settings
 from tests.conftest import NewUrl
@@ -23,7 +23,7 @@ def test_a_start_that_is_recorded_again_is_one_start(new_url: NewUrl) -> None:
 
         def record(token: str) -> int:
             with Session(databases.store) as session, session.begin():
-                return executors._record_start(session, Identity("here", 11, token, None), 5).number
+                return executors_table._record_start(session, Identity("here", 11, token, None), 5).number
 
         assert [record("a"), record("a"), record("b"), record("c"), record("b")] == [1, 1, 2, 3, 2]
     finally:
@@ -42,7 +42,7 @@ def test_of_two_that_adopt_one_gets_what_was_left(new_url: NewUrl) -> None:
     try:
         with Session(databases.store) as session, session.begin():
             for token in ("left", "first", "second"):
-                executors._record_start(session, Identity("here", 11, token, None), 5)
+                executors_table._record_start(session, Identity("here", 11, token, None), 5)
             # On SQLite a start is the end of whoever was there before.
             session.execute(sa.text("UPDATE executors SET ended_at_ms = NULL, how_ended = NULL"))
 
@@ -51,7 +51,7 @@ def test_of_two_that_adopt_one_gets_what_was_left(new_url: NewUrl) -> None:
                 session.execute(sa.text(statement), {"number": number})
 
             def claimed_by(number: int) -> list[int]:
-                return [each.number for each in executors._claim(session, number)]
+                return [each.number for each in executors_table._claim(session, number)]
 
             end(1)
             assert [claimed_by(2), claimed_by(3)] == [[1], []]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from store.explore.scenarios import Action, Scenario
+from store.proof.claims import CLAIMS
 from store.vocabulary import Outcome, dispatch_id
 from tests.conftest import NewUrl
 from tests.support.shop import Shop
@@ -199,6 +200,12 @@ def shop_in_which(new_url: NewUrl) -> Iterator[Callable[[Outcome | None], Shop]]
     yield shop_in_which
     for shop in shops.values():
         shop.server.close()
+
+
+@pytest.mark.quick
+def test_as_many_are_walked_as_is_claimed() -> None:
+    """To sceptics, who may count."""
+    assert any(f"walks {len(list(schedules()))} explored schedules" in claim.is_checked for claim in CLAIMS)
 
 
 @pytest.mark.first_of_all

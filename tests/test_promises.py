@@ -110,7 +110,7 @@ _WRITERS = {
         "payments", "products", "refusals", "stock_movements",
     },
     "stage/naive.py": {"naive_greetings", "naive_orders", "naive_payments", "naive_runs", "naive_troubles"},
-    "durable/executors.py": {"counters", "executors", "greeting_takeovers", "takeovers"},
+    "durable/executors_table.py": {"counters", "executors", "greeting_takeovers", "takeovers"},
     "durable/mendings.py": {"lost_checkpoints", "mendings", "removed_checkpoints"},
     "stage/crash_points.py": {"armed_crashes", "fired_crashes"},
     "stage/failed_tries.py": {"failed_tries"},
@@ -190,9 +190,9 @@ def test_every_table_has_one_writer() -> None:
         }
         for module in _WRITERS
     }
-    assert names["workflows.py"] & names["durable/executors.py"] == set()
+    assert names["workflows.py"] & names["durable/executors_table.py"] == set()
     all_of_them = {"orders", "greetings", "closings", "executors"}
-    assert names["workflows.py"] | names["durable/executors.py"] == all_of_them
+    assert names["workflows.py"] | names["durable/executors_table.py"] == all_of_them
 
 
 @pytest.mark.parametrize("path", [path for path in _SOURCES if named(path) != "settings.py"], ids=named)

@@ -21,8 +21,8 @@ from dbos import DBOSClient
 from sqlalchemy.orm import Session
 
 from store.database import Databases
-from store.durable import executors
-from store.durable.executors import Executor, Left, Waiting
+from store.durable import executors_table
+from store.durable.executors_table import Executor, Left, Waiting
 from store.log_masking import mask
 from store.vocabulary import CHECKOUT, DISPATCH, GREETING, order_of_dispatch
 
@@ -105,7 +105,7 @@ class Adopter:
         Whether there was anybody. What is left over stays claimed, and is taken up the next time.
         """
         self._is_wanted.clear()
-        claims = executors.claim(self._executor.number)
+        claims = executors_table.claim(self._executor.number)
         if not claims:
             return False
         under_way = self._list("PENDING", executor_id=[claim.executor_id for claim in claims])
@@ -121,10 +121,10 @@ class Adopter:
             )
             for claim in claims
         ]
-        executors.record_takeovers(left, Waiting(*waiting))
+        executors_table.record_takeovers(left, Waiting(*waiting))
         self._resume([each.workflow_id for each in at_once])
         if len(at_once) == len(in_order):
-            executors.record_adoption(self._executor.number)
+            executors_table.record_adoption(self._executor.number)
         return True
 
     def _take_up_orphans(self) -> None:
@@ -134,10 +134,10 @@ class Adopter:
         what executors have that it does not know, or of the checkpoints what was taken up before.
         """
         with Session(self._store) as session, session.begin():
-            executors.take_turns(session)
+            executors_table.take_turns(session)
             # Before the executors are read: what runs by now belongs to one that has a row.
             under_way = self._list("PENDING")
-            in_hand = executors.in_hand(session)
+            in_hand = executors_table.in_hand(session)
             self._resume([each.workflow_id for each in under_way if each.executor_id not in in_hand])
 
     def _list(self, status: str, **more: Any) -> list[Any]:

@@ -22,8 +22,8 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from store.durable import executors
-from store.durable.executors import Death, Executor
+from store.durable import executors_table
+from store.durable.executors_table import Death, Executor
 from store.log_masking import mask
 from store.settings import LOST
 
@@ -76,30 +76,30 @@ class Lease:
             else:
                 self._is_heard = True
                 self._renewed_at = began_at
-            self._is_told.wait(executors.BEAT_SECONDS)
+            self._is_told.wait(executors_table.BEAT_SECONDS)
             self._is_told.clear()
 
     def _beat(self, began_at: float) -> None:
         deaths = list(self._deaths)
         with Session(self._engine) as session, session.begin():
-            at_ms = executors.give_sign_of_life(session, self._executor.token)
+            at_ms = executors_table.give_sign_of_life(session, self._executor.token)
             if at_ms is None:
                 _log.error("server %d counts as lost, or the shop was reset: it ends", self._executor.number)
                 os._exit(LOST)
             for death in deaths:
-                executors.record_death(session, death)
-            is_anything_left = executors.is_anything_left(session, self._executor.number)
+                executors_table.record_death(session, death)
+            is_anything_left = executors_table.is_anything_left(session, self._executor.number)
         for _ in deaths:
             self._deaths.popleft()
         passed_ms, self._seen_at_ms = at_ms - (self._seen_at_ms or at_ms), at_ms
-        if passed_ms > 1000 * self._seconds or _now() - began_at > executors.BEAT_SECONDS:
+        if passed_ms > 1000 * self._seconds or _now() - began_at > executors_table.BEAT_SECONDS:
             # All machines slept, the database's clock was set, or the network stood still: so for all others.
             self._steady_since = _now()
         if _now() - self._steady_since > self._seconds:
             # For as long as its own lease it has found the database there: so could all others. In another
             # transaction, because it may wait for the row of one that is frozen.
             with Session(self._engine) as session, session.begin():
-                is_anything_left = bool(executors.record_lost(session)) or is_anything_left
+                is_anything_left = bool(executors_table.record_lost(session)) or is_anything_left
         if is_anything_left:
             self._want_adoption()
 

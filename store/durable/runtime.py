@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from store import sqlite_files
 from store.database import Databases, for_a_last_word, for_signs_of_life, why_too_many
 from store.database_errors import DatabaseRefused
-from store.durable import executors, private_names, step_decorators
+from store.durable import executors_table, private_names, step_decorators
 from store.durable.adoption import Adopter
 from store.durable.deadlines import call_with_deadline
 from store.durable.lease import Lease
@@ -77,7 +77,7 @@ class _Launched:
     """What this process has launched."""
 
     settings: Settings
-    executor: executors.Executor
+    executor: executors_table.Executor
     lease: Lease | None
     """None where the process has the SQLite file to itself."""
 
@@ -103,7 +103,7 @@ def launch(
     settings: Settings,
     databases: Databases,
     *,
-    told: executors.Told,
+    told: executors_table.Told,
     calls: Calls,
 ) -> None:
     """Start DBOS in this process; it takes up every workflow that others have left.
@@ -118,7 +118,7 @@ def launch(
     step_decorators.bind_to(settings.database_url, databases.store)
     _check_sharing(settings, databases)
     calls.before()
-    executor = executors.record_start(_identity(settings, told.token), told.deaths)
+    executor = executors_table.record_start(_identity(settings, told.token), told.deaths)
     client = client_of(settings, databases.system)
     adopter = Adopter(executor, client, databases, may_begin)
     lease = None
@@ -173,9 +173,11 @@ def _check_sharing(settings: Settings, databases: Databases) -> None:
         )
 
 
-def _identity(settings: Settings, token: str) -> executors.Identity:
+def _identity(settings: Settings, token: str) -> executors_table.Identity:
     lease_ms = None if is_sqlite(settings.database_url) else round(settings.lease_seconds * 1000)
-    return executors.Identity(settings.machine_name, os.getpid(), token or secrets.token_hex(8), lease_ms)
+    return executors_table.Identity(
+        settings.machine_name, os.getpid(), token or secrets.token_hex(8), lease_ms
+    )
 
 
 def _take_sqlite_files(settings: Settings) -> None:
@@ -210,7 +212,7 @@ def executor_number() -> int:
     return _launched().executor.number if _launched.is_set else 0
 
 
-def note_death(death: executors.Death) -> None:
+def note_death(death: executors_table.Death) -> None:
     """Have what another process of this parent has left taken up, once it was seen to die."""
     lease = _launched().lease if _launched.is_set else None
     if lease is not None:
@@ -245,7 +247,7 @@ def say_goodbye() -> None:
     engine = for_a_last_word(_launched().settings)
     try:
         with Session(engine) as session, session.begin():
-            executors.record_stop(session, _launched().executor.token)
+            executors_table.record_stop(session, _launched().executor.token)
     except DBAPIError as error:
         # Then the next start takes it for a crash, which to the orders is the same.
         _log.warning("could not record the stop: %s", str(error.orig).splitlines()[0])

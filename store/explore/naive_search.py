@@ -15,8 +15,8 @@ from typing import Any, cast
 
 from dbos import SQLAlchemyDatasource
 
-from store.durable import executors, step_decorators
-from store.durable.executors import Identity
+from store.durable import executors_table, step_decorators
+from store.durable.executors_table import Identity
 from store.explore.database import MemoryStore, Saved
 from store.explore.guestbook import Book
 from store.explore.turns import Paused
@@ -148,7 +148,7 @@ class _Search:
     _skip = 0
 
     def _start_server(self, number: int) -> None:
-        executors.record_start(Identity("here", number, f"here-{number}", None))
+        executors_table.record_start(Identity("here", number, f"here-{number}", None))
 
     def _lost(self, state: _State) -> set[str]:
         self._store.load(state.saved)
@@ -169,7 +169,7 @@ class _Search:
             (naive, "now_ms", lambda: _NOW_MS),
             (naive, "guestbook", self._book),
             (naive, "secrets", SimpleNamespace(token_hex=lambda _bytes: str(self._clicks))),
-            (executors, "now_ms", lambda: _NOW_MS),
+            (executors_table, "now_ms", lambda: _NOW_MS),
         ]
         step_decorators.bind(cast(SQLAlchemyDatasource, self._store))
         naive.lane.set(naive.Lane(self._store.engine, "", 0.0))

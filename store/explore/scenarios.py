@@ -76,7 +76,7 @@ WHOLE = (
     Scenario("paid, a zombie", (_buy("A"), _paid("A")), takeovers=1),
     Scenario("paid, a zombie and a crash", (_buy("A"), _paid("A")), crashes=1, takeovers=1),
     Scenario("more time, two crashes", (_buy("A"), _paid("A"), Action("extend", "A")), crashes=2),
-    Scenario("more time, a zombie", (_buy("A"), Action("extend", "A")), takeovers=1),
+    Scenario("more time, a zombie", (_buy("A"), _paid("A"), Action("extend", "A")), takeovers=1),
     Scenario("one unit for two, paid, a crash", (*_TWO, _paid("A")), crashes=1),
     Scenario("one unit for two, declined, a crash", (*_TWO, _failed("A")), crashes=1),
     Scenario("one unit for two, a zombie", _TWO, takeovers=1),

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.database import Databases
-from store.durable import executors, offline
+from store.durable import executors_table, offline
 from store.durable.statements import now_ms_of_database
 from store.durable.step_decorators import commit
 from store.settings import Settings, is_sqlite
@@ -103,7 +103,7 @@ def adopt(settings: Settings, said: argparse.Namespace, say: Say) -> int:
             say(f"Executor {row.executor_id} {row.state(now_ms)}; --force counts it as lost all the same.")
             return 1
         if row.ended_at_ms is None:
-            commit(executors.record_lost, [row.number])
+            commit(executors_table.record_lost, [row.number])
         return _wait_for_adoption(databases, row.number, say)
 
 

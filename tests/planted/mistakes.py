@@ -239,7 +239,7 @@ ALL = (
                 "_claim",
                 "UPDATE executors SET adopted_by = :number WHERE",
                 "UPDATE executors SET adopted_by = adopted_by WHERE",
-                "store/durable/executors.py",
+                "store/durable/executors_table.py",
             ),
         ),
         tests=("tests/test_executors.py::test_of_two_that_adopt_one_gets_what_was_left",),
