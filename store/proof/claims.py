@@ -32,8 +32,8 @@ CLAIMS = (
     Claim(
         "A step that commits and dies before its checkpoint runs again and changes nothing that is done.",
         "The explorer crashes there in every schedule of its scope; tests/test_run_again.py"
-        " runs each transaction again after every other one; tests/crash kills real servers"
-        " there.",
+        " runs each transaction again after every other one; tests/test_explore_replayed.py kills"
+        " real servers there.",
     ),
     Claim(
         "A server that was taken for dead and goes on does no harm.",
