@@ -130,7 +130,7 @@ def open_shop(
     from store.database_errors import DatabaseRefused
     from store.durable import executors_table, runtime
     from store.stage import deploy
-    from store.web.opening import Opening
+    from store.web.startup import Opening
 
     app, settings, databases = built.app, built.settings, built.databases
 

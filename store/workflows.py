@@ -20,7 +20,7 @@ import time
 from dbos import DBOS, EnqueueOptions, SetWorkflowID
 from sqlalchemy.orm import Session
 
-from store import closings
+from store import sealed_rows
 from store.clients import guestbook
 from store.durable import background
 from store.durable.statements import change_one, execute, fetch_all, fetch_one
@@ -587,12 +587,12 @@ def close(session: Session, number: int) -> int:
             f" (SELECT {table.key} FROM {table.name} WHERE {table.may_be_sealed} LIMIT :most)"
             f" RETURNING {table.columns}",
             number=number,
-            most=closings.MOST_ROWS,
+            most=sealed_rows.MOST_ROWS,
         )
-        for table in closings.SEALED
+        for table in sealed_rows.SEALED
     }
     before = fetch_one(session, "SELECT * FROM closings WHERE number = :before", before=number - 1)
-    closing = closings.closing_of(number, before, rows, now_ms())
+    closing = sealed_rows.closing_of(number, before, rows, now_ms())
     columns, values = ", ".join(closing), ", :".join(closing)
     change_one(session, f"INSERT INTO closings ({columns}) VALUES (:{values})", **closing)  # noqa: S608 - ours
     change_one(session, "UPDATE counters SET value = :number WHERE counter = 'closings'", number=number)

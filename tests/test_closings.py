@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from store import closings, schema, workflows
+from store import schema, sealed_rows, workflows
 from store.durable import runtime, step_decorators
 from store.repair import housekeeper
 from store.repair.housekeeper import Housekeeper
@@ -46,7 +46,7 @@ _BEHIND = {
 @pytest.fixture
 def in_two(copied: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same, closed: the first closing has sealed two rows of each table, the second one the rest."""
-    monkeypatch.setattr(closings, "MOST_ROWS", 2)
+    monkeypatch.setattr(sealed_rows, "MOST_ROWS", 2)
     databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": copied}))
     with Session(databases.store) as session, session.begin():
         session.connection()

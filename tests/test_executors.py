@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store import schema
-from store.durable import executors_table, mendings, statements
+from store.durable import executors_table, mendings_table, statements
 from store.durable.executors_table import Identity
 from store.durable.statements import now_ms_of_database
 from store.settings import Settings
@@ -70,8 +70,8 @@ def test_a_mending_is_dated_by_the_clock_that_dates_workflows(
         if databases.store.dialect.name == "postgresql":
             monkeypatch.setattr(statements, "now_ms", lambda: 10**15)
         with Session(databases.store) as session, session.begin():
-            assert mendings._record_mending(session, "one", "It stood still.") == 1
-            assert mendings._record_mending(session, "one", "It stood still.") == 2
+            assert mendings_table._record_mending(session, "one", "It stood still.") == 1
+            assert mendings_table._record_mending(session, "one", "It stood still.") == 2
             dated = session.execute(sa.text("SELECT max(mended_at_ms) FROM mendings")).scalar_one()
             assert abs(dated - now_ms_of_database(session)) < 60_000
     finally:

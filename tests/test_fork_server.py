@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from store.serving import forks
+from store.serving import fork_client
 from store.settings import ROOT
 from tests.support.server import Server
 from tests.support.shop import DEATH
@@ -19,7 +19,7 @@ from tests.support.shopper import Shopper, eventually, key
 from tests.support.started import is_alive
 from tests.support.tables import Tables
 
-pytestmark = pytest.mark.skipif(not forks.can_fork(), reason="servers are forked on Linux alone")
+pytestmark = pytest.mark.skipif(not fork_client.can_fork(), reason="servers are forked on Linux alone")
 
 
 class Kept:
@@ -233,14 +233,14 @@ def test_a_parent_that_is_told_to_stop_does_not_wait_for_imports(url: str, check
 def test_what_cannot_be_forked_is_started_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """On another system, and on a kernel that cannot tell of the end of a process that is no child."""
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not forks.can_fork()
+    assert not fork_client.can_fork()
     monkeypatch.setattr(sys, "platform", "linux")
 
     def refuse(_pid: int, _flags: int = 0) -> int:
         raise OSError
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
-    assert not forks.can_fork()
+    assert not fork_client.can_fork()
 
 
 def test_a_template_that_changes_is_the_one_of_the_next_server(url: str, checkout: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from store import money, vocabulary
-from store.closings import SEALED
+from store.sealed_rows import SEALED
 from store.settings import ROOT, Settings
 from store.web.static_files import BUNDLES
 from tests.support.selection import durations
@@ -111,11 +111,11 @@ _WRITERS = {
     },
     "stage/naive.py": {"naive_greetings", "naive_orders", "naive_payments", "naive_runs", "naive_troubles"},
     "durable/executors_table.py": {"counters", "executors", "greeting_takeovers", "takeovers"},
-    "durable/mendings.py": {"lost_checkpoints", "mendings", "removed_checkpoints"},
+    "durable/mendings_table.py": {"lost_checkpoints", "mendings", "removed_checkpoints"},
     "stage/crash_points.py": {"armed_crashes", "fired_crashes"},
     "stage/failed_tries.py": {"failed_tries"},
     "stage/faults.py": {"stage_faults"},
-    "stage/window_hold.py": {"window_holds"},
+    "stage/payment_window_hold.py": {"window_holds"},
     "stage/run_again.py": {"reruns"},
     "stage/deploy.py": {"server_code"},
     "stage/reset.py": {"last_reset", "reset_requests"},

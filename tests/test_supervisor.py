@@ -284,7 +284,7 @@ def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
         "cli_parser",
         "process_value",
         "serving",
-        "serving.forks",
+        "serving.fork_client",
         "serving.lifeline",
         "serving.listener",
         "serving.probe",

@@ -13,10 +13,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from store.closings import SEALED, Rows, Table, closing_of
 from store.ledger import account_rules
 from store.ledger.accounts import read_accounts
 from store.money import price
+from store.sealed_rows import SEALED, Rows, Table, closing_of
 
 _FACTS = ("number", "closed_at_ms")
 """What a closing says of itself, and not of its rows."""

@@ -19,12 +19,12 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, SetWorkflowID
 
 from store import workflows
-from store.closings import SEALED
 from store.database import Databases
-from store.durable import mendings, runtime
+from store.durable import mendings_table, runtime
 from store.durable.step_decorators import now_ms
 from store.log_masking import mask
 from store.reads.checkpoints import workflows_of
+from store.sealed_rows import SEALED
 from store.settings import Settings
 from store.vocabulary import CLOSING, MENDING, closing_id, dispatch_id, new_key
 
@@ -88,7 +88,7 @@ class Housekeeper:
         while self._value(_OLD, number=last + 1, before_ms=before_ms):
             last += 1
             self._is_last_one_removed = False
-            mendings.record_removed_checkpoints(last)
+            mendings_table.record_removed_checkpoints(last)
             self._remove(client, last)
             self._is_last_one_removed = True
         self._remove_old_chores(client, before_ms)

@@ -22,7 +22,7 @@ from sqlalchemy import event
 from store import workflows
 from store.database import Databases
 from store.database_errors import passes
-from store.durable import mendings, private_names, runtime
+from store.durable import mendings_table, private_names, runtime
 from store.log_masking import mask
 from store.repair import stuck_finder
 from store.repair.stuck_rules import Lateness, Stuck, known_outcome
@@ -131,7 +131,7 @@ class Reconciler:
 
 def mend(client: DBOSClient, checkpoints: sa.Engine, each: Stuck) -> int:
     """Run a stuck workflow again from its first line; which try that is of all that were ever made."""
-    attempt = mendings.record_mending(each.workflow_id, each.why)
+    attempt = mendings_table.record_mending(each.workflow_id, each.why)
     arguments = each.arguments
     if each.workflow_name == CHECKOUT:
         # A thread of it that still lives loses its claim: what it has not received, it never will.

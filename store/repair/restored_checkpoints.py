@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from store.database import Databases
-from store.durable import mendings
+from store.durable import mendings_table
 from store.ledger.witnesses import Witnesses
 
 _BATCH = 100
@@ -62,7 +62,7 @@ def record_lost_checkpoints(databases: Databases, witnesses: Witnesses) -> int:
         others = list(store.execute(sa.text(_OTHERS), {"since_ms": since_ms}).scalars())
     lost += sorted(set(others) - witnesses.begun_ms(others).keys())
     if lost:
-        mendings.record_lost_checkpoints(lost)
+        mendings_table.record_lost_checkpoints(lost)
     return len(lost)
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from store.serving.forks import CODE
+from store.serving.fork_client import CODE
 from store.settings import ROOT
 
 T = TypeVar("T")

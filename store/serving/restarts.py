@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from store.serving.forks import UNSEEN
+from store.serving.fork_client import UNSEEN
 from store.serving.probe import FirstAnswer, Question
 from store.serving.processes import Launcher, ServerProcess
 from store.serving.programs import Program

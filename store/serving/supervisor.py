@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import IO
 
 from store.serving import requests
-from store.serving.forks import ForkLauncher, can_fork
+from store.serving.fork_client import ForkLauncher, can_fork
 from store.serving.listener import address_of, listen
 from store.serving.processes import FreshLauncher, InTurn, Surroundings
 from store.serving.programs import SERVER, Program

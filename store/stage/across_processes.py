@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 
 from store.database import Databases
 from store.settings import Settings
-from store.stage import crash_points, window_hold
+from store.stage import crash_points, payment_window_hold
 
 _LOOK_SECONDS = 0.5
 """`app.py reset` promises the opening state within three."""
@@ -54,7 +54,7 @@ def _watch(settings: Settings, databases: Databases, known: _Told) -> None:
             if found.armed != known.armed:
                 crash_points.armed().look_out()
             if found.is_held != known.is_held:
-                window_hold.take_up(settings)
+                payment_window_hold.take_up(settings)
             known = found
 
 

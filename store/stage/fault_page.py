@@ -12,7 +12,7 @@ from store.clients import guestbook
 from store.durable import runtime
 from store.durable.deadlines import call_with_deadline
 from store.durable.step_decorators import now_ms
-from store.stage import faults, window_hold
+from store.stage import faults, payment_window_hold
 from store.stage.faults import FAULTS, LEAD_MS, Fault, Latest
 from store.stage.presenter_bar import is_meant_for_this_server, presenter
 from store.web.every_request import fragment, page
@@ -96,7 +96,7 @@ def sell_out() -> AnyResponse:
 @presenter.post("/stage/window")
 def change_window() -> AnyResponse:
     """Hold the payment window open while the presenter talks, or no longer."""
-    changes = {"hold": window_hold.begin, "end": window_hold.end}
+    changes = {"hold": payment_window_hold.begin, "end": payment_window_hold.end}
     change = changes.get(request.form.get("do", ""))
     if change is None:
         abort(400, "The payment window is held, or it is not: go back and choose one of the two.")
@@ -119,6 +119,6 @@ def _view() -> TroubleView:
         ),
         latest=latest,
         on_hand=queries().board().product.on_hand,
-        is_held=window_hold.is_on(queries()),
+        is_held=payment_window_hold.is_on(queries()),
         executor=runtime.executor_number(),
     )

@@ -29,7 +29,7 @@ from store.reads.crashes import Takeover
 from store.reads.records import Executor
 from store.serving import requests
 from store.settings import Settings
-from store.stage import crash_points, tools_status, window_hold
+from store.stage import crash_points, payment_window_hold, tools_status
 from store.stage.access import COOKIE, SESSION_SECONDS, Access, Decision
 from store.stage.crash_points import CRASH_POINTS
 from store.vocabulary import Status
@@ -59,7 +59,7 @@ def prepare(app: Flask, access: Access) -> None:
 
 def take_up(settings: Settings) -> None:
     """Take up what an earlier server was told, as one starts: the window that is held, and armed crashes."""
-    window_hold.take_up(settings)
+    payment_window_hold.take_up(settings)
     if crash_points.armed.is_set:
         crash_points.armed().install()
         crash_points.armed().look_out()

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from store.database_errors import DatabaseRefused
-from store.serving.forks import can_fork
+from store.serving.fork_client import can_fork
 from store.serving.supervisor import Supervisor
 from store.settings import ROOT, Settings
 from store.storm.process_trees import children_of, grandchildren_of, send_signal, stop_tree, tree_of

@@ -22,8 +22,8 @@ from store import vocabulary
 from store.durable import deadlines, runtime
 from store.durable.deadlines import DeadlineExceeded
 from store.web import compression, formats, origin, static_files
-from store.web.opening import may_begin_something
 from store.web.shop import Shop, install, queries, the_shop
+from store.web.startup import may_begin_something
 
 MAX_BODY_BYTES = 64 * 1024
 RETRY_AFTER_SECONDS = 2

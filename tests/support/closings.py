@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store import schema, workflows
-from store.closings import SEALED, Table
 from store.ledger.audit import Audit, audit
 from store.ledger.ledger import one_moment
+from store.sealed_rows import SEALED, Table
 from store.settings import Settings
 from tests.support.transactions import plain
 
