@@ -40,12 +40,10 @@ class Invariants:
         self._store = store
         self._known: dict[Any, tuple[str, ...]] = {}
 
-    def broken_by(self, before: Saved, move: Move, *, is_known: bool = False) -> list[str]:
-        """What a move has broken, each a sentence; where it leads is known if it was right before."""
+    def broken_by(self, before: Saved, move: Move) -> list[str]:
+        """What a move has broken, each a sentence."""
         after = move.store
         found = [] if before is after else list(_changed_wrongly(before.rows, after.rows))
-        if is_known:
-            return found
         return found + list(_wrong_now(after.rows, move.world)) + list(self._faults(after, move.world))
 
     def _faults(self, saved: Saved, world: World) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ class _Search:
         key = key_of(move.store, move.world)
         following = self._numbers.get(key)
         wrong = [move.trouble] if move.trouble else []
-        wrong += self._invariants.broken_by(state.store, move, is_known=following is not None)
+        wrong += self._invariants.broken_by(state.store, move)
         if following == number:
             wrong.append("Something moves, changes nothing, and will do so for ever.")
         if wrong:
