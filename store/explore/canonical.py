@@ -28,7 +28,8 @@ def key_of(saved: Saved, world: World) -> bytes:
         is_over = each.status != "PENDING"
         # Nothing reads the steps of a workflow that has ended, but a run that is still at it.
         steps = () if is_over and not _is_run(world, workflow_id) else _texts(each.steps, world.now_ms)
-        parts.append((workflow_id, each.status, each.executor == world.executor, each.output is None, steps))
+        whose = (workflow_id, each.arguments, each.executor == world.executor)
+        parts.append((*whose, each.status, each.output is None, steps))
     parts.append(sorted(world.events.items()))
     parts.append(sorted(world.messages.items()))
     parts.append(sorted(_run(world, run) for run in world.runs))

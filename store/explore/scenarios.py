@@ -69,6 +69,7 @@ _TWO = (_buy("A"), _buy("B"))
 
 ONE_CRASH = Scenario("one order, a crash", _ONE, crashes=1)
 """Paid or declined in every order, or neither: what most mistakes show in."""
+BOTH_PAID = Scenario("one unit for two, no crash", (*_TWO, _paid("A"), _paid("B")))
 WHOLE = (
     ONE_CRASH,
     Scenario("one order, two crashes", _ONE, crashes=2),
@@ -86,6 +87,15 @@ WHOLE = (
         (_buy("A", client="C"), _buy("B", client="C"), _paid("B")),
         units=2,
         crashes=1,
+        unpaid_per_client=1,
+    ),
+    BOTH_PAID,
+    Scenario("one unit for two, declined and bought", (*_TWO, _failed("A"), _paid("B"))),
+    Scenario("sold out, paid and restocked", (*_TWO, _paid("A"), Action("restock", "R"))),
+    Scenario(
+        "one unpaid unit each, both paid",
+        (_buy("A", client="C"), _buy("B", client="C"), _paid("A"), _paid("B")),
+        units=2,
         unpaid_per_client=1,
     ),
     Scenario(
@@ -113,7 +123,7 @@ WHOLE = (
 QUICK = (
     Scenario("paid, a crash", (_buy("A"), _paid("A")), crashes=1),
     Scenario("unpaid, a zombie", (_buy("A"),), takeovers=1),
-    Scenario("one unit for two, no crash", (*_TWO, _paid("A"), _paid("B"))),
+    BOTH_PAID,
     Scenario("a greeting, a crash", (Action("greet", "G"),), crashes=1, guestbook_deaths=1),
     Scenario("a restock, a crash", (_buy("A"), Action("restock", "R")), crashes=1),
     Scenario(

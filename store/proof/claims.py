@@ -48,9 +48,10 @@ CLAIMS = (
     Claim(
         "The explorer's stand-in for DBOS behaves as DBOS does.",
         "tests/test_explore_replayed.py walks 163 explored schedules on each database with real"
-        " processes under DBOS, kills them at the same points, once or twice, and compares all"
-        " that both databases then have of the order. They are of one order at a time, without"
-        " a server that is taken for dead.",
+        " processes under DBOS, kills them at the same points, once or twice, and compares what"
+        " both databases then have of the order: its state, movements, payments, notices, steps,"
+        " events and messages, not their amounts and times. They are of one order at a time,"
+        " without a server that is taken for dead.",
     ),
     Claim(
         "These checks can fail.",

@@ -72,12 +72,18 @@ def recognise(name: str) -> Recognise:
         ends_in_dispatch = end[1] == "dispatch"
         return lambda statement, values: (
             re.search(r"UPDATE \S*workflow_status", statement) is not None
-            # What puts others' workflows on a queue names all that have ended, to leave them alone.
-            and "SUCCESS" in values
-            and "ENQUEUED" not in values
-            and any(str(value).endswith(".dispatch") for value in values) == ends_in_dispatch
+            # What stops others' workflows, or puts them on a queue, names all ends, to leave those alone.
+            and {"SUCCESS", "PENDING"} <= values
+            and "ERROR" not in values
+            and _kinds_in(values) == ({"dispatch"} if ends_in_dispatch else set())
         )
     return _TRANSACTIONS[name]
+
+
+def _kinds_in(values: set[Any]) -> set[str]:
+    """What follows the dot in the ids of workflows among these values. A checkout's has no dot."""
+    found = (re.fullmatch(r"[\w-]+\.([a-z]+)", str(value)) for value in values)
+    return {each[1] for each in found if each}
 
 
 class Lookout:

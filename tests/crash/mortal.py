@@ -27,5 +27,5 @@ if __name__ == "__main__":
 
     import app
 
-    sys.argv.append("server")
+    sys.argv.insert(1, "server")
     app.main()

@@ -21,6 +21,8 @@ from tests.support.started import ROOT, Started, start, start_afresh
 
 SERVER = ("app.py", "server")
 SUPERVISED = ("app.py",)
+MORTAL = ("-m", "tests.crash.mortal")
+"""And at which point it dies."""
 _PATIENCE_SECONDS = 30.0
 
 
@@ -84,7 +86,7 @@ class Server:
 
     def _told(self) -> list[str]:
         """What a parent would tell it: its name, and which of those before it were seen to die, and when."""
-        if self.script != SERVER:
+        if self.script != SERVER and self.script[:2] != MORTAL:
             return []
         self._starts += 1
         deaths = [word for death in self._died for word in ("--died", death)]

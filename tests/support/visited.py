@@ -21,11 +21,14 @@ _STEPS = {"the deadline of the wait": "DBOS.sleep", "receive": "DBOS.recv", "sta
 _MANY_TICKS = "some of tick 3 to tick 9"
 
 
+OrderLeft = tuple[str, str | None, str] | None
+
+
 @dataclass(frozen=True)
 class Left:
     """All that both databases have of one order, but its numbers and times."""
 
-    order: tuple[str, str | None, str] | None
+    order: OrderLeft
     """Status, reason, and progress, in which the ticks from the third to the last but one are one."""
     movements: tuple[str, ...]
     payments: tuple[str, ...]
@@ -36,17 +39,24 @@ class Left:
     is_message_received: tuple[bool, ...]
 
 
-def order_as_left(orders: Iterable[Any]) -> tuple[str, str | None, str] | None:
+def order_as_left(orders: Iterable[Any]) -> OrderLeft:
     """Of the row of an order, if there is one: its status, its reason, its progress."""
     for status, reason, progress in orders:
         return status, reason, _MANY_TICKS if 2 < progress < DISPATCH_TICKS else str(progress)
     return None
 
 
-def workflow_as_left(status: str, steps: Iterable[str]) -> tuple[str, tuple[str, ...]]:
-    """Of a workflow: whether it is under way, and what is checkpointed."""
-    is_open = status in {"ENQUEUED", "PENDING"}
-    names = {_MANY_TICKS if step in TICKS_IN_ONE_GO else step for step in steps}
+def workflow_as_left(
+    status: str, steps: Iterable[str], order: OrderLeft = None
+) -> tuple[str, tuple[str, ...]]:
+    """Of a workflow: whether it is under way, and what is checkpointed.
+
+    Of a dispatch with its order: the explorer has the ticks that are one checkpointed where they commit.
+    """
+    is_open, steps = status in {"ENQUEUED", "PENDING"}, list(steps)
+    names = [step for step in steps if step not in TICKS_IN_ONE_GO]
+    if len(names) < len(steps) or (order is not None and order[2] == _MANY_TICKS):
+        names.append(_MANY_TICKS)
     return "PENDING" if is_open else status, tuple(sorted(names))
 
 
@@ -58,6 +68,8 @@ class _Move:
     mover: str | int
     """The workflow, or the action that is asked for."""
     says: str
+    started: frozenset[str]
+    """The workflows that it starts: they do nothing before it is over."""
     may_die: bool
     """Whether a server may die before or after it. Where none may, a commit and its checkpoint are one."""
 
@@ -95,7 +107,8 @@ class Visited:
                         candidate[0],
                         _mover(before, candidate),
                         says,
-                        before.crashes > 0,
+                        started=frozenset(world.workflows.keys() - before.workflows.keys()),
+                        may_die=before.crashes > 0,
                     )
                 )
         self._ends = set(range(len(waiting))) - {
@@ -108,15 +121,16 @@ class Visited:
         for move in self._moves:
             if move.may_die and re.search(words, move.says):
                 number = move.start if moment == "before" else move.end
-                found |= {self._left[each] for each in self._while_others_move(number, move.mover)}
+                others = self._while_others_move(number, {move.mover, *move.started})
+                found |= {self._left[each] for each in others}
         return found
 
-    def _while_others_move(self, number: int, mover: str | int) -> Iterator[int]:
+    def _while_others_move(self, number: int, still: set[str | int]) -> Iterator[int]:
         seen, waiting = {number}, [number]
         for state in waiting:  # it grows meanwhile
             yield state
             for move in self._after.get(state, ()):
-                is_other = move.kind in {"run", "request"} and move.mover != mover
+                is_other = move.kind in {"run", "request"} and move.mover not in still
                 if is_other and move.end not in seen:
                     seen.add(move.end)
                     waiting.append(move.end)
