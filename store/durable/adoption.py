@@ -2,9 +2,9 @@
 
 Each process is an executor of its own, and DBOS takes up, by itself, only what the same executor has left.
 Here an executor that finds that another has ended claims its row, and then takes up its workflows by public
-calls: see `executors_table`. `DBOS.resume_workflows` asks nobody, and takes up what runs elsewhere, too: so nothing
-is resumed without that claim. What is resumed waits on a queue that every living executor looks at. A
-workflow of another application version waits there until a process of that version comes.
+calls: see `executors_table`. `DBOS.resume_workflows` asks nobody, and takes up what runs elsewhere, too: so
+nothing is resumed without that claim. What is resumed waits on a queue that every living executor looks at.
+A workflow of another application version waits there until a process of that version comes.
 """
 
 from __future__ import annotations
