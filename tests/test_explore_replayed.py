@@ -128,6 +128,7 @@ class Walk:
             self.what_is_left,
             lambda found: bool(found.workflows) and {status for status, _ in found.workflows} == {"SUCCESS"},
         )
+        # Once more: what was read first may be older than the end of the workflows, which was read last.
         found = self.what_is_left()
         self._shop.shopper.wait_for(self._payment_id, _IS_SHOWN[self._outcome])
         self._shop.server.kill()

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conftest import NewUrl
+from tests.support.server import MORTAL
 from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
 from tests.support.standstill import buy_too_late
@@ -152,7 +153,7 @@ def test_a_payment_that_only_the_database_heard_of_counts(
     """
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=8)  # a restart on a busy machine fits in
     shop.server.kill()
-    shop.server.restart(script=("-m", "tests.crash.mortal", f"{moment} commit of the notice of the payment"))
+    shop.server.restart(script=(*MORTAL, f"{moment} commit of the notice of the payment"))
     payment_id = shop.shopper.hold(key())
     with pytest.raises((OSError, http.client.HTTPException)):
         shop.shopper.confirm(payment_id)
@@ -180,7 +181,7 @@ def test_a_refund_survives_a_kill(open_shop: Callable[..., Shop], moment: str) -
     shop = open_shop()
     payment_id = declined(shop)
     shop.server.kill()
-    shop.server.restart(script=("-m", "tests.crash.mortal", f"{moment} commit of the notice of the payment"))
+    shop.server.restart(script=(*MORTAL, f"{moment} commit of the notice of the payment"))
     with pytest.raises((OSError, http.client.HTTPException)):
         shop.shopper.confirm(payment_id)
     assert shop.server.wait_for_death() == -9

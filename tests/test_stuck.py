@@ -18,6 +18,7 @@ from store.vocabulary import PAYMENT_TOPIC
 from tests.conftest import NewUrl
 from tests.support.copies import Copy
 from tests.support.guestbook import Guestbook
+from tests.support.server import MORTAL
 from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
 from tests.support.started import run
@@ -428,7 +429,7 @@ def test_an_order_is_made_again_though_its_mending_dies_and_the_store_is_restore
     shop.server.kill()
     opening.put_back()
     point = "after commit of the checkpoint of DBOS.deleteWorkflow"
-    shop.server.restart(script=("-m", "tests.crash.mortal", point), expect_to_open=False)
+    shop.server.restart(script=(*MORTAL, point), expect_to_open=False)
     assert shop.server.wait_for_death() == -9
     assert not shop.checkpoints.rows("SELECT 1 FROM workflow_status WHERE workflow_uuid = :id", id=payment_id)
     opening.put_back()

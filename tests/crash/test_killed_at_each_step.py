@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from tests.conftest import NewUrl
+from tests.support.server import MORTAL
 from tests.support.shop import Shop
 from tests.support.shopper import Answer, Shopper, eventually, key
 
@@ -61,7 +62,7 @@ class StubbornShopper(Shopper):
         """Let the shop die, and die again over its recovery at each of the fates; then open it."""
         assert self._shop.server.wait_for_death() == -9
         for fate in self._fates:
-            self._shop.server.restart(script=("-m", "tests.crash.mortal", fate), expect_to_open=False)
+            self._shop.server.restart(script=(*MORTAL, fate), expect_to_open=False)
             assert self._shop.server.wait_for_death() == -9
         self._shop.server.restart()
         self.url = self._shop.server.url
@@ -77,7 +78,7 @@ def crash_shop(new_url: NewUrl) -> Iterator[Callable[[str], Shop]]:
         shop.server.log.clear()
         if shop.server.url and not shop.tables.rows("SELECT 1 FROM products WHERE on_hand > 10"):
             shop.tables.refill()
-        shop.server.restart(script=("-m", "tests.crash.mortal", point))
+        shop.server.restart(script=(*MORTAL, point))
         return shop
 
     yield open_until
@@ -161,7 +162,7 @@ def test_a_payment_that_arrives_just_before_a_crash_counts(open_shop: Callable[.
     shop = open_shop()
     payment_id = shop.shopper.buy(key())
     shop.server.kill()
-    shop.server.restart(script=("-m", "tests.crash.mortal", "after commit of the payment message"))
+    shop.server.restart(script=(*MORTAL, "after commit of the payment message"))
     with pytest.raises((OSError, http.client.HTTPException)):
         shop.shopper.confirm(payment_id)
     assert shop.server.wait_for_death() == -9
@@ -189,7 +190,7 @@ def test_a_payment_between_an_expiry_and_its_checkpoint_dispatches_nothing(
     """The order expires, the shop dies before it has written so, and a payment comes: it goes back."""
     shop = open_shop(STORE_PAYMENT_WINDOW_SECONDS=1)
     shop.server.kill()
-    shop.server.restart(script=("-m", "tests.crash.mortal", "after commit of cancel"))
+    shop.server.restart(script=(*MORTAL, "after commit of cancel"))
     payment_id = shop.shopper.buy(key())
     assert shop.server.wait_for_death() == -9
     assert shop.tables.orders()[payment_id] == "expired"
@@ -223,7 +224,7 @@ def test_the_first_outcome_counts_though_the_shop_died_over_it(
     shop = open_shop()
     payment_id = shop.shopper.buy(key())
     shop.server.kill()
-    shop.server.restart(script=("-m", "tests.crash.mortal", "after commit of the notice of the payment"))
+    shop.server.restart(script=(*MORTAL, "after commit of the notice of the payment"))
     with pytest.raises((OSError, http.client.HTTPException)):
         shop.shopper.post(f"/payment_webhook/{payment_id}/{first}")
     assert shop.server.wait_for_death() == -9

@@ -26,7 +26,7 @@ OrderLeft = tuple[str, str | None, str] | None
 
 @dataclass(frozen=True)
 class Left:
-    """All that both databases have of one order, but its numbers and times."""
+    """What both databases have of one order, without its numbers, amounts and times."""
 
     order: OrderLeft
     """Status, reason, and progress, in which the ticks from the third to the last but one are one."""
@@ -166,7 +166,6 @@ def _mover(world: World, candidate: Candidate) -> str | int:
 def _left_in(rows: Rows, world: World) -> Left:
     orders = [row for row in rows["orders"] if row[PAYMENT_ID] == "A"]
     workflows = [world.workflows.get(each) for each in ("A", dispatch_id("A"))]
-    messages = [world.messages[each] for each in ("A",) if each in world.messages]
     return Left(
         order_as_left((row[STATUS], row[REASON], row[PROGRESS]) for row in orders),
         tuple(sorted(row[0] for row in rows["stock_movements"] if row[1] == "A")),
@@ -174,7 +173,7 @@ def _left_in(rows: Rows, world: World) -> Left:
         tuple(row[1] for row in sorted(rows["payment_notices"], key=lambda row: row[2])),
         tuple(workflow_as_left(each.status, _named_as_by_dbos(each.steps)) for each in workflows if each),
         tuple(sorted(name for _, name in world.events)),
-        tuple(was_received for _, was_received in messages),
+        tuple(was_received for key, (_, was_received) in world.messages.items() if key == "A"),
     )
 
 
