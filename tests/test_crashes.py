@@ -142,7 +142,7 @@ def test_a_greeting_that_met_two_crashes(
             lambda heading: heading == "Signed in the online guestbook, not yet in ours",
         )
         kill(shop)
-        assert "It resumed 1 greeting" in shop.shopper.page("/").text
+        eventually(lambda: shop.shopper.page("/").text, lambda text: "It resumed 1 greeting" in text)
         kill(shop)
         eventually(
             lambda: shop.shopper.page(address).heading,

@@ -35,7 +35,10 @@ def figures(shop: Shop) -> dict[str, Any]:
 
     sold = list(shop.tables.orders().values()).count("dispatched")
     return eventually(
-        read, lambda found: found["Every unit stocked is on the shelf, held or sold"]["sold"] == sold
+        read,
+        lambda found: (
+            found["Progress is 10 exactly when dispatched, and 0 before paid"]["dispatched"] == sold
+        ),
     )
 
 
