@@ -20,7 +20,7 @@ from flask import Flask, redirect, request
 from werkzeug.wrappers import Response
 
 from bench.bare import serve
-from store.process_value import ProcessValue
+from store.process_wide import ProcessWide
 from store.settings import Settings, is_sqlite
 
 _EVENT_SECONDS = 10.0
@@ -36,7 +36,7 @@ class _Shop:
     isolation_level: str
 
 
-_shop: ProcessValue[_Shop] = ProcessValue("the plain shop")
+_shop: ProcessWide[_Shop] = ProcessWide("the plain shop")
 
 
 # --- workflows ------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 from store import cli_parser
 from store.serving import lifeline, requests, supervisor
 from store.serving.listener import address_of, listen
-from store.serving.programs import GUESTBOOK
+from store.serving.supervised_programs import GUESTBOOK
 from store.settings import BadSetting, Settings, is_sqlite, refuse
 
 if TYPE_CHECKING:

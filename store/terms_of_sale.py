@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from store.process_value import ProcessValue
+from store.process_wide import ProcessWide
 from store.settings import Settings
 
 
@@ -36,4 +36,4 @@ class Terms:
         )
 
 
-terms: ProcessValue[Terms] = ProcessValue("the terms of the shop")
+terms: ProcessWide[Terms] = ProcessWide("the terms of the shop")

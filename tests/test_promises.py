@@ -389,7 +389,7 @@ def test_the_scripts_of_ours_are_small() -> None:
     assert set(scripts) == {
         "contact.js",
         "outage.js",
-        "pressed.js",
+        "pressed_button.js",
         "servers.js",
         "countdown.js",
         "local_times.js",

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from store.serving.programs import SERVER
 from store.serving.restarts import next_pause
+from store.serving.supervised_programs import SERVER
 from store.serving.supervisor import Supervisor
 from store.settings import REFUSED, ROOT, Settings, is_sqlite
 from tests.conftest import NewUrl, Often
@@ -282,14 +282,14 @@ def test_the_parent_loads_the_settings_and_the_supervisor_alone() -> None:
     ours = (
         "cli",
         "cli_parser",
-        "process_value",
+        "process_wide",
         "serving",
         "serving.fork_client",
         "serving.lifeline",
         "serving.listener",
         "serving.probe",
-        "serving.processes",
-        "serving.programs",
+        "serving.server_processes",
+        "serving.supervised_programs",
         "serving.requests",
         "serving.restarts",
         "serving.supervisor",

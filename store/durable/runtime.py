@@ -27,7 +27,7 @@ from store.durable.lease import Lease
 from store.durable.statements import now_ms_of_database
 from store.durable.step_decorators import now_ms
 from store.log_masking import MaskWorkflowIds
-from store.process_value import ProcessValue
+from store.process_wide import ProcessWide
 from store.settings import Settings, is_sqlite
 
 APPLICATION_VERSION = "widget-store-2"
@@ -82,7 +82,7 @@ class _Launched:
     """None where the process has the SQLite file to itself."""
 
 
-_launched: ProcessValue[_Launched] = ProcessValue("the launch of DBOS")
+_launched: ProcessWide[_Launched] = ProcessWide("the launch of DBOS")
 _is_complete = threading.Event()
 _has_said_goodbye = threading.Event()
 

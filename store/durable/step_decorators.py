@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSPortableJSONSerializer, SQLAlchemyDatasource, StepOptions
 from sqlalchemy.orm import Session
 
-from store.process_value import ProcessValue
+from store.process_wide import ProcessWide
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,7 +31,7 @@ class _Bound:
     isolation_level: Any
 
 
-_bound: ProcessValue[_Bound] = ProcessValue("the database that the steps write to")
+_bound: ProcessWide[_Bound] = ProcessWide("the database that the steps write to")
 
 
 def bind(datasource: SQLAlchemyDatasource) -> None:

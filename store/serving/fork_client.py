@@ -26,7 +26,7 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from store.serving.lifeline import ParentsEnd
-from store.serving.processes import FreshLauncher, ServerProcess, Surroundings
+from store.serving.server_processes import FreshLauncher, ServerProcess, Surroundings
 
 UNSEEN = 256
 """The exit code, which no process has, of a server whose fork server died before it: nobody was told."""

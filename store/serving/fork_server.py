@@ -1,6 +1,6 @@
 """The fork server itself: imports all that a server needs, and then forks one whenever its parent asks.
 
-See `forks`, which is the parent's side. It knows the modules of the store by their names alone.
+See `fork_client`, which is the parent's side. It knows the modules of the store by their names alone.
 """
 
 from __future__ import annotations

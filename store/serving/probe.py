@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from store.serving.processes import ServerProcess
+from store.serving.server_processes import ServerProcess
 
 _KNOCK_SECONDS = 30.0
 

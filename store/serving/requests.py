@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 
-from store.process_value import ProcessValue
+from store.process_wide import ProcessWide
 
 KILL = b"kill "
 """And the token of the server; nothing for any one of them."""
 KILL_ALL = b"kill all"
 REPLACE = b"replace"
 
-parents_socket: ProcessValue[int] = ProcessValue("the socket for requests to the parent")
+parents_socket: ProcessWide[int] = ProcessWide("the socket for requests to the parent")
 """Its descriptor, in a server whose parent starts the next one."""
 
 

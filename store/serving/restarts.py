@@ -13,8 +13,8 @@ from functools import partial
 
 from store.serving.fork_client import UNSEEN
 from store.serving.probe import FirstAnswer, Question
-from store.serving.processes import Launcher, ServerProcess
-from store.serving.programs import Program
+from store.serving.server_processes import Launcher, ServerProcess
+from store.serving.supervised_programs import Program
 from store.settings import LOST, REFUSED
 
 _STOP_SECONDS = 2.5

@@ -22,9 +22,9 @@ from typing import IO
 from store.serving import requests
 from store.serving.fork_client import ForkLauncher, can_fork
 from store.serving.listener import address_of, listen
-from store.serving.processes import FreshLauncher, InTurn, Surroundings
-from store.serving.programs import SERVER, Program
 from store.serving.restarts import Keeper, Parent, Saying
+from store.serving.server_processes import FreshLauncher, InTurn, Surroundings
+from store.serving.supervised_programs import SERVER, Program
 from store.settings import BadSetting, Settings
 
 _CAN_INHERIT_SOCKETS = os.name == "posix"

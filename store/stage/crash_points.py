@@ -21,7 +21,7 @@ from store.database import for_a_last_word
 from store.durable import runtime
 from store.durable.statements import execute, fetch_one
 from store.durable.step_decorators import now_ms, plain_transaction
-from store.process_value import ProcessValue
+from store.process_wide import ProcessWide
 from store.reads.orders import Queries
 from store.serving import requests
 from store.settings import Settings
@@ -114,7 +114,7 @@ class Armed:
             engine.dispose()
 
 
-armed: ProcessValue[Armed] = ProcessValue("what is armed")
+armed: ProcessWide[Armed] = ProcessWide("what is armed")
 
 
 @plain_transaction

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from store.clients import guestbook
-from store.process_value import ProcessValue
+from store.process_wide import ProcessWide
 from store.step_results import Signing
 from store.vocabulary import DISPATCH_TICKS, GREETING_TICKS, Outcome, Status
 
@@ -38,7 +38,7 @@ class Lane:
     tick_seconds: float
 
 
-lane: ProcessValue[Lane] = ProcessValue("the naive lane")
+lane: ProcessWide[Lane] = ProcessWide("the naive lane")
 
 
 def begin(key: str, executor: int) -> str | None:

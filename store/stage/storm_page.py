@@ -11,7 +11,7 @@ from flask_htmx import make_response
 from werkzeug.wrappers import Response as AnyResponse
 
 from store.durable.deadlines import call_with_deadline
-from store.process_value import ProcessValue
+from store.process_wide import ProcessWide
 from store.serving import requests
 from store.settings import ROOT, Settings
 from store.stage import storm_gate, storm_state, storm_view
@@ -31,7 +31,7 @@ USUAL = Plan(shoppers=30, seconds=60, kills=15, seed=0)
 _DIGITS = 9
 
 
-_settings: ProcessValue[Settings] = ProcessValue("what a storm that this server starts is to know")
+_settings: ProcessWide[Settings] = ProcessWide("what a storm that this server starts is to know")
 
 
 def prepare(app: Flask, settings: Settings) -> None:

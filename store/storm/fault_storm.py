@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from store.database_errors import DatabaseRefused
-from store.serving.programs import GUESTBOOK
+from store.serving.supervised_programs import GUESTBOOK
 from store.serving.supervisor import Supervisor
 from store.settings import ROOT, Settings, is_sqlite
 from store.storm import postgres_faults, shop_faults, sqlite_faults, storm

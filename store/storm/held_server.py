@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from store.serving.programs import SERVER
+from store.serving.supervised_programs import SERVER
 from store.serving.supervisor import Supervisor
 
 _SHELL = """

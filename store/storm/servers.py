@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import IO, Protocol
 
 from store.database_errors import DatabaseRefused
-from store.serving.programs import Program
+from store.serving.supervised_programs import Program
 from store.serving.supervisor import Supervisor
 from store.settings import Settings
 

@@ -24,7 +24,7 @@ from store.database import make_engines
 from store.database_errors import DatabaseRefused
 from store.durable.step_decorators import now_ms
 from store.reads import crashes
-from store.serving.programs import SERVER, Program
+from store.serving.supervised_programs import SERVER, Program
 from store.settings import Settings, is_sqlite
 from store.stage.storm_picture import Death
 from store.stage.storm_view import death_of

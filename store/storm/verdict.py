@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from store.serving.programs import Program
+from store.serving.supervised_programs import Program
 from store.serving.supervisor import Supervisor
 from store.stage import storm_state
 from store.stage.storm_picture import Death, Result

@@ -43,7 +43,7 @@ BUNDLES = {
         "vendor/hx-ptag-4.0.1.min.js",
         "contact.js",
         "outage.js",
-        "pressed.js",
+        "pressed_button.js",
         "countdown.js",
         "local_times.js",
         "timeline.js",

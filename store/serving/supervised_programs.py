@@ -25,7 +25,7 @@ class Program:
     """Whether each has a name of its own, `--token <name>`, and is told `--died <name>@<ms since 1970>` of
     each that died lately."""
     can_be_forked: bool = False
-    """Whether it understands `--fork-server <socket>`; see `forks`."""
+    """Whether it understands `--fork-server <socket>`; see `fork_client`."""
     may_ask: bool = False
     """Whether `--requests <socket>` is added, on which it may ask us for something; see `requests`."""
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class ProcessValue(Generic[T]):
+class ProcessWide(Generic[T]):
     """One value of this process, by what it is called."""
 
     def __init__(self, name: str) -> None:
