@@ -13,7 +13,7 @@ from store.explore.scenarios import BY_NAME, QUICK
 from store.explore.search import search
 from store.explore.story import replay, walk
 from store.settings import ROOT
-from store.stage.losses import recorded
+from store.stage.shortest_losses import recorded
 from tests.conftest import Often
 
 _ENOUGH = 1_000

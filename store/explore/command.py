@@ -19,7 +19,7 @@ from store.explore.search import Found, search
 from store.explore.story import replay, walk
 from store.proof.recording import Recording, begin
 from store.settings import refuse
-from store.stage import losses
+from store.stage import shortest_losses
 
 _PROCESSES = 2
 _BETWEEN_LOOKS_SECONDS = 0.2
@@ -96,7 +96,7 @@ def _tell_losses(console: Console, *, is_recorded: bool) -> int:
         for place, step in enumerate(loss.told, 1):
             console.print(f"  {place}. {step}.", markup=False)
     if is_recorded:
-        losses.record(found)
+        shortest_losses.record(found)
     return 0
 
 

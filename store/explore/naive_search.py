@@ -25,7 +25,7 @@ from store.explore.world import World
 from store.ledger.ledger import LedgerReader
 from store.money import price
 from store.stage import naive
-from store.stage.losses import CHARGED, Loss
+from store.stage.shortest_losses import CHARGED, Loss
 
 _TABLES = ("naive_runs", "naive_orders", "naive_payments", "naive_greetings", "executors", "products")
 _NOW_MS = 1_800_000_000_000

@@ -20,7 +20,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import WSGITask
 
 from store import client_addresses
-from store.serving.leaving import Leaving, close_silent
+from store.serving.graceful_stop import Leaving, close_silent
 from store.serving.thread_pools import Kind, KindOf, Pools
 from store.settings import Settings
 
@@ -51,7 +51,7 @@ def stop_on_signals(goodbye: Callable[[], None]) -> None:
     """End the process on SIGTERM and Ctrl+C: in good order, or after two seconds without it.
 
     What is not finished by then is taken up by the next start. `goodbye` is said either way. On SIGUSR1, it
-    leaves its connections to others first; see `leaving`.
+    leaves its connections to others first; see `graceful_stop`.
     """
 
     def leave() -> None:

@@ -21,7 +21,7 @@ from store.reads.crashes import Crash
 from store.reads.greetings import Greeting
 from store.reads.records import Order
 from store.settings import Settings
-from store.stage import losses, naive
+from store.stage import naive, shortest_losses
 from store.stage.listing import code
 from store.stage.presenter_bar import is_meant_for_this_server, presenter
 from store.vocabulary import Outcome, Status, is_key, new_key
@@ -255,7 +255,7 @@ def run_lanes() -> AnyResponse:
 
 
 def _page(**context: Any) -> str:
-    return page("lanes.html", new_key=new_key(), code=code(), losses=losses.recorded(), **context)
+    return page("lanes.html", new_key=new_key(), code=code(), losses=shortest_losses.recorded(), **context)
 
 
 @presenter.get("/lanes/<key:key>")

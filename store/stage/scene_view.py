@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from flask import request
 
 from store.ledger.invariants import Ledger
-from store.stage import deploy, lanes, listing, losses, storm_page, talk_state
+from store.stage import deploy, lanes, listing, shortest_losses, storm_page, talk_state
 from store.stage.crash_page import PointView, points
 from store.stage.deploy import ServerCode
 from store.stage.lanes import Run
 from store.stage.listing import CodeLine
-from store.stage.losses import Loss
 from store.stage.naive import PRICE_CENTS
 from store.stage.presenter_bar import Running, access, running
 from store.stage.qr import audience_address
 from store.stage.script import LIMITS, SCENES, Act, Scene
+from store.stage.shortest_losses import Loss
 from store.stage.storm_state import Plan
 from store.stage.storm_view import StormView
 from store.stage.talk_state import Place
@@ -181,7 +181,7 @@ def stage_view() -> StageView:
         audience_address=audience_address() if scene.name == "every-sale" else "",
         servers=_servers(scene),
         storm=storm_page.view() if scene.name == "storm" else None,
-        shortest_way=losses.of_a_sale() if scene.tells_shortest_way else None,
+        shortest_way=shortest_losses.of_a_sale() if scene.tells_shortest_way else None,
         journal=Waterfall.of(queries().timeline(place.run_key)).in_short() if has_journal else None,
     )
 

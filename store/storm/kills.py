@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from store.storm.aimed import Aim
+from store.storm.aimed_kills import Aim
 from store.storm.machines import Machines
 from store.storm.notes import Notes
 from store.storm.own_postgres import Cluster

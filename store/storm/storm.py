@@ -29,7 +29,7 @@ from store.settings import Settings, is_sqlite
 from store.stage.storm_picture import Death
 from store.stage.storm_view import death_of
 from store.storm import adoptions
-from store.storm.aimed import Aim
+from store.storm.aimed_kills import Aim
 from store.storm.audit import count_doubled, count_lost, endings_of, figure, look_at_every_order
 from store.storm.kills import LEASE_SECONDS, Kills
 from store.storm.machines import Machines

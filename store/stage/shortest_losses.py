@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from store.settings import ROOT
 
-FILE = ROOT / "docs" / "losses.json"
+FILE = ROOT / "docs" / "shortest_losses.json"
 CHARGED = "charged_and_never_shipped"
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _ACTOR = re.compile(r"^([A-Z]): (.)")
