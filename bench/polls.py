@@ -1,4 +1,4 @@
-"""Polls against a bare `return "ok"` in the same run, and the bytes of a poll, changed and unchanged."""
+"""Polls and the store's page against a bare `return "ok"` in the same run, and the bytes of a poll."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _weigh(bench: Bench, kind: str, store: Server, polls: dict[str, str]) -> Non
 
 
 def _time(bench: Bench, kind: str, servers: dict[str, Server], polls: dict[str, str]) -> None:
-    cases: dict[str, tuple[str, dict[str, str]]] = {}
+    cases: dict[str, tuple[str, dict[str, str]]] = {"the store's page": ("/", {})}
     for name, path in polls.items():
         headers = {"HX-PTag": get(servers["store"], path).headers["hx-ptag"]}
         cases[f"{name}, changed"] = path, {}
