@@ -136,7 +136,7 @@ def test_a_crash_is_at_once_and_tells_nobody(open_shop: Callable[..., Shop]) -> 
     assert shop.tables.rows("SELECT how_ended FROM executors") == [(None,)]
     shop.server.restart()
     assert shop.tables.rows("SELECT left_by, payment_id FROM takeovers") == [(1, payment_id)]
-    assert "1 crash survived" in shop.shopper.page("/").text
+    assert '1 crash<span class="detail"> survived' in shop.shopper.page("/").text
     assert "It resumed 1 order" in shop.shopper.page("/").text
     page = eventually(
         lambda: shop.shopper.page(f"/orders/{payment_id}/timeline").text, lambda text: "took over" in text
@@ -167,7 +167,7 @@ def test_a_stop_is_not_a_crash(open_shop: Callable[..., Shop]) -> None:
     assert shop.tables.rows("SELECT how_ended FROM executors") == [("stopped",)]
     shop.server.restart()
     assert "It resumed" not in shop.shopper.page("/").text
-    assert "0 crashes survived" in shop.shopper.page("/").text
+    assert '0 crashes<span class="detail"> survived' in shop.shopper.page("/").text
 
 
 # --- elsewhere ----------------------------------------------------------------------------------

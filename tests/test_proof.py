@@ -103,6 +103,12 @@ def test_a_line_that_is_no_run_is_named(tmp_path: Path, line: str, monkeypatch: 
     assert "Line 2" in rendered(load())
 
 
+def test_one_of_a_kind_is_not_called_several() -> None:
+    """As one says it."""
+    one = replace(_STORM, counts={"kills": 1, "postmasters_killed": 1, "sent_again": 1})
+    assert Summary.of((one,)).runs[0].counts == "1 kill, 1 postmaster killed, 1 sent again"
+
+
 def test_an_exit_code_is_a_verdict() -> None:
     """Three is a run in which something was not tried; whatever else is not zero is red."""
     assert [record.verdict_of(code) for code in (0, 1, 2, 3)] == ["green", "red", "red", "void"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -110,6 +111,14 @@ def _totals(runs: tuple[Run, ...]) -> dict[str, int]:
     }
 
 
+def _counted(count: int, name: str) -> str:
+    """As one says it, where the name is of several: "1 postmaster killed" of `postmasters_killed`."""
+    words = name.replace("_", " ")
+    if count == 1:
+        words = re.sub(r"^(\w+)s\b", r"\1", words)
+    return f"{count:,} {words}"
+
+
 def _shown(run: Run) -> Shown:
     machine = run.machine
     load = "" if run.load is None else f" under a load of {run.load:g}"
@@ -117,7 +126,7 @@ def _shown(run: Run) -> Shown:
         name=f"{_NAMES.get(run.kind, run.kind)}, {run.database}",
         date=run.date.replace("T", " ").replace("+00:00", " UTC"),
         verdict=run.verdict,
-        counts=", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in run.counts.items()),
+        counts=", ".join(_counted(count, name) for name, count in run.counts.items()),
         seconds=f"{run.seconds:,.0f} s",
         commit=run.commit[:10] + (" with changes" if run.has_changes else ""),
         command=run.command,
