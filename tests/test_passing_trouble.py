@@ -177,6 +177,17 @@ def test_a_page_whose_checkpoints_were_cancelled_says_come_back(own_postgres: Po
     assert asked.result().status == 503
 
 
+def test_a_click_on_the_lanes_does_not_wait_for_the_naive_one(shop: Shop) -> None:
+    """It writes to tables of its own, and whoever clicked is told to come again, as by every other click."""
+    one = key()
+    with psycopg.connect(shop.database_url) as locker:
+        locker.execute("LOCK TABLE naive_runs IN ACCESS EXCLUSIVE MODE")
+        assert shop.shopper.submit("/lanes", key=one).status == 503
+        locker.rollback()
+    assert shop.shopper.submit("/lanes", key=one).status == 303
+    assert shop.tables.rows("SELECT key FROM naive_runs") == [(one,)]
+
+
 @pytest.mark.parametrize(
     "setting",
     ["statement_timeout = '1ms'", "lock_timeout = '1ms'", "idle_in_transaction_session_timeout = '1ms'"],
