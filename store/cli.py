@@ -8,6 +8,7 @@ and the supervisor alone, so that a module that cannot be imported ends a server
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import secrets
@@ -30,6 +31,7 @@ from store.settings import BadSetting, Settings, is_sqlite, refuse
 if TYPE_CHECKING:
     from flask import Flask
 
+_NEEDED = ("dbos", "flask", "psycopg", "sqlalchemy", "waitress")
 Built = TypeVar("Built")
 Opening = Callable[[Settings, str, int], str]
 
@@ -52,6 +54,7 @@ def main(build: Callable[..., Built], open_shop: Callable[..., Flask], built: Bu
         sys.argv[2:] = words
         main(build, open_shop, built)
         return
+    _refuse_another_python()
     try:
         settings = _settings(said)
         if said.command != "server":
@@ -70,6 +73,16 @@ def main(build: Callable[..., Built], open_shop: Callable[..., Flask], built: Bu
         serve(lambda: open_this(built or build(settings)), settings, said)
     except BadSetting as refusal:
         refuse(str(refusal))
+
+
+def _refuse_another_python() -> None:
+    """Or every server that the parent starts would die of it. Nothing is imported here, only looked for."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        refuse(
+            f"This Python, {sys.executable}, lacks {', '.join(missing)}:"
+            " use .venv/bin/python, which `make run` sets up."
+        )
 
 
 def _settings(said: argparse.Namespace) -> Settings:

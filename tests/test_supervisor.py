@@ -22,6 +22,7 @@ from store.serving.supervised_programs import SERVER
 from store.serving.supervisor import Supervisor
 from store.settings import REFUSED, ROOT, Settings, is_sqlite
 from tests.conftest import NewUrl, Often
+from tests.support.refusal import is_one_sentence
 from tests.support.server import SUPERVISED, Server
 from tests.support.shop import DEATH, SupervisedShop
 from tests.support.shopper import eventually, key
@@ -350,3 +351,17 @@ def test_nobody_is_killed_for_a_hang_where_that_is_off(keep: Callable[..., Super
     os.kill(server, signal.SIGCONT)
     assert shop.shopper.is_open()
     assert not shop.deaths
+
+
+def test_a_python_without_the_requirements_is_refused() -> None:
+    """In one sentence, and at once: every server that the parent starts would die of it, without end."""
+    told = subprocess.run(
+        [sys.executable, "-S", "app.py"],  # as the system's Python would be: without what a venv has
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2
+    assert is_one_sentence(told.stderr.removeprefix("widget store: ").rstrip("\n"))
+    assert "lacks dbos," in told.stderr

@@ -42,6 +42,8 @@ _LOSSES = {
     "greetings_never_written_down": "lose a greeting",
 }
 _SOLD_TWICE = "sell one unit twice"
+_CLICKED = {"greetings_never_written_down": "Sign both books is clicked"}
+"""A run of the twin is a sale and a greeting; this is what whoever greets has clicked."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class _State:
     """Shoppers who have not clicked."""
     is_dead: bool
     signed: int
+
+
+def _as_told(name: str, path: tuple[str, ...]) -> tuple[str, ...]:
+    clicked = _CLICKED.get(name, _WORDS["naive_runs"])
+    return tuple(step.replace(_WORDS["naive_runs"], clicked) for step in path)
 
 
 def shortest_losses() -> list[Loss]:
@@ -86,7 +93,7 @@ class _Search:
                     path = (*steps, step)
                     for name in sorted(missing & self._lost(following)):
                         missing.discard(name)
-                        yield Loss(name, _LOSSES.get(name, _SOLD_TWICE), path)
+                        yield Loss(name, _LOSSES.get(name, _SOLD_TWICE), _as_told(name, path))
                     waiting.append((following, path))
         self._store.close()
 

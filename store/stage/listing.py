@@ -42,7 +42,10 @@ _SHOWN = re.compile("|".join([r"^@DBOS\.workflow", r"^def ", *(pattern for _, pa
 
 @dataclass(frozen=True)
 class CodeLine:
-    """One line, with its first argument for all of them: what follows is the same in both lanes, and long."""
+    """One line, with its first argument for all of them: what follows is the same in both lanes, and long.
+
+    It is indented by two levels at most, so that it is seen whole.
+    """
 
     text: str
     does: str
@@ -73,6 +76,7 @@ def _lines_that_matter(function: Any) -> list[CodeLine]:
 def _short(text: str, function: Any) -> str:
     if text.startswith("def "):  # without its types, and as it would stand in one line
         text = f"def {function.__name__}({', '.join(inspect.signature(function).parameters)}):"
+    text = re.sub(r"^ {8} +", " " * 8, text)
     return re.sub(r"\(([^,()]+), .*\)", r"(\1, …)", text)
 
 
