@@ -31,7 +31,7 @@ from store.settings import BadSetting, Settings, is_sqlite, refuse
 if TYPE_CHECKING:
     from flask import Flask
 
-_NEEDED = ("dbos", "flask", "psycopg", "sqlalchemy", "waitress")
+_NEEDED = ("dbos", "flask", "flask_htmx", "psycopg", "rcssmin", "rjsmin", "sqlalchemy", "waitress")
 Built = TypeVar("Built")
 Opening = Callable[[Settings, str, int], str]
 
@@ -81,7 +81,7 @@ def _refuse_another_python() -> None:
     if missing:
         refuse(
             f"This Python, {sys.executable}, lacks {', '.join(missing)}:"
-            " use .venv/bin/python, which `make run` sets up."
+            " `make run` installs what the shop needs into .venv, so use .venv/bin/python."
         )
 
 

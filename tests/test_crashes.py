@@ -133,7 +133,7 @@ def test_a_greeting_that_met_two_crashes(
 ) -> None:
     """It has the same timeline, and its crashes are counted as an order's are."""
     with Guestbook(tmp_path_factory.mktemp("guestbook") / "guestbook.sqlite3") as guestbook:
-        shop = keep(STORE_DISPATCH_TICK_SECONDS=2, STORE_GUESTBOOK_URL=guestbook.url)
+        shop = keep(STORE_DISPATCH_TICK_SECONDS=4, STORE_GUESTBOOK_URL=guestbook.url)
         one_key = key()
         shop.shopper.submit("/guestbook", key=one_key, name="Ada Lovelace")
         address = f"/greetings/{one_key}"

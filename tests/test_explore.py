@@ -80,7 +80,7 @@ def test_a_code_that_names_no_schedule_is_refused(code: str) -> None:
 
 def test_the_naive_twin_loses_in_so_many_steps() -> None:
     """Computed, by the same search over its own functions: it is never charged back, never shipped."""
-    losses = {loss.name: loss for loss in naive_search.shortest_losses()}
+    losses = {loss.name: loss for loss in naive_search.find_losses()}
     assert losses.keys() == {
         "charged_and_never_shipped", "units_held_for_ever", "greetings_never_written_down", "sold_twice",
     }  # fmt: skip
@@ -95,4 +95,4 @@ def test_the_naive_twin_loses_in_so_many_steps() -> None:
 
 def test_the_stage_shows_what_the_search_finds() -> None:
     """What is recorded is what it finds now; if not: `python app.py explore --naive --record`."""
-    assert list(recorded()) == naive_search.shortest_losses()
+    assert list(recorded()) == naive_search.find_losses()

@@ -43,12 +43,13 @@ class Counter:
         """Start a command of the page, on a port that is free."""
         assert command[0] == "python"
         words = [word.replace("8001", str(self._port)) for word in command[1:]]
-        with self._log.open("ab") as log:
+        # Apart: a server's log goes to the one, in the middle of a line of what is printed to the other.
+        with self._log.open("ab") as log, (self._folder / "errors").open("ab") as errors:
             return subprocess.Popen(
                 [sys.executable, *words],
                 cwd=self._folder,
                 stdout=log,
-                stderr=log,
+                stderr=errors,
                 start_new_session=True,
                 env={name: value for name, value in os.environ.items() if not name.startswith("FLASK_")},
             )

@@ -7,9 +7,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,7 @@ from store.storm.faults import Kind, schedule
 from store.storm.kills import LEASE_SECONDS
 from store.storm.notes import Notes, Purchase
 from store.storm.shoppers import Shopper
-from store.storm.verdict import Landed
+from store.storm.verdict import Landed, Plan, Verdict
 from store.vocabulary import Reason, Status
 from tests.conftest import NewUrl, Often
 from tests.support.shop import Shop
@@ -250,6 +253,39 @@ def test_a_shopper_leaves_an_empty_shelf_without_an_order(
 
 
 # --- and what a restored copy can have lost, it does not hold against the shop ------------------------
+
+
+class _BrokenPage(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_a_shop_whose_pages_are_broken_is_not_taken_for_one_that_is_sold_out() -> None:
+    """Nobody buys there, so nothing else could be wrong."""
+    notes = Notes()
+    with HTTPServer(("127.0.0.1", 0), _BrokenPage) as broken:
+        threading.Thread(target=broken.serve_forever, daemon=True).start()
+        shopper = Shopper(f"127.0.0.1:{broken.server_port}", "seed", notes, 30.0)
+        shopper.shop_and_tell(lambda: bool(notes.complaints))
+        broken.shutdown()
+    assert notes.complaints == ["the page of the store answered 500"]
+
+
+def test_a_storm_in_which_nobody_bought_is_void() -> None:
+    """Nothing was at risk in it."""
+    plan = Plan(shoppers=10, seconds=60, kills=0, seed=1)
+    quiet = Verdict(
+        plan, "SQLite", endings={}, kills=0, landed={}, points={}, requests=9, sent_again=0, refused=0,
+        usual_pause_seconds=None, longest_pause_seconds=0, longest_dark_seconds=0, seconds_to_rest=0,
+        ledger={"balanced": True}, complaints=[], faults={}, lost=0, doubled=0,
+    )  # fmt: skip
+    assert quiet.never_landed == ["Nobody bought anything."]
+    assert replace(quiet, endings={"dispatched": 1}).never_landed == []
 
 
 def purchase_seen(*seen: Status, number: int = 7) -> Purchase:

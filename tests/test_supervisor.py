@@ -356,11 +356,12 @@ def test_nobody_is_killed_for_a_hang_where_that_is_off(keep: Callable[..., Super
 def test_a_python_without_the_requirements_is_refused() -> None:
     """In one sentence, and at once: every server that the parent starts would die of it, without end."""
     told = subprocess.run(
-        [sys.executable, "-S", "app.py"],  # as the system's Python would be: without what a venv has
+        [sys.executable, "-E", "-S", "app.py"],  # as the system's Python would be: without what a venv has
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
+        timeout=30,
     )
     assert told.returncode == 2
     assert is_one_sentence(told.stderr.removeprefix("widget store: ").rstrip("\n"))

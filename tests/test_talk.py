@@ -78,7 +78,7 @@ def test_a_line_fits_on_the_projector() -> None:
         "order = reserve(payment_id, …)",
     ]
     assert "notice = wait_for_notice(order)" in lines
-    assert all(len(line.text) < 48 for lane in ("durable", "naive") for line in listing.lines_of(lane))
+    assert all(len(line.text) < 44 for lane in ("durable", "naive") for line in listing.lines_of(lane))
 
 
 @pytest.mark.quick

@@ -90,7 +90,7 @@ def _search(name: str, looked_at: Any) -> Found:
 
 
 def _tell_losses(console: Console, *, is_recorded: bool) -> int:
-    found = naive_search.shortest_losses()
+    found = naive_search.find_losses()
     for loss in found:
         console.print(f"{loss.title}.", markup=False)
         for place, step in enumerate(loss.told, 1):

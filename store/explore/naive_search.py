@@ -63,7 +63,7 @@ def _as_told(name: str, path: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(step.replace(_WORDS["naive_runs"], clicked) for step in path)
 
 
-def shortest_losses() -> list[Loss]:
+def find_losses() -> list[Loss]:
     """Every kind of loss that the naive twin can come to with two shoppers and one death."""
     return list(_Search().losses())
 

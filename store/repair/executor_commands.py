@@ -56,7 +56,7 @@ class _Row:
         """What became of it, in words."""
         if self.ended_at_ms is None:
             if self.seen_at_ms is None or self.lease_ms is None:
-                return "runs, or has just died: it has the SQLite file to itself"
+                return "runs, or has died and was not started again: it has the SQLite file to itself"
             silent = (now_ms - self.seen_at_ms) / 1000
             return f"{'lives' if self.lives(now_ms) else 'silent'}: last sign of life {silent:.1f} s ago"
         said = f"{self.how_ended} {_clock(self.ended_at_ms)}"

@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from store import commands
 from store.database import Databases
 from store.durable import runtime
-from store.durable.deadlines import call_with_deadline
+from store.durable.deadlines import DeadlineExceeded, call_with_deadline
 from store.reads.crashes import Crash
 from store.reads.greetings import Greeting
 from store.reads.records import Order
@@ -183,18 +183,14 @@ def start(key: str, client: str) -> None:
     """
     status = commands.buy(key, client)
     # Before the durable one is paid: a crash that comes over its payment is to meet both.
-    call_with_deadline(lambda: _run_naive(key))
-    if status is not Status.CANCELLED:
-        commands.settle(key, Outcome.PAID)
+    try:
+        call_with_deadline(lambda: naive.start(key, runtime.executor_number()))
+    finally:  # one that is late goes on by itself, and so does what is asked for here
+        if status is not Status.CANCELLED:
+            commands.settle(key, Outcome.PAID)
     number = _one("SELECT run FROM naive_runs WHERE key = :key", key=key).run
     with suppress(commands.TooManyGreetings):  # the sale is made, and is what is looked at
         commands.greet(_greeting_key(key), f"Durable visitor {number}", client, wait=False)
-
-
-def _run_naive(key: str) -> None:
-    visitor = naive.begin(key, runtime.executor_number())
-    if visitor is not None:
-        naive.run(key, visitor)
 
 
 def find(key: str) -> Run | None:
@@ -283,7 +279,9 @@ def run_naive_again(key: str) -> AnyResponse:
     if not run.is_final:
         abort(409, "The lanes are still running: run it again when both have ended.")
     if is_meant_for_this_server():
-        call_with_deadline(lambda: naive.run_again(key, runtime.executor_number()))
+        # One that is late goes on by itself. Told to come again, the page would run it once more.
+        with suppress(DeadlineExceeded):
+            call_with_deadline(lambda: naive.run_again(key, runtime.executor_number()))
     return redirect(url_for(".lanes_of", key=key), 303)
 
 

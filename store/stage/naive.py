@@ -41,6 +41,13 @@ class Lane:
 lane: ProcessWide[Lane] = ProcessWide("the naive lane")
 
 
+def start(key: str, executor: int) -> None:
+    """Run a sale and a greeting, unless this key has had a run."""
+    visitor = begin(key, executor)
+    if visitor is not None:
+        run(key, visitor)
+
+
 def begin(key: str, executor: int) -> str | None:
     """Write down that there will be a run; who is to greet in it, or None if this key has had one."""
     # Nobody else's name, so that its signature can be told from theirs.

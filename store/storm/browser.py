@@ -18,7 +18,7 @@ from store.storm.servers import Addresses, OneAddress
 _GIVE_UP_SECONDS = 60.0
 """A shopper who waits for longer than this for one answer says that the shop is broken."""
 _ANSWER_SECONDS = 10.0
-_BREATHING = frozenset({502, 503, 504})
+BREATHING = frozenset({502, 503, 504})
 """Answers that say: not now, ask again."""
 
 
@@ -67,7 +67,7 @@ class Browser:
             host = self._addresses.pick(failed=host)
             try:
                 answer = self._once(host, method, path, form, headers or {})
-                if answer.status not in _BREATHING:
+                if answer.status not in BREATHING:
                     self._notes.answered()
                     break
             except ConnectionRefusedError:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from store.storm.browser import Browser
+from store.storm.browser import BREATHING, Browser
 from store.storm.notes import Notes, Purchase, Visit
 from store.storm.servers import Addresses
 from store.vocabulary import TRANSITIONS, GreetingOutcome, Outcome, Reason, Status
@@ -21,6 +21,8 @@ _GREETING_ENDS = {
 """How the heading of a greeting's page begins once it has ended."""
 _GREETING_CHANCE = 0.2
 """Of somebody who is told of the guestbook, to sign it instead of buying."""
+_SHOWN = frozenset({200, 0, *BREATHING})
+"""What the page of a store answers that is there, or that a death keeps from answering."""
 _NUMBER = re.compile(r"Order No\. (\d+)")
 
 
@@ -53,6 +55,8 @@ class Shopper(Browser):
                 continue
             way = self._chance.choices(list(ways), list(ways.values()))[0]
             page = self.get("/")
+            if page.status not in _SHOWN:
+                self._notes.complain(f"the page of the store answered {page.status}")
             key = re.search(r'name="key" value="([^"]+)"', page.text)
             if key is not None:  # otherwise the shelf is empty
                 way(self._begin(key[1]))

@@ -154,6 +154,8 @@ class Verdict:
     def never_landed(self) -> list[str]:
         """What was to happen and did not, each a sentence: the shop was not at the risk that was meant."""
         plan, said = self.plan, []
+        if not any(self.endings.values()):
+            said.append("Nobody bought anything.")
         if self.kills < plan.kills:
             said.append(f"Only {self.kills} of {plan.kills} kills came.")
         if plan.kills_postmaster and not self.landed.get(Landed.POSTMASTER_KILLED):

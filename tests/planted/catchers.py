@@ -20,7 +20,7 @@ from store.proof.summary import NOT_TRIED, has_caught
 from store.settings import ROOT
 from tests.planted.mistakes import Mistake
 
-_LEFT_OUT = shutil.ignore_patterns(".*", "var", "__pycache__", "*.png", "bench", "browser")
+_LEFT_OUT = shutil.ignore_patterns(".*", "var", "__pycache__", "bench", "browser")
 _SECONDS = 600
 """For one check of one bug: a bug that has it wait for ever is caught by nobody."""
 _STORM = ("--shoppers", "10", "--kills", "6", "--seed", "1", "--json")
@@ -123,7 +123,7 @@ def storm(root: Path, seconds: int) -> str:
 
 def _short(sentence: str) -> str:
     """The first line of it, and not too much of that."""
-    line = sentence.partition("\n")[0]
+    line = re.sub(r"\(sqlite3\.\w+\) ", "", sentence.partition("\n")[0])  # said by SQLAlchemy before it
     return line if len(line) <= 120 else f"{line[:119]}…"
 
 
