@@ -108,13 +108,15 @@ def storm(root: Path, seconds: int) -> str:
     """What a storm of that length says of it; nothing if it is green.
 
     Raises:
-        RuntimeError: it could not blow.
+        RuntimeError: it could not blow, or nobody bought anything in it.
     """
     told = _run(root, "app.py", "storm", "--seconds", str(seconds), *_STORM)
     if told.returncode not in {0, 1, VOID_EXIT} or not told.stdout:
         raise RuntimeError(f"the storm could not blow: {told.stderr[-2000:]}")
     verdict: dict[str, Any] = json.loads(told.stdout)
     if verdict["ok"]:
+        if not verdict["endings"]:
+            raise RuntimeError(f"the storm put nothing at risk: {verdict['never_landed']}")
         return ""
     broken = [line["name"] for line in verdict["ledger"]["lines"] if not line["ok"]]
     said: list[str] = [*broken, *verdict["complaints"], "connections were refused"]

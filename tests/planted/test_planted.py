@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from store.settings import ROOT
-from tests.planted.catchers import catch
+from tests.planted.catchers import a_copy, catch
 from tests.planted.mistakes import ALL, Change, Mistake
 
 
@@ -46,3 +46,13 @@ def test_a_text_that_is_not_there_is_no_bug(tmp_path: Path) -> None:
 def test_a_planted_bug_is_caught(mistake: Mistake) -> None:
     """By the explorer where its stand-in has such a thing, or by a test of the suite."""
     assert catch(mistake).by_anybody
+
+
+@pytest.mark.quick
+def test_the_copy_has_all_that_a_page_needs() -> None:
+    """Without one of its files every page would be an error, and a storm over it would be quiet."""
+    with a_copy() as root:
+        for folder in ("static", "templates", "store", "docs"):
+            ours = {path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file()}
+            ours = {path for path in ours if "__pycache__" not in path.parts}
+            assert ours == {path.relative_to(root) for path in (root / folder).rglob("*") if path.is_file()}
