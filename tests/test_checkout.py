@@ -180,8 +180,8 @@ def test_a_hundred_shoppers_buy_exactly_ten_units(open_shop: OpenShop) -> None:
     """Ten units, a hundred keys at the same moment: ten are held, ninety find it sold out."""
     shop = open_shop(units=10)
     keys = [key() for _ in range(100)]
-    with ThreadPoolExecutor(100) as crowd:
-        answers = list(crowd.map(lambda each: shop.shopper.post(f"/checkout/{each}"), keys))
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(lambda each: shop.shopper.post(f"/checkout/{each}"), keys))
     assert sorted(answer.status for answer in answers) == [200] * 10 + [409] * 90
     # Who came when the shelf was seen to be empty has no order; who came just before has one, sold out.
     endings = sorted(shop.tables.orders().values())

@@ -153,7 +153,7 @@ def test_a_shop_closes_its_books_by_itself(new_url: Callable[[], str]) -> None:
     shop.server.restart()
     payment_id = shop.shopper.buy(key())
     shop.shopper.confirm(payment_id)
-    [closing] = eventually(lambda: shop.tables.rows("SELECT * FROM closings"), bool, patience_seconds=30)
+    [closing] = eventually(lambda: shop.tables.rows("SELECT * FROM closings"), bool, timeout_seconds=30)
     assert closing.orders >= housekeeper.ENOUGH
     shop.shopper.wait_for(payment_id, "Dispatched")
     made = "SELECT status FROM workflow_status WHERE name = 'closing'"
@@ -210,7 +210,7 @@ def test_old_checkpoints_are_removed_and_the_orders_stay(new_url: Callable[[], s
     eventually(
         lambda: shop.shopper.get(f"/orders/{old}/timeline").text,
         lambda text: "not kept any more" in text,
-        patience_seconds=30,
+        timeout_seconds=30,
     )
     assert "not kept any more" not in shop.shopper.get(f"/orders/{half}/timeline").text
     ledger = eventually(lambda: shop.shopper.get("/ledger.json").json, lambda found: found["balanced"])

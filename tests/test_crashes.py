@@ -200,7 +200,7 @@ def test_what_ticks_is_taken_up_before_what_waits_for_its_payment(
     eventually(lambda: shop.tables.rows(progress, id=ticking)[0].progress, lambda ticks: ticks > 0)
     shop.kill()
     taken_up = "SELECT 1 FROM executors WHERE number = 1 AND adopted_at_ms IS NOT NULL"
-    eventually(lambda: shop.tables.rows(taken_up), bool, patience_seconds=30)
+    eventually(lambda: shop.tables.rows(taken_up), bool, timeout_seconds=30)
     began = (
         "SELECT workflow_uuid AS id, started_at_epoch_ms AS at_ms FROM workflow_status"
         " WHERE status IN ('PENDING', 'SUCCESS') AND queue_name = 'adopted'"

@@ -49,7 +49,7 @@ def is_over(shop: Shop) -> None:
     eventually(
         lambda: shop.shopper.page("/stage/faults").text,
         lambda text: "Nothing is wrong." in text,
-        patience_seconds=40,
+        timeout_seconds=40,
     )
 
 
@@ -141,7 +141,7 @@ def test_a_greeting_gets_over_the_guestbook(open_shop: OpenShop, guestbook: Gues
     eventually(
         lambda: shop.shopper.page(f"/greetings/{one_key}").heading,
         lambda heading: heading.startswith("Thank you"),
-        patience_seconds=60,
+        timeout_seconds=60,
     )
     assert guestbook.names == ["Ada"]
 

@@ -39,7 +39,7 @@ def replace_all(shop: SupervisedShop) -> None:
     eventually(
         lambda: set(shop.tables.rows(_LIVING)),
         lambda living: len(living) == 2 and not living & before,
-        patience_seconds=60,
+        timeout_seconds=60,
     )
 
 

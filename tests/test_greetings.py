@@ -62,7 +62,7 @@ def guestbook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guestbook]:
 
 @pytest.fixture(scope="module")
 def quick(new_url: NewUrl, guestbook: Guestbook) -> Iterator[Shop]:
-    """A shop beside it, where a beat is 20 ms."""
+    """A shop beside it, where a tick is 20 ms."""
     shop = Shop(new_url(), STORE_GUESTBOOK_URL=guestbook.url)
     shop.server.start()
     yield shop
@@ -464,7 +464,7 @@ def test_many_at_once_with_kills_are_as_many_pairs(new_url: NewUrl, tmp_path: Pa
                         return False
 
                 # A server answers eight such calls at a time, each after three seconds at least.
-                eventually(once, bool, patience_seconds=120)
+                eventually(once, bool, timeout_seconds=120)
 
             with ThreadPoolExecutor(count_of_visitors) as pool:
                 answers = [pool.submit(visit, one_key) for one_key in visitors]

@@ -79,7 +79,7 @@ def test_a_postgres_that_hangs_is_a_calm_page(postgres_of_our_own: Postgres, sho
     eventually(
         lambda: [shopper.page(path).status for path in ("/", f"/orders/{dispatching}", "/ledger")],
         lambda statuses: statuses == [200, 200, 200],
-        patience_seconds=_BACK_SECONDS,
+        timeout_seconds=_BACK_SECONDS,
     )
     shopper.wait_for(dispatching, "Dispatched")
     one_key = shopper.buy()
@@ -104,7 +104,7 @@ def test_a_hundred_visitors_of_a_postgres_that_hangs(postgres_of_our_own: Postgr
             assert slowest(beside) < _AT_ONCE_SECONDS
             threads.append(threads_of(shop))
     assert threads[1] <= threads[0] + 8, "those that are stuck do not become more and more"
-    eventually(lambda: shopper.page("/").status, lambda status: status == 200, patience_seconds=_BACK_SECONDS)
+    eventually(lambda: shopper.page("/").status, lambda status: status == 200, timeout_seconds=_BACK_SECONDS)
     one_key = shopper.buy()
     shopper.confirm(one_key)
     shopper.wait_for(one_key, "Dispatched")

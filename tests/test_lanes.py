@@ -150,7 +150,7 @@ def test_a_crash_breaks_one_lane(
     page = eventually(
         lambda: shop.shopper.page(address).text,
         lambda text: "Charged once, and dispatched." in text and "In both books, once in each." in text,
-        patience_seconds=90,
+        timeout_seconds=90,
     )
     assert said in page
     assert "and never in ours." in page
@@ -233,7 +233,7 @@ def test_a_greeting_that_was_given_up_is_an_end(open_shop: OpenShop) -> None:
         STORE_DISPATCH_TICK_SECONDS=0.02,
     )
     address = run(shop)
-    eventually(lambda: polls(shop, address), lambda polls: not polls, patience_seconds=60)
+    eventually(lambda: polls(shop, address), lambda polls: not polls, timeout_seconds=60)
     page = shop.shopper.page(address).text
     assert "Both lanes have ended." in page
     assert "It was given up. The guestbook cannot be reached." in page

@@ -89,9 +89,9 @@ def test_late_money_for_what_was_sold_out_goes_back(open_shop: Callable[..., Sho
 def test_it_goes_back_once_however_often_it_is_announced(hasty_shop: Shop) -> None:
     """By forty webhooks at once, and one more after them."""
     payment_id = expired(hasty_shop)
-    with ThreadPoolExecutor(40) as crowd:
+    with ThreadPoolExecutor(40) as pool:
         path = f"/payment_webhook/{payment_id}/paid"
-        answers = list(crowd.map(lambda _: hasty_shop.shopper.post(path), range(40)))
+        answers = list(pool.map(lambda _: hasty_shop.shopper.post(path), range(40)))
     answers.append(hasty_shop.shopper.post(path))
     assert {answer.status for answer in answers} <= {200, 503, 504}
     assert answers[-1].status == 200
@@ -118,8 +118,8 @@ def test_a_payment_that_races_with_the_deadline_has_one_end(hasty_shop: Shop) ->
         hasty_shop.shopper.post(f"/payment_webhook/{payment_id}/paid")
         return payment_id
 
-    with ThreadPoolExecutor(5) as crowd:
-        payment_ids = list(crowd.map(pay_at_the_last_moment, range(20)))
+    with ThreadPoolExecutor(5) as pool:
+        payment_ids = list(pool.map(pay_at_the_last_moment, range(20)))
     for payment_id in payment_ids:
         wait_until_it_has_ended(hasty_shop, payment_id)
         ended_as = hasty_shop.tables.orders()[payment_id]

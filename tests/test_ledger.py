@@ -78,12 +78,12 @@ def test_books_that_are_red_are_said_on_every_page_of_the_presenter(open_shop: C
 
     wanted = ("The books do not balance.", "off by 3 units", "rder 1 is dispatched, is charged $99.98")
     told = eventually(
-        alarms, lambda said: all(words in each for words in wanted for each in said), patience_seconds=60
+        alarms, lambda said: all(words in each for words in wanted for each in said), timeout_seconds=60
     )
     assert len(told) == 4
     shop.tables.change("UPDATE products SET on_hand = on_hand + 3")
     shop.tables.change("UPDATE payments SET amount_cents = amount_cents + 1")
-    eventually(alarms, lambda said: not any(said), patience_seconds=60)
+    eventually(alarms, lambda said: not any(said), timeout_seconds=60)
 
 
 def test_the_lines_have_the_figures_of_the_shop(busy_shop: Shop) -> None:
@@ -249,7 +249,7 @@ def test_the_books_after_an_older_copy_was_restored(
     eventually(
         lambda: ledger_of(shop.database_url),
         lambda ledger: ledger.balanced and not ledger.catching_up and figure(ledger, "dispatched") == 2,
-        patience_seconds=60,
+        timeout_seconds=60,
     )
     assert figure(ledger_of(shop.database_url), "unwitnessed") == (1 if of_checkpoints else 0)
 

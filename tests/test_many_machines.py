@@ -81,7 +81,7 @@ def test_the_other_goes_on(start: Start, number: signal.Signals) -> None:
     eventually(lambda: first.ticks, lambda ticks: 2 in ticks)
     second = start()
     first.process.send_signal(number)
-    eventually(lambda: second.ticks, lambda ticks: 10 in ticks, patience_seconds=40)
+    eventually(lambda: second.ticks, lambda ticks: 10 in ticks, timeout_seconds=40)
     counted = first.ticks + second.ticks
     assert sorted(set(counted)) == list(range(1, 11))
     assert len(counted) <= 11, "one may be printed twice: whose checkpoint was not written"
@@ -100,7 +100,7 @@ def test_a_newer_release_goes_on_with_what_an_older_one_began(start: Start, tmp_
     (tmp_path / "worker.py").write_text(newer, encoding="utf-8")
     second = start("pears")
     first.process.kill()
-    eventually(lambda: second.ticks, lambda ticks: 10 in ticks, patience_seconds=40)
+    eventually(lambda: second.ticks, lambda ticks: 10 in ticks, timeout_seconds=40)
     assert set(first.ticks + second.ticks) == set(range(1, 11))
     assert "Here come pears\npears: tick 1 " in second.output
     assert "Here come apples" not in second.output

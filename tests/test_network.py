@@ -62,9 +62,7 @@ def test_a_machine_that_was_cut_off_does_no_harm_and_joins_again(two: Two) -> No
         assert set(tables.orders().values()) == {"paid"}, "in the middle of their dispatch"
         for payment_id in sold:
             two.here.shopper.wait_for(payment_id, "Dispatched")
-    eventually(
-        lambda: two.there.output, lambda said: "died (it counted as lost)" in said, patience_seconds=60
-    )
+    eventually(lambda: two.there.output, lambda said: "died (it counted as lost)" in said, timeout_seconds=60)
     eventually(lambda: tables.rows(_OF_THERE), lambda rows: rows[-1].how_ended is None)
     again = visitor.buy(key())
     visitor.confirm(again)

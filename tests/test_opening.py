@@ -70,7 +70,7 @@ def kill(shop: SupervisedShop) -> None:
     """Kill its server, and wait until the next one has answered the parent."""
     count = len(shop.deaths) + 1
     os.kill(shop.server_pid, signal.SIGKILL)
-    eventually(lambda: len(shop.deaths), lambda told: told >= count, patience_seconds=_SAYS_SO_SECONDS)
+    eventually(lambda: len(shop.deaths), lambda told: told >= count, timeout_seconds=_SAYS_SO_SECONDS)
 
 
 def start_two(shop: SupervisedShop) -> tuple[str, str]:
@@ -115,7 +115,7 @@ def assert_it_is_whole_again(shop: SupervisedShop, unpaid: str, moving: str) -> 
     eventually(
         lambda: shop.shopper.page("/").status,
         lambda status: status == 200,
-        patience_seconds=_BACK_SECONDS,
+        timeout_seconds=_BACK_SECONDS,
     )
     shop.shopper.wait_for(moving, "Dispatched")
     shop.shopper.confirm(unpaid)

@@ -37,7 +37,7 @@ def assert_they_end(shop: Shop, **endings: str) -> None:
     eventually(
         lambda: {each: ending for each, ending in shop.tables.orders().items() if each in wanted},
         lambda ended: ended == wanted,
-        patience_seconds=_WITHIN_SECONDS,
+        timeout_seconds=_WITHIN_SECONDS,
     )
     assert not shop.tables.faults()
     assert shop.checkpoints.rows("SELECT workflow_uuid FROM workflow_status WHERE status = 'ERROR'") == []

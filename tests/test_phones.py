@@ -118,7 +118,7 @@ def test_an_audience_buys_while_the_server_is_killed(
         for thread in (filler, *audience):
             thread.join()
     live = "SELECT payment_id FROM orders WHERE status IN ('pending', 'paid')"
-    eventually(lambda: tables.rows(live), lambda rows: not rows, patience_seconds=_WINDOW_SECONDS + 60)
+    eventually(lambda: tables.rows(live), lambda rows: not rows, timeout_seconds=_WINDOW_SECONDS + 60)
     assert notes.complaints == []
     assert notes.refused == 0
     assert tables.faults() == {}

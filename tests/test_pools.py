@@ -108,7 +108,7 @@ def test_who_looks_does_not_wait_behind_those_who_buy(sqlite_shop: SmallShop) ->
         assert not all(each.done() for each in asked), "they were still waiting"
     assert {each.result().status for each in asked} <= {200, 504}
     eventually(
-        lambda: len(sqlite_shop.tables.orders()), lambda count: count == 52, patience_seconds=_BACK_SECONDS
+        lambda: len(sqlite_shop.tables.orders()), lambda count: count == 52, timeout_seconds=_BACK_SECONDS
     )
     assert not sqlite_shop.tables.faults()
 
@@ -125,7 +125,7 @@ def test_who_looks_does_not_wait_behind_those_who_click(sqlite_shop: SmallShop) 
             assert seconds < _AT_ONCE_SECONDS
         assert {each.result().status for each in clicked} == {303}
     eventually(
-        lambda: len(sqlite_shop.tables.orders()), lambda count: count == 50, patience_seconds=_BACK_SECONDS
+        lambda: len(sqlite_shop.tables.orders()), lambda count: count == 50, timeout_seconds=_BACK_SECONDS
     )
     assert not sqlite_shop.tables.faults()
 

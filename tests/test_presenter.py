@@ -325,37 +325,37 @@ def asked(password: str | None, address: str = "192.0.2.1") -> Request:
 
 def test_a_thousand_tries_at_once_are_one_try() -> None:
     """Whoever comes while the first is looked at has come too soon."""
-    gate = Access(Settings(presenter_password=PASSWORD))
+    access = Access(Settings(presenter_password=PASSWORD))
     tries = [asked(f"guess {number}") for number in range(1000)]
-    with ThreadPoolExecutor(50) as crowd:
-        said = list(crowd.map(gate.ask, tries))
+    with ThreadPoolExecutor(50) as pool:
+        said = list(pool.map(access.ask, tries))
     assert said.count(Said.WELCOME) == 0
     assert said.count(Said.UNKNOWN) == 1
 
 
 def test_the_wait_doubles_and_is_forgiven() -> None:
     """One second, two, four, eight, ten; the right password begins anew."""
-    gate = Access(Settings(presenter_password=PASSWORD))
+    access = Access(Settings(presenter_password=PASSWORD))
     clock = [1000.0]
     real, time.monotonic = time.monotonic, lambda: clock[0]
     try:
         waits = []
         for _ in range(6):
-            assert gate.ask(asked("wrong")) is Said.UNKNOWN
-            waits.append(gate.seconds_to_wait(asked(None)))
-            assert gate.ask(asked(PASSWORD)) is Said.TOO_SOON
+            assert access.ask(asked("wrong")) is Said.UNKNOWN
+            waits.append(access.seconds_to_wait(asked(None)))
+            assert access.ask(asked(PASSWORD)) is Said.TOO_SOON
             clock[0] += waits[-1]
         assert waits == [1, 2, 4, 8, 10, 10]
-        assert gate.ask(asked(PASSWORD)) is Said.WELCOME
-        assert gate.ask(asked("wrong")) is Said.UNKNOWN
-        assert gate.seconds_to_wait(asked(None)) == 1
+        assert access.ask(asked(PASSWORD)) is Said.WELCOME
+        assert access.ask(asked("wrong")) is Said.UNKNOWN
+        assert access.seconds_to_wait(asked(None)) == 1
     finally:
         time.monotonic = real
 
 
 def test_one_network_of_the_new_internet_is_one_address() -> None:
     """A single machine there has more addresses than it could ever try passwords from."""
-    gate = Access(Settings(presenter_password=PASSWORD))
-    assert gate.ask(asked("wrong", "2001:db8:0:1::1")) is Said.UNKNOWN
-    assert gate.ask(asked("wrong", "2001:db8:0:1::2")) is Said.TOO_SOON
-    assert gate.ask(asked("wrong", "2001:db8:0:2::1")) is Said.UNKNOWN
+    access = Access(Settings(presenter_password=PASSWORD))
+    assert access.ask(asked("wrong", "2001:db8:0:1::1")) is Said.UNKNOWN
+    assert access.ask(asked("wrong", "2001:db8:0:1::2")) is Said.TOO_SOON
+    assert access.ask(asked("wrong", "2001:db8:0:2::1")) is Said.UNKNOWN

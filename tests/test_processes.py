@@ -57,7 +57,7 @@ def sell(shop: SupervisedShop, count: int) -> list[str]:
 def come_to_rest(shop: SupervisedShop) -> None:
     """Until every order is dispatched; then each was once, and the ledger is green."""
     eventually(
-        lambda: set(shop.tables.orders().values()), lambda ended: ended == {"dispatched"}, patience_seconds=40
+        lambda: set(shop.tables.orders().values()), lambda ended: ended == {"dispatched"}, timeout_seconds=40
     )
     eventually(shop.tables.faults, lambda faults: not faults)
     assert shop.shopper.get("/ledger.json").json["balanced"]
@@ -228,7 +228,7 @@ def test_a_rolling_restart_loses_no_request_and_no_order(machine: Machine) -> No
         eventually(
             lambda: {row.number for row in shop.tables.rows(_LIVING)},
             lambda living: len(living) == PROCESSES and not living & before,
-            patience_seconds=60,
+            timeout_seconds=60,
         )
     finally:
         is_over.set()

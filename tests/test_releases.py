@@ -59,7 +59,7 @@ def sell_and_hold(shop: ReleasedShop) -> tuple[str, str]:
 def come_to_rest(shop: ReleasedShop) -> None:
     """Until every order is dispatched; then each was once, and the ledger is green."""
     eventually(
-        lambda: set(shop.tables.orders().values()), lambda ended: ended == {"dispatched"}, patience_seconds=60
+        lambda: set(shop.tables.orders().values()), lambda ended: ended == {"dispatched"}, timeout_seconds=60
     )
     assert not shop.tables.faults()
     eventually(lambda: shop.shopper.get("/ledger.json").json["balanced"], bool)
@@ -131,7 +131,7 @@ def test_two_releases_serve_side_by_side_in_a_rolling_restart(open_release: Open
         eventually(
             lambda: shop.tables.rows(_LIVING),
             lambda rows: len(rows) == 2 and not set(rows) & set(before),
-            patience_seconds=60,
+            timeout_seconds=60,
         )
     finally:
         is_over.set()

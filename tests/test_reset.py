@@ -121,10 +121,10 @@ def test_a_reset_ends_a_storm(new_url: NewUrl) -> None:
     shop = SupervisedShop(new_url())
     try:
         start_storm(shop, shoppers=6, seconds=60, kills=60)
-        eventually(lambda: len(shop.deaths), lambda deaths: deaths >= 2, patience_seconds=ENDS_SECONDS)
+        eventually(lambda: len(shop.deaths), lambda deaths: deaths >= 2, timeout_seconds=ENDS_SECONDS)
         pid = storm_process(shop)
         # The storm may kill the server that is asked: then the next one is, as the presenter would.
-        eventually(lambda: has_asked_for_reset(shop.shopper), bool, patience_seconds=ENDS_SECONDS)
+        eventually(lambda: has_asked_for_reset(shop.shopper), bool, timeout_seconds=ENDS_SECONDS)
         eventually(lambda: shop.tables.rows("SELECT count(*) FROM storms"), lambda rows: rows == [(0,)])
         eventually(lambda: is_alive(pid), lambda alive: not alive)
         eventually(lambda: shop.tables.rows("SELECT count(*) FROM orders"), lambda rows: rows == [(0,)])

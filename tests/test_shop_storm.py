@@ -184,7 +184,7 @@ def test_a_storm_does_not_outlive_its_shop(open_storm_shop: Callable[..., Superv
     """Closed in good order: its process is gone, and says so where the next shop finds it."""
     shop = open_storm_shop()
     start_storm(shop, seconds=60, kills=60)
-    eventually(lambda: shop.deaths, bool, patience_seconds=ENDS_SECONDS)
+    eventually(lambda: shop.deaths, bool, timeout_seconds=ENDS_SECONDS)
     pid = storm_process(shop)
     shop.parent.stop()
     eventually(lambda: is_alive(pid), lambda alive: not alive)

@@ -192,7 +192,7 @@ def test_an_older_copy_comes_to_rest(new_url: NewUrl, of_checkpoints: bool) -> N
                 {orders.get(each) for each in (done, moving, pending, later)} == {"dispatched"}
                 and orders.get(unpaid) == "expired"
             ),
-            patience_seconds=60,
+            timeout_seconds=60,
         )
         assert not shop.tables.faults()
         assert command(shop, "stuck") == (0, "Nothing is stuck.\n")
@@ -293,7 +293,7 @@ def test_what_a_full_disk_keeps_waiting_is_not_stuck(tmp_path: Path) -> None:
         resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (0, unlimited))
         [(pay_by_ms,)] = shop.tables.rows("SELECT pay_by_ms FROM orders")
         # What was due 20 s ago is stuck in a shop that is well.
-        eventually(time.time, lambda now: now > pay_by_ms / 1000 + 24, patience_seconds=40)
+        eventually(time.time, lambda now: now > pay_by_ms / 1000 + 24, timeout_seconds=40)
         resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
         eventually(shop.tables.orders, lambda orders: orders == {payment_id: "expired"})
         assert mended(shop) == []

@@ -65,7 +65,7 @@ class Lease:
                 # The database was away, or this process was frozen: others may be about to give a sign.
                 self._steady_since = began_at
             try:
-                self._beat(began_at)
+                self._give_sign_of_life(began_at)
             except Exception as trouble:  # noqa: BLE001 - whatever it was, the next sign may be given
                 if self._is_heard:  # once, and not twice a second
                     _log.warning("no sign of life can be given: %s", mask(str(trouble).partition("\n")[0]))
@@ -79,7 +79,7 @@ class Lease:
             self._is_told.wait(executors_table.BEAT_SECONDS)
             self._is_told.clear()
 
-    def _beat(self, began_at: float) -> None:
+    def _give_sign_of_life(self, began_at: float) -> None:
         deaths = list(self._deaths)
         with Session(self._engine) as session, session.begin():
             at_ms = executors_table.give_sign_of_life(session, self._executor.token)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from store.serving.server_processes import ServerProcess
 
-_KNOCK_SECONDS = 30.0
+_FIRST_ANSWER_SECONDS = 30.0
 
 
 class FirstAnswer:
@@ -20,9 +20,9 @@ class FirstAnswer:
     def __init__(self, server: ServerProcess, url: str, tell: Callable[[int], None]) -> None:
         self._server, self._url, self._tell = server, urlsplit(url), tell
         self.came = False
-        threading.Thread(target=self._knock, name="first answer", daemon=True).start()
+        threading.Thread(target=self._wait_for_the_first_answer, name="first answer", daemon=True).start()
 
-    def _knock(self) -> None:
+    def _wait_for_the_first_answer(self) -> None:
         while not self._is_answered():
             if self._server.poll() is not None:
                 return
@@ -33,7 +33,7 @@ class FirstAnswer:
             self._tell(self._server.pid)
 
     def _is_answered(self) -> bool:
-        connection = http.client.HTTPConnection(self._url.netloc, timeout=_KNOCK_SECONDS)
+        connection = http.client.HTTPConnection(self._url.netloc, timeout=_FIRST_ANSWER_SECONDS)
         try:
             connection.request("GET", self._url.path)
             connection.getresponse()

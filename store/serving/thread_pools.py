@@ -37,7 +37,7 @@ POLLED = frozenset(
         "ledger.lines",
     }
 )
-"""What shoppers' pages ask again and again. The presenter's polls are looks: no crowd goes first."""
+"""What shoppers' pages ask again and again. The presenter's polls are looks: nobody goes before them."""
 
 
 class Kind(Enum):

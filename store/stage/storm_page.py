@@ -14,7 +14,7 @@ from store.durable.deadlines import call_with_deadline
 from store.process_wide import ProcessWide
 from store.serving import requests
 from store.settings import ROOT, Settings
-from store.stage import storm_gate, storm_state, storm_view
+from store.stage import storm_requests, storm_state, storm_view
 from store.stage.presenter_bar import presenter
 from store.stage.storm_picture import DARK, LIGHT, Picture
 from store.stage.storm_state import Plan, Storm
@@ -38,7 +38,7 @@ def prepare(app: Flask, settings: Settings) -> None:
     """Let storms in, if anybody may start one. Only a parent can have its server killed again and again."""
     if settings.offers_presenter_tools:
         _settings.set(settings)
-        storm_gate.prepare(app)
+        storm_requests.prepare(app)
 
 
 def view() -> StormView:

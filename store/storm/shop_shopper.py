@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from store.settings import Settings
-from store.stage.storm_gate import HEADER, OBSERVER, PRESENTER
+from store.stage.storm_requests import HEADER, OBSERVER, PRESENTER
 from store.stage.storm_state import Sale
 from store.storm.notes import Notes, Purchase
 from store.storm.shoppers import Shopper
@@ -17,7 +17,7 @@ from store.vocabulary import LIVE
 
 _LOOK_SECONDS = 1.0
 """Between two looks at an order, as its page looks by itself; longer where there are more shoppers."""
-_CROWD = 50
+_MANY_SHOPPERS = 50
 _ENDING_SECONDS = 90.0
 """From the end of the payment window: an order that has not ended by then is complained of."""
 
@@ -63,7 +63,7 @@ class ShopShopper(Shopper):
             word = base64.b64encode(f"presenter:{settings.presenter_password}".encode()).decode()
             self._headers["Authorization"] = f"Basic {word}"
         self._number, self._sales, self._sale = number, sales, 0
-        self._look_seconds = _LOOK_SECONDS * max(1, shop.shoppers / _CROWD)
+        self._look_seconds = _LOOK_SECONDS * max(1, shop.shoppers / _MANY_SHOPPERS)
 
     def ways(self) -> dict[Callable[[Purchase], None], int]:
         """Nobody walks away: the window of an open shop is too long for that."""

@@ -155,7 +155,7 @@ def test_ten_crashes_are_one_key_and_can_be_stopped(talk_shop: SupervisedShop, v
     presenter.sees("Paid")  # or the page that comes would take the focus
     page.get_by_role("button", name="Ten crashes").focus()
     page.keyboard.press("Enter")
-    eventually(lambda: talk_shop.tables.rows(CRASHES), lambda rows: rows == [(10,)], patience_seconds=120)
+    eventually(lambda: talk_shop.tables.rows(CRASHES), lambda rows: rows == [(10,)], timeout_seconds=120)
     expect(page.locator("#presenter")).to_contain_text("10 crashes survived", timeout=20_000)
     presenter.sees("Dispatched")
     page.keyboard.press("x")

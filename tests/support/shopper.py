@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 HTML = {"Accept": "text/html"}
 
 
@@ -74,7 +74,7 @@ class Client:
     ) -> Answer:
         """One request on a connection of its own."""
         connection = http.client.HTTPConnection(
-            urlsplit(self.url).netloc, timeout=PATIENCE_SECONDS, source_address=self._source
+            urlsplit(self.url).netloc, timeout=TIMEOUT_SECONDS, source_address=self._source
         )
         try:
             connection.request(method, path, body, dict(headers or {}))
@@ -171,7 +171,7 @@ def key() -> str:
 
 
 def eventually(
-    look: Callable[[], T], wanted: Callable[[T], bool], *, patience_seconds: float = PATIENCE_SECONDS
+    look: Callable[[], T], wanted: Callable[[T], bool], *, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> T:
     """Look again and again until what is seen is what is wanted; then return it."""
     began = time.monotonic()
@@ -180,7 +180,7 @@ def eventually(
         if wanted(seen):
             return seen
         waited = time.monotonic() - began
-        assert waited < patience_seconds, f"waited {patience_seconds:g} seconds, and it is still {seen!r}"
+        assert waited < timeout_seconds, f"waited {timeout_seconds:g} seconds, and it is still {seen!r}"
         # Between two looks, so that looking does not slow down what is looked at: on Postgres each is a new
         # process of its server. Longer where the wait is long, and late by a tenth of it at most.
         time.sleep(min(max(0.02, waited / 10), 0.1))

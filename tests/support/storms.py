@@ -26,7 +26,7 @@ def storm_row(shop: Shop) -> Any:
 
 def wait_for_phase(shop: Shop, *phases: str) -> Any:
     """Until the newest storm has come to one of these; its row."""
-    return eventually(lambda: storm_row(shop), lambda row: row.phase in phases, patience_seconds=ENDS_SECONDS)
+    return eventually(lambda: storm_row(shop), lambda row: row.phase in phases, timeout_seconds=ENDS_SECONDS)
 
 
 def storm_process(shop: Shop) -> int:

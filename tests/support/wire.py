@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from urllib.parse import urlsplit
 
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Wire:
     def __init__(self, url: str) -> None:
         where = urlsplit(url)
         self._host = where.netloc
-        self._socket = socket.create_connection((where.hostname or "", where.port or 80), PATIENCE_SECONDS)
+        self._socket = socket.create_connection((where.hostname or "", where.port or 80), TIMEOUT_SECONDS)
         self._file = self._socket.makefile("rb")
 
     def __enter__(self) -> Wire:
