@@ -1,8 +1,8 @@
 """The record of the server processes that run the workflows: who lives, who has ended, and who took up whose.
 
 It writes tables of its own, outside of any workflow: it is about what runs them. An executor is known to live
-by a sign of life every `BEAT_SECONDS`, by the clock of the database, which all of them share. It has ended
-once its row says so, whatever it believes itself: one that finds its row ended stops at once.
+by a sign of life every `SIGN_OF_LIFE_SECONDS`, by the clock of the database, which all of them share. It has
+ended once its row says so, whatever it believes itself: one that finds its row ended stops at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from store.durable.statements import change_one, execute, fetch_one, now_ms_of_database
 from store.durable.step_decorators import commit, now_ms
 
-BEAT_SECONDS = 0.5
+SIGN_OF_LIFE_SECONDS = 0.5
 """Between two signs of life."""
 _TO_ADOPT = """
 adopted_at_ms IS NULL AND ended_at_ms IS NOT NULL AND number <> :number AND (adopted_by IS NULL

@@ -76,7 +76,7 @@ class Lease:
             else:
                 self._is_heard = True
                 self._renewed_at = began_at
-            self._is_told.wait(executors_table.BEAT_SECONDS)
+            self._is_told.wait(executors_table.SIGN_OF_LIFE_SECONDS)
             self._is_told.clear()
 
     def _give_sign_of_life(self, began_at: float) -> None:
@@ -92,7 +92,7 @@ class Lease:
         for _ in deaths:
             self._deaths.popleft()
         passed_ms, self._seen_at_ms = at_ms - (self._seen_at_ms or at_ms), at_ms
-        if passed_ms > 1000 * self._seconds or _now() - began_at > executors_table.BEAT_SECONDS:
+        if passed_ms > 1000 * self._seconds or _now() - began_at > executors_table.SIGN_OF_LIFE_SECONDS:
             # All machines slept, the database's clock was set, or the network stood still: so for all others.
             self._steady_since = _now()
         if _now() - self._steady_since > self._seconds:

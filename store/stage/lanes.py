@@ -184,7 +184,7 @@ def start(key: str, client: str) -> None:
     status = commands.buy(key, client)
     # Before the durable one is paid: a crash that comes over its payment is to meet both.
     try:
-        call_with_deadline(lambda: naive.start(key, runtime.executor_number()))
+        call_with_deadline(lambda: naive.run_once(key, runtime.executor_number()))
     finally:  # one that is late goes on by itself, and so does what is asked for here
         if status is not Status.CANCELLED:
             commands.settle(key, Outcome.PAID)

@@ -41,11 +41,11 @@ class Lane:
 lane: ProcessWide[Lane] = ProcessWide("the naive lane")
 
 
-def start(key: str, executor: int) -> None:
+def run_once(key: str, executor: int) -> None:
     """Run a sale and a greeting, unless this key has had a run."""
     visitor = begin(key, executor)
     if visitor is not None:
-        run(key, visitor)
+        _run(key, visitor)
 
 
 def begin(key: str, executor: int) -> str | None:
@@ -82,11 +82,11 @@ def run_again(key: str, executor: int) -> bool:
         return False
     write("DELETE FROM naive_troubles WHERE key = :key", key=key)
     write("UPDATE naive_runs SET executor = :executor WHERE key = :key", key=key, executor=executor)
-    run(key, found)
+    _run(key, found)
     return True
 
 
-def run(key: str, visitor: str) -> None:
+def _run(key: str, visitor: str) -> None:
     """Run a sale and a greeting, each in a thread of this process."""
     _start(key, "sale", partial(checkout, key))
     _start(key, "greeting", partial(greet, visitor))

@@ -154,7 +154,7 @@ class Verdict:
     def never_landed(self) -> list[str]:
         """What was to happen and did not, each a sentence: the shop was not at the risk that was meant."""
         plan, said = self.plan, []
-        if not any(self.endings.values()):
+        if not self.endings:
             said.append("Nobody bought anything.")
         if self.kills < plan.kills:
             said.append(f"Only {self.kills} of {plan.kills} kills came.")
