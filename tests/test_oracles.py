@@ -51,8 +51,7 @@ def books(tmp_path: Path) -> Tables:
     url = f"sqlite:///{tmp_path}/store.sqlite3"
     settings = Settings.from_env({"DBOS_DATABASE_URL": url})
     databases = schema.connect(settings)
-    if not terms.is_set:
-        terms.set(Terms.of(settings))
+    terms.set(Terms.of(settings))  # also where a test before this one left others
     reserve, settle = plain(workflows.reserve), plain(workflows.settle)
     with Session(databases.store) as session, session.begin():
         session.connection()
