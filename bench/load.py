@@ -186,24 +186,31 @@ async def _see_what_comes_next(line: Line, path: str) -> bool:
 
 
 async def asks(plan: dict[str, Any]) -> dict[str, Any]:
-    """The same GETs again and again, over kept connections; `every` spaces those of one connection."""
+    """The same GETs again and again, over kept connections; `every` spaces those of one connection.
+
+    With `as_pages`, each connection asks as an open page does: for one path, and with the tag of what it was
+    sent last, so that what has not changed is not sent again.
+    """
     took: list[float] = []
     statuses: dict[str, int] = {}
     paths: list[str] = plan["paths"]
-    headers = {**BROWSER, **plan.get("headers", {})}
+    is_page = bool(plan.get("as_pages"))
     numbers = iter(range(int(plan["connections"])))
     began_at = time.monotonic()
 
     async def look(line: Line) -> None:
         index, every = next(numbers), float(plan.get("every", 0))
+        headers = dict(BROWSER)
         await asyncio.sleep(every * index / int(plan["connections"]))
         for turn in range(int(plan.get("count", 1_000_000_000))):
             asked_at = time.monotonic()
             if asked_at - began_at > float(plan["seconds"]):
                 return
-            reply = await line.ask("GET", paths[(index + turn) % len(paths)], headers)
+            reply = await line.ask("GET", paths[(index + (0 if is_page else turn)) % len(paths)], headers)
             took.append(time.monotonic() - asked_at)
             statuses[str(reply.status)] = statuses.get(str(reply.status), 0) + 1
+            if is_page and "hx-ptag" in reply.headers:
+                headers["HX-PTag"] = reply.headers["hx-ptag"]
             await asyncio.sleep(max(0.0, every - took[-1]) if every else 0)
 
     await _together(plan, int(plan["connections"]), look)

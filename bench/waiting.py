@@ -72,7 +72,7 @@ def _poll(bench: Bench, store: Server, database: Database, keys: list[str]) -> N
     case = f"on {database.kind}, {count:,} polling once a second"
     paths = [f"/pay/{key}/status" for key in (keys * (1 + count // len(keys)))[:count]]
     seconds = _SETTLE_SECONDS + 2 * bench.scale.idle_seconds + 5
-    plan: dict[str, Any] = {"paths": paths, "connections": count, "every": _POLL_SECONDS}
+    plan: dict[str, Any] = {"paths": paths, "connections": count, "every": _POLL_SECONDS, "as_pages": True}
     meter = bench.place.meter(store, database)
     pollers = load.start("asks", store.address, seconds=seconds, **plan)
     meter.idle(_SETTLE_SECONDS)
