@@ -9,8 +9,6 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,7 +17,8 @@ from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
 from waitress.task import WSGITask
 
-from store import client_addresses
+from store.serving.client_connections import ClientConnections
+from store.serving.event_loop import EventLoop
 from store.serving.graceful_stop import Leaving, close_silent
 from store.serving.thread_pools import Kind, KindOf, Pools
 from store.settings import Settings
@@ -33,7 +32,6 @@ _SPARE_SHARE = 40
 _REFUSALS_AT_ONCE = 50
 _ACCEPTED_AT_ONCE = 20
 """Fewer than are kept free."""
-_WARNING_SECONDS = 60
 _IDLE_SECONDS = 30
 """A connection that says nothing for this long is closed; browsers open another when they need it.
 So is one whose request is not whole this long after its first byte."""
@@ -45,6 +43,8 @@ _MAX_BODY_BYTES = 1024 * 1024
 
 
 _leaving = Leaving()
+_answering = threading.local()
+"""`channel`: of each thread that answers, whom."""
 
 
 def stop_on_signals(goodbye: Callable[[], None]) -> None:
@@ -68,45 +68,6 @@ def stop_on_signals(goodbye: Callable[[], None]) -> None:
         signal.signal(number, stop)
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, lambda *_: _leaving.begin(leave))
-
-
-class _Connections:
-    """How many connections each client has open. A client is an address, or a /64 of IPv6."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._open: Counter[str] = Counter()
-        # Connections are opened by the thread that reads; nearly all are closed by it, but not all.
-        self._lock = threading.Lock()
-        self._warned_at = float("-inf")
-
-    def admits(self, host: str) -> bool:
-        """Whether that address may open another one. A proxy of ours always may: it is many clients."""
-        limit = self._settings.connections_per_client
-        client = self.client_at(host)
-        if not limit or client is None or self._open[client] < limit:
-            return True
-        if time.monotonic() - self._warned_at > _WARNING_SECONDS:
-            self._warned_at = time.monotonic()
-            _log.warning("%s has %d connections: STORE_CONNECTIONS_PER_CLIENT allows no more", host, limit)
-        return False
-
-    def client_at(self, host: str) -> str | None:
-        """Whom a connection counts for; None for a proxy of ours."""
-        address = client_addresses.parse_address(host)
-        return None if self._settings.is_trusted_proxy(address) else client_addresses.client_at(address)
-
-    def add(self, client: str | None, change: int) -> None:
-        """Count a connection that was opened (1) or closed (-1)."""
-        if client is not None:
-            with self._lock:
-                self._open[client] += change
-                if not self._open[client]:
-                    del self._open[client]
-
-    def of(self, client: str | None) -> int:
-        """How many that client has; none for a proxy of ours."""
-        return self._open[client] if client is not None else 0
 
 
 class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
@@ -139,26 +100,42 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     request: object
     requests: list[object]
     last_activity: float
-    will_close: bool
     server: _Server
 
     def __init__(
         self, server: _Server, sock: socket.socket, addr: tuple[Any, ...], *others: Any, **map_: Any
     ):
         self.client = server.connections.client_at(addr[0])
-        self._is_counted = False
+        self.number = sock.fileno()
+        self._is_counted = self._will_close = False
         super().__init__(server, sock, addr, *others, **map_)
 
     def add_channel(self, map: object = None) -> None:  # noqa: A002 - as waitress calls it
         super().add_channel(map)
+        self.server.loop.touch(self.number)
         self._is_counted = True
         self.server.connections.add(self.client, 1)
 
     def del_channel(self, map: object = None) -> None:  # noqa: A002 - as waitress calls it
         super().del_channel(map)
+        self.server.loop.touch(self.number)
         if self._is_counted:  # it may be called again
             self._is_counted = False
             self.server.connections.add(self.client, -1)
+
+    @property
+    def will_close(self) -> bool:
+        """Whether the loop is to close it; waitress and the server set it, from wherever they are."""
+        return self._will_close
+
+    @will_close.setter
+    def will_close(self, will_close: bool) -> None:
+        self._will_close = will_close
+        self.server.loop.touch(self.number)
+
+    def service(self) -> None:
+        _answering.channel = self
+        super().service()
 
     def handle_read(self) -> None:
         half, since = self.request, self.last_activity
@@ -181,10 +158,12 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         app: WSGIApplication,
         settings: Settings,
         listener: socket.socket,
+        loop: EventLoop,
         connections: dict[int, Any],
         **adjustments: Any,
     ):
-        self.connections = _Connections(settings)
+        self.loop = loop
+        self.connections = ClientConnections(settings)
         self.is_shared = False
         """Whether others listen at this address, too."""
         self._has_accepted = False
@@ -229,6 +208,12 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._make_room()
         return bool(super().readable())
 
+    def pull_trigger(self) -> None:
+        # Waitress does so in a thread that answers, whenever the loop has something to do for it.
+        self.loop.touch(_answering.channel.number)
+        if self.loop.must_be_woken():
+            super().pull_trigger()
+
     def _make_room(self) -> None:
         """Close what has been idle for longest, of the client with most connections first."""
         staying = [channel for channel in list(self.active_channels.values()) if not channel.will_close]
@@ -254,15 +239,17 @@ def serve(
     # It says each time that somebody waits for a thread, which after a crash everybody does.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     connections: dict[int, Any] = {}  # of all listeners, which one loop looks at
+    loop = EventLoop(connections)
+    pools = Pools(settings.threads, kind_of)
     serve_on = partial(
         _Server,
         app,
         settings,
+        loop=loop,
         connections=connections,
-        dispatcher=Pools(settings.threads, kind_of),
+        dispatcher=pools,
         # A hall full of phones keeps a connection each; waitress would stop at a hundred.
         connection_limit=min(_CONNECTIONS, files // 2),
-        asyncore_use_poll=True,  # select() knows only the first 1024 files
         channel_timeout=idle_seconds,
         cleanup_interval=idle_seconds,  # how often it looks
         max_request_header_size=_MAX_HEADER_BYTES,
@@ -271,9 +258,12 @@ def serve(
         # Left where they are: `origin` says whose are believed, and to `access` they tell of a proxy.
         clear_untrusted_proxy_headers=False,
     )
-    shared, *_ = servers = [serve_on(listener) for listener in listeners]
+    shared, *_ = [serve_on(listener) for listener in listeners]
     shared.is_shared = True
-    servers[-1].run()
+    try:
+        loop.run([listener.fileno() for listener in listeners])
+    except (SystemExit, KeyboardInterrupt):
+        pools.shutdown()
 
 
 def _allow_as_many_files_as_possible() -> int:
