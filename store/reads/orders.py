@@ -49,15 +49,17 @@ WHERE c.digest <> b.digest
 _DEPLOY_SECONDS = 1.0
 """How old what is known of the newest deploy may be."""
 
-# One statement, so that the shelf and the orders are of the same moment. Each half of the
-# UNION walks an index.
-_BOARD = f"""
-WITH shown AS (
+_SHOWN = f"""shown AS (
     SELECT * FROM (SELECT * FROM orders ORDER BY order_id DESC LIMIT {LIST_LIMIT}) AS newest
     UNION
     SELECT * FROM (SELECT * FROM orders WHERE status IN ('pending', 'paid')
                    ORDER BY order_id DESC LIMIT {_LIVE_LIMIT}) AS live
-)
+)"""  # noqa: S608 - constants of ours, no input
+"""Each half of the UNION walks an index."""
+
+# One statement, so that the shelf and the orders are of the same moment.
+_BOARD = f"""
+WITH {_SHOWN}
 SELECT p.product_id AS shelf_product_id, p.name, p.description, p.price_cents, p.on_hand, {ORDER_COLUMNS}
 FROM products p LEFT JOIN shown o ON o.product_id = p.product_id
 WHERE p.product_id = {PRODUCT_ID}
@@ -97,27 +99,24 @@ class Queries:
 
     def _read_board(self) -> Board:
         rows = self._select(_BOARD)  # `CachedRead` has set the limit
-        orders = [Order.of(row) for row in rows if row.order_id is not None]
         shelf = rows[0]
         with self._reader.connect() as connection:
-            met = crashes.of_orders(connection, (order.payment_id for order in orders))
+            met = crashes.of_selected_orders(connection, f"WITH {_SHOWN}", "SELECT payment_id FROM shown")
         return Board(
             product=Product(
                 shelf.shelf_product_id, shelf.name, shelf.description, shelf.price_cents, shelf.on_hand
             ),
-            newest=tuple(orders[:LIST_LIMIT]),
-            orders={order.payment_id: order for order in orders},
+            rows={row.payment_id: row for row in rows if row.order_id is not None},
             crashes=met,
         )
 
     def watch(self, payment_id: str) -> PaymentView:
         """A payment for a poll: from the board while it moves, by itself once it has left the board."""
-        board = self.board()
-        order = board.orders.get(payment_id)
-        if order is None:
+        view = self.board().view(payment_id)
+        if view is None:
             view = self.payment(payment_id)
             return view if view.order is None else replace(view, crashes=self.crashes_of(payment_id))
-        return PaymentView(order.state, order, board.crashes.get(payment_id, ()))
+        return view
 
     def payment(self, payment_id: str) -> PaymentView:
         """What there is of a payment now, by one SELECT, but not its crashes.

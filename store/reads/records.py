@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from store.reads.checkpoints import as_time
@@ -110,10 +112,22 @@ class Board:
     """The shop at one moment: the product, the newest orders, and every order that still moves."""
 
     product: Product
-    newest: tuple[Order, ...]
-    orders: dict[str, Order]
-    crashes: dict[str, tuple[Crash, ...]]
-    """That met these orders, by payment id; of those that met some."""
+    rows: Mapping[str, Any]
+    """Of these orders, by payment id, the newest first. Of a thousand, few are asked for at any moment."""
+    crashes: Mapping[str, tuple[Crash, ...]]
+    """That met them, by payment id; of those that met some."""
+
+    def newest(self, limit: int) -> list[Order]:
+        """The newest orders, so many of them, or as many as are here."""
+        return [Order.of(row) for row in islice(self.rows.values(), limit)]
+
+    def view(self, payment_id: str) -> PaymentView | None:
+        """An order that is on the board, with its crashes; None of any other."""
+        row = self.rows.get(payment_id)
+        if row is None:
+            return None
+        order = Order.of(row)
+        return PaymentView(order.state, order, self.crashes.get(payment_id, ()))
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def orders() -> list[OrderJson]:
     if limit > LIST_LIMIT:
         abort(400, f"limit must be at most {LIST_LIMIT}; use before to see older orders.")
     if before == _MAX_NUMBER:  # what front ends poll: shared among them
-        found = list(queries().board().newest[:limit])
+        found = queries().board().newest(limit)
     else:
         found = queries().list_orders(before=before, limit=limit)
     return [_order_json(order) for order in found]

@@ -241,7 +241,7 @@ def _recent(board: Board) -> Fragment:
     alarm = the_shop().ledger.alarm()
     kept: _Kept | None = current_app.extensions.get(_KEPT)
     if kept is None or kept.board is not board or kept.alarm != alarm:
-        newest = board.newest[:_RECENT]
+        newest = board.newest(_RECENT)
         shown = [OrderView.of(order, board.crashes.get(order.payment_id, ())) for order in newest]
         kept = _Kept(board, alarm, render("_recent_orders.html", recent=shown, alarm=alarm))
         current_app.extensions[_KEPT] = kept
