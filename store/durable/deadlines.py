@@ -24,8 +24,11 @@ PAGE_SECONDS = 2.0
 """The longest that a page waits, for everything together."""
 JSON_SECONDS = 10.0
 """The longest that a JSON route waits: then it answers 504 or 503, and may be asked again."""
-PAGE_EVENT_SECONDS = 0.5
-"""Of that, for a workflow's event. Most come in a tenth of it; for the others there is a page that waits."""
+PAGE_EVENT_SECONDS = 1.5
+"""Of that, for a workflow's event. Most come in a hundredth of it; for the others there is a page that waits.
+
+In a rush it is also what keeps clicks from beginning more than is done: a thread that waits begins nothing.
+"""
 JSON_EVENT_SECONDS = 7.5
 
 _MAX_LATE = 200
