@@ -69,7 +69,7 @@ def _add_purchases(bench: Bench, store: Server, case: str) -> None:
 
 def _poll(bench: Bench, store: Server, database: Database, keys: list[str]) -> None:
     count = bench.scale.polling
-    case = f"on {database.kind}, {count:,} polling once a second"
+    case = f"on {database.kind}, {count:,} who poll"
     paths = [f"/pay/{key}/status" for key in (keys * (1 + count // len(keys)))[:count]]
     seconds = _SETTLE_SECONDS + 2 * bench.scale.idle_seconds + 5
     plan: dict[str, Any] = {"paths": paths, "connections": count, "every": _POLL_SECONDS, "as_pages": True}
@@ -87,4 +87,7 @@ def _poll(bench: Bench, store: Server, database: Database, keys: list[str]) -> N
 
 def about() -> str:
     """What one must know to read these."""
-    return "Whoever waits has bought and not paid. Processor is of a time in which nobody buys."
+    return (
+        "Whoever waits has bought and not paid. Processor is of a time in which nobody buys. Who polls asks "
+        "once a second, as an open page does, or as soon as the last answer is there."
+    )

@@ -69,10 +69,9 @@ def buy(key: str, client: str) -> Status | None:
     def start_and_wait() -> str | None:
         with SetWorkflowID(key):
             DBOS.start_workflow(workflows.checkout, key, _digest(client))
-        status: str | None = DBOS.get_event(key, Event.HELD, timeout_seconds=seconds)
+        status: str | None = DBOS.get_event(key, Event.HELD, timeout_seconds=seconds_for_an_event())
         return status
 
-    seconds = seconds_for_an_event()
     try:
         status = call_with_deadline(start_and_wait)
     except error.DBOSConflictingWorkflowError as conflict:
@@ -104,10 +103,10 @@ def settle(payment_id: str, outcome: Outcome) -> int | None:
             if order["status"] == Status.PENDING:
                 return None  # its checkpoints are gone; the reconciler starts it anew
             raise
+        seconds = seconds_for_an_event()
         order_id: int | None = DBOS.get_event(payment_id, Event.SETTLED, timeout_seconds=seconds)
         return order_id
 
-    seconds = seconds_for_an_event()
     try:
         return call_with_deadline(record_and_wake)
     except (error.DBOSNonExistentWorkflowError, step_results.PaymentRefused) as unknown:
@@ -149,10 +148,10 @@ def greet(key: str, name: str, client: str, *, wait: bool) -> EndOfGreeting | No
                 DBOS.start_workflow(workflows.greet, greeting, name)
             else:
                 DBOS.enqueue_workflow(runtime.GREETINGS, workflows.greet, greeting, name)
+        seconds = seconds_for_an_event() if wait else 0
         trouble: str | None = DBOS.get_event(greeting, Event.GREETED, timeout_seconds=seconds)
         return None if trouble is None else EndOfGreeting(trouble)
 
-    seconds = seconds_for_an_event() if wait else 0
     try:
         return call_with_deadline(start_and_wait)
     except step_results.TooManyGreetings as refusal:

@@ -24,12 +24,14 @@ PAGE_SECONDS = 2.0
 """The longest that a page waits, for everything together."""
 JSON_SECONDS = 10.0
 """The longest that a JSON route waits: then it answers 504 or 503, and may be asked again."""
-PAGE_EVENT_SECONDS = 1.5
+PAGE_EVENT_SECONDS = 1.0
 """Of that, for a workflow's event. Most come in a hundredth of it; for the others there is a page that waits.
 
 In a rush it is also what keeps clicks from beginning more than is done: a thread that waits begins nothing.
 """
 JSON_EVENT_SECONDS = 7.5
+_SAY_SO_SECONDS = 0.4
+"""To look a last time whether it has come, and to answer."""
 
 _MAX_LATE = 200
 _late = BoundedSemaphore(_MAX_LATE)
@@ -54,8 +56,8 @@ def seconds_left() -> float:
 
 
 def seconds_for_an_event() -> float:
-    """How long to wait for a workflow's event, so that there is time left to say it did not come."""
-    return min(_event_seconds.get(), seconds_left())
+    """How long to wait for a workflow's event from now, so that there is time left to say it did not come."""
+    return max(0.0, min(_event_seconds.get(), seconds_left() - _SAY_SO_SECONDS))
 
 
 def call_with_deadline(call: Callable[[], T], seconds: float | None = None, *, slots: Semaphore = _late) -> T:

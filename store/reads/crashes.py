@@ -19,7 +19,7 @@ FROM executors d JOIN executors a ON a.number = d.adopted_by"""
 _OF_ORDERS = f"""
 SELECT t.payment_id AS met, t.progress, {_CRASH}
 JOIN takeovers t ON t.left_by = d.number
-WHERE t.payment_id IN {{met}} AND t.status IN ('pending', 'paid') AND d.how_ended <> 'stopped'
+WHERE t.payment_id IN :met AND t.status IN ('pending', 'paid') AND d.how_ended <> 'stopped'
 ORDER BY d.ended_at_ms, d.number
 """
 _OF_STORY = f"""
@@ -112,12 +112,7 @@ class Takeover:
 
 def of_orders(connection: sa.Connection, payment_ids: Iterable[str]) -> dict[str, tuple[Crash, ...]]:
     """The crashes that each of these orders met, oldest first; of those that met some."""
-    return _read(connection, _OF_ORDERS.format(met=":met"), payment_ids)
-
-
-def of_selected_orders(connection: sa.Connection, begin: str, select: str) -> dict[str, tuple[Crash, ...]]:
-    """The same of the orders whose payment ids a SELECT finds; `begin` is what it takes from its WITH."""
-    return _by_what_they_met(connection.execute(sa.text(begin + _OF_ORDERS.format(met=f"({select})"))))
+    return _read(connection, _OF_ORDERS, payment_ids)
 
 
 def of_story(connection: sa.Connection, payment_id: str) -> tuple[Crash, ...]:
@@ -185,12 +180,8 @@ def _read(connection: sa.Connection, statement: str, met: Iterable[str]) -> dict
     if not wanted:
         return {}
     select = sa.text(statement).bindparams(sa.bindparam("met", expanding=True))
-    return _by_what_they_met(connection.execute(select, {"met": wanted}))
-
-
-def _by_what_they_met(rows: Iterable[Any]) -> dict[str, tuple[Crash, ...]]:
     found: dict[str, tuple[Crash, ...]] = {}
-    for row in rows:
+    for row in connection.execute(select, {"met": wanted}):
         found[row.met] = (*found.get(row.met, ()), _crash(row))
     return found
 

@@ -6,7 +6,6 @@ open pages, that was half of what a server did. What is done with a connection i
 
 from __future__ import annotations
 
-import select
 import selectors
 import threading
 import time
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from waitress.wasyncore import readwrite
+from waitress.wasyncore import read, write
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 LOOK_AT_ALL_SECONDS = 1.0
@@ -63,9 +62,12 @@ class EventLoop:
             self._watch_each(listening)
             self._watch_each(self._take_touched())
             for key, events in self._selector.select(LOOK_AT_ALL_SECONDS):
-                if self._connections.get(key.fd) is key.data:
-                    readwrite(key.data, _as_poll_says(events))
-                    self._watch(key.fd)
+                # Whoever was handled before may have closed it, and another one may have its number.
+                if events & _READ and self._connections.get(key.fd) is key.data:
+                    read(key.data)
+                if events & _WRITE and self._connections.get(key.fd) is key.data:
+                    write(key.data)
+                self._watch(key.fd)
 
     def _take_touched(self) -> set[int]:
         with self._lock:
@@ -94,7 +96,3 @@ def _wanted(connection: Any) -> int:
     wants = _READ if connection.readable() else 0
     # A socket that listens is never written to.
     return wants | (_WRITE if not connection.accepting and connection.writable() else 0)
-
-
-def _as_poll_says(events: int) -> int:
-    return (select.POLLIN if events & _READ else 0) | (select.POLLOUT if events & _WRITE else 0)

@@ -192,7 +192,7 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         return None
 
     def handle_accept(self) -> None:
-        # One for each look at every connection, as waitress has it, is slow when there are many.
+        # One each time, as waitress has it, is slow when many come at once.
         for _ in range(_ACCEPTED_AT_ONCE):
             self._has_accepted = False
             super().handle_accept()

@@ -130,7 +130,7 @@ class Shopper(Client):
     def hold(self, key: str | None = None) -> str:
         """Buy, and wait until it is decided what came of it; the payment id.
 
-        Buy Now answers after half a second at most, whether there is an order by then or not.
+        Buy Now answers after a second or so at most, whether there is an order by then or not.
         """
         payment_id = self.buy(key)
         eventually(
