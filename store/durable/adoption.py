@@ -81,10 +81,15 @@ class Adopter:
         self._is_wanted.set()
 
     def _go_on(self) -> None:
-        look_again_at = time.monotonic() + _SECOND_LOOK_SECONDS
+        look_again_at, is_first = time.monotonic() + _SECOND_LOOK_SECONDS, True
         while True:
             self._is_wanted.wait(max(0, look_again_at - time.monotonic()))
             try:
+                if is_first:
+                    # DBOS takes all that is on the queue together: the rest waits until the first have begun.
+                    is_first = False
+                    self._is_wanted.clear()
+                    self._wait_until_all_are_taken_up(_LONGEST_BATCH_SECONDS)
                 while self._adopt():
                     look_again_at = min(look_again_at, time.monotonic() + _SECOND_LOOK_SECONDS)
                     self._wait_until_all_are_taken_up(_LONGEST_BATCH_SECONDS)
