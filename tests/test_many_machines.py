@@ -55,14 +55,21 @@ class Worker:
 
 
 @pytest.fixture
-def start(postgres: Postgres, tmp_path: Path) -> Iterator[Start]:
-    """Starts workers on one database."""
-    (tmp_path / "worker.py").write_text(_PROGRAM, encoding="utf-8")
-    url, workers = postgres.new_url(), list[Worker]()
+def url(postgres: Postgres) -> str:
+    """An empty database."""
+    url = postgres.new_url()
     address = make_url(url)
     admin = address.set(database="postgres").render_as_string(hide_password=False)
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(address.database or "")))
+    return url
+
+
+@pytest.fixture
+def start(url: str, tmp_path: Path) -> Iterator[Start]:
+    """Starts workers on that database."""
+    (tmp_path / "worker.py").write_text(_PROGRAM, encoding="utf-8")
+    workers = list[Worker]()
 
     def start_one(*names: str) -> Worker:
         workers.append(Worker(tmp_path, url, *names))
@@ -72,6 +79,21 @@ def start(postgres: Postgres, tmp_path: Path) -> Iterator[Start]:
     for worker in workers:
         worker.process.kill()
         worker.process.wait()
+
+
+def _freeze_in_a_transaction(worker: Worker, url: str) -> None:
+    """Freeze it while it writes down a step: it waits there for a lock of ours, which we let go of then."""
+    sessions = "SELECT state, wait_event_type FROM pg_stat_activity WHERE datname = current_database()"
+    with psycopg.connect(url, autocommit=True) as observer, psycopg.connect(url) as locking:
+        locking.execute("LOCK TABLE dbos.operation_outputs IN SHARE MODE")
+        eventually(lambda: observer.execute(sessions).fetchall(), lambda seen: ("active", "Lock") in seen)
+        worker.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, worker.process.pid, os.WSTOPPED | os.WNOWAIT)
+        locking.rollback()
+        eventually(
+            lambda: observer.execute(sessions).fetchall(),
+            lambda seen: ("idle in transaction", "Client") in seen,
+        )
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -89,6 +111,16 @@ def test_the_other_goes_on(start: Start, number: signal.Signals) -> None:
         first.process.send_signal(signal.SIGCONT)
         assert first.process.wait(20) == 4
         assert len(first.ticks + second.ticks) <= 12
+
+
+def test_the_other_goes_on_with_what_was_frozen_in_a_transaction(start: Start, url: str) -> None:
+    """Postgres lets go of the rows that it had locked."""
+    first = start("apples")
+    eventually(lambda: first.ticks, lambda ticks: 1 in ticks)
+    _freeze_in_a_transaction(first, url)
+    second = start()
+    eventually(lambda: second.ticks, lambda ticks: 10 in ticks, timeout_seconds=40)
+    assert set(first.ticks + second.ticks) == set(range(1, 11))
 
 
 def test_a_newer_release_goes_on_with_what_an_older_one_began(start: Start, tmp_path: Path) -> None:
