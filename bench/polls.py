@@ -17,7 +17,7 @@ GROUP = "polls"
 _CONNECTIONS = 8
 _BARE = "bare"
 _MOST = 0.9
-"""Of the unchanged polls after each connection's first, so many are 304: a payment is told once a minute."""
+"""Of the unchanged polls after each connection's first, so many are 304: a payment changes once a minute."""
 
 
 def steps(bench: Bench) -> int:

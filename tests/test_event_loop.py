@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import count
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from waitress.channel import HTTPChannel
@@ -68,6 +68,18 @@ def body_of(stream: BinaryIO) -> bytes:
     return stream.read(length)
 
 
+def counting(monkeypatch: pytest.MonkeyPatch, kind: Any) -> Iterator[int]:
+    """Counts how often any of this kind is asked whether it wants to read; to look counts as one."""
+    asked, is_readable = count(), kind.readable
+
+    def count_and_ask(each: Any) -> bool:
+        next(asked)
+        return bool(is_readable(each))
+
+    monkeypatch.setattr(kind, "readable", count_and_ask)
+    return asked
+
+
 def test_a_kept_connection_is_answered_again_and_again(connect: Callable[[], socket.socket]) -> None:
     """Each time as soon as it asks, also where it has asked twice before it reads."""
     connection = connect()
@@ -112,14 +124,7 @@ def test_those_that_say_nothing_cost_nothing(
     connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request costs the same, however many connections are open beside it."""
-    asked = count()
-    is_readable = HTTPChannel.readable
-
-    def count_and_ask(channel: HTTPChannel) -> bool:
-        next(asked)
-        return bool(is_readable(channel))
-
-    monkeypatch.setattr(HTTPChannel, "readable", count_and_ask)
+    asked = counting(monkeypatch, HTTPChannel)
     idle = [connect() for _ in range(200)]
     ask(idle[-1], "/open")  # behind all others, so they are open
     assert body_of(idle[-1].makefile("rb")) == b"/open"
@@ -145,14 +150,7 @@ def test_what_was_closed_costs_nothing(
     connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever hangs up, before a request or in the middle of one or of its answer, is forgotten."""
-    rounds = count()
-    is_readable = BaseWSGIServer.readable
-
-    def count_and_ask(listening: BaseWSGIServer) -> bool:
-        next(rounds)  # once in each
-        return bool(is_readable(listening))
-
-    monkeypatch.setattr(BaseWSGIServer, "readable", count_and_ask)
+    rounds = counting(monkeypatch, BaseWSGIServer)  # what listens is asked once in each
     for began in (b"", b"GET / HTTP/1.1\r\nHost", b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n"):
         for _ in range(10):
             gone = connect()

@@ -97,10 +97,10 @@ class Queries:
         self._board.forget()
 
     def _read_board(self) -> Board:
-        rows = self._select(_BOARD)  # `CachedRead` has set the limit
-        shelf, taken_over = rows[0], [row.payment_id for row in rows if row.takeovers]
-        with self._reader.connect() as connection:
-            met = crashes.of_orders(connection, taken_over)
+        with self._reader.connect() as connection:  # `CachedRead` has set the limit
+            rows = list(connection.execute(sa.text(_BOARD)))
+            met = crashes.of_orders(connection, [row.payment_id for row in rows if row.takeovers])
+        shelf = rows[0]
         return Board(
             product=Product(
                 shelf.shelf_product_id, shelf.name, shelf.description, shelf.price_cents, shelf.on_hand
