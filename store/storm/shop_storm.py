@@ -108,18 +108,26 @@ class ShopStorm:
         for moment in sorted(chance.uniform(0.05, 0.9) for _ in range(self._storm.kills)):
             while self._seconds() < moment * self._storm.seconds:
                 time.sleep(0.02)  # between two looks at the clock
-            server = self._server_after(killed)
+            server = self._server_to_kill(killed)
             if server is None:
                 return
-            self._wait_for_an_order()
-            if self._try(storm_state.newest_server) != server:
-                return  # it is not wanted any more: so this process ends in a moment
             try:
                 requests.ask_to_kill(0)
             except OSError:  # the shop is closed
                 return
             killed = server
             self._killed += 1
+
+    def _server_to_kill(self, killed: int) -> int | None:
+        """A newer server than that which has an order on its way; None if none comes in time.
+
+        One that dies of something else meanwhile, as of a crash that the presenter armed, has a successor.
+        """
+        while (server := self._server_after(killed)) is not None:
+            self._wait_for_an_order()
+            if self._try(storm_state.newest_server) == server:
+                break
+        return server
 
     def _server_after(self, killed: int) -> int | None:
         """A newer server than that, once it has served for a while; None if none comes in time.
