@@ -42,6 +42,8 @@ _FIRST = (DISPATCH, GREETING, CHECKOUT)
 """Which kind goes before which."""
 _LONGEST_BATCH_SECONDS = 1.0
 """Until the next ones are put on the queue, should some of the last ones be of another version."""
+_LONGEST_LAUNCH_SECONDS = 3.0
+"""The same after the launch: DBOS begins to look at the queue only then, on a machine that may be busy."""
 _AGAIN_SECONDS = 1.0
 _log = logging.getLogger("store")
 
@@ -88,12 +90,11 @@ class Adopter:
                 if is_first:
                     # DBOS takes all that is on the queue together: the rest waits until the first have begun.
                     is_first = False
-                    self._is_wanted.clear()
-                    self._wait_until_all_are_taken_up(_LONGEST_BATCH_SECONDS)
+                    self._wait_until_all_are_taken_up(_LONGEST_LAUNCH_SECONDS)
                 while self._adopt():
                     look_again_at = min(look_again_at, time.monotonic() + _SECOND_LOOK_SECONDS)
                     self._wait_until_all_are_taken_up(_LONGEST_BATCH_SECONDS)
-                self._wait_until_all_are_taken_up(_SECOND_LOOK_SECONDS)
+                self._wait_until_all_are_taken_up(_SECOND_LOOK_SECONDS, or_wanted=True)
                 # To look costs the same where nothing is to be found: an idle shop does it seldom.
                 self._look_at_queue_every(_IDLE_POLL_SECONDS)
                 if time.monotonic() >= look_again_at:
@@ -158,10 +159,12 @@ class Adopter:
     def _look_at_queue_every(self, seconds: float) -> None:
         self._client.register_queue(QUEUE, polling_interval_sec=seconds)
 
-    def _wait_until_all_are_taken_up(self, longest_seconds: float) -> None:
-        # Those of another version stay on the queue.
+    def _wait_until_all_are_taken_up(self, longest_seconds: float, *, or_wanted: bool = False) -> None:
+        # Those of another version stay on the queue. While anything is left, each sign of life wants more.
         deadline = time.monotonic() + longest_seconds
-        while self._is_any_waiting() and time.monotonic() < deadline and not self._is_wanted.is_set():
+        while self._is_any_waiting() and time.monotonic() < deadline:
+            if or_wanted and self._is_wanted.is_set():
+                return
             time.sleep(_LOOK_SECONDS)
 
     def _is_any_waiting(self) -> bool:
