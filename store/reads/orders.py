@@ -111,11 +111,11 @@ class Queries:
 
     def watch(self, payment_id: str) -> PaymentView:
         """A payment for a poll: from the board while it moves, by itself once it has left the board."""
-        view = self.board().view(payment_id)
-        if view is None:
-            view = self.payment(payment_id)
-            return view if view.order is None else replace(view, crashes=self.crashes_of(payment_id))
-        return view
+        return self.board().view(payment_id) or time_limit.read(lambda: self._watch_by_itself(payment_id))
+
+    def _watch_by_itself(self, payment_id: str) -> PaymentView:
+        view = self.payment(payment_id)
+        return view if view.order is None else replace(view, crashes=self.crashes_of(payment_id))
 
     def payment(self, payment_id: str) -> PaymentView:
         """What there is of a payment now, by one SELECT, but not its crashes.
