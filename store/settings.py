@@ -50,8 +50,8 @@ class Settings:
     threads: int = _setting(
         "STORE_THREADS",
         16,
-        "threads of a process for pages, as many again for polls, and for forms; half as many for JSON "
-        "requests that wait for a workflow",
+        "threads of a process for pages, and as many again for forms; half as many for JSON requests that "
+        "wait for a workflow, and a quarter for polls",
     )
     processes: int = _setting(
         "STORE_PROCESSES", 1, "server processes that `python app.py` keeps up; several on Postgres alone"

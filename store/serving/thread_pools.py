@@ -83,13 +83,19 @@ def kinds_of(app: Flask) -> KindOf:
 class Pools:
     """What waitress takes for its one pool of threads: one for each kind of request.
 
-    Each has `threads`, and calls half as many: they wait longest, and a program asks again by itself.
+    Clicks and pages have `threads`. Calls have half as many: they wait longest, and a program asks again by
+    itself. Polls have a quarter: most are answered from what was read for all, and with more threads at it
+    those who buy would wait for the interpreter.
     """
 
     def __init__(self, threads: int, kind_of: KindOf) -> None:
         self._kind_of = kind_of
         self._pools = {kind: ThreadedTaskDispatcher() for kind in Kind}
-        counts = {Kind.QUICK: _QUICK_THREADS, Kind.CALL: threads // 2}
+        counts = {
+            Kind.QUICK: _QUICK_THREADS,
+            Kind.POLL: max(1, threads // 4),
+            Kind.CALL: threads // 2,
+        }
         for kind, pool in self._pools.items():
             pool.set_thread_count(counts.get(kind, threads))
 
