@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from store.settings import ROOT
 from tests.conftest import NewUrl
+from tests.support.ports import free_port
 from tests.support.shop import Shop, SupervisedShop
 from tests.support.shopper import HTML, Answer, Shopper, eventually, key
 
@@ -57,8 +57,7 @@ def _through_nginx(folder: Path, block: str) -> Iterator[Shopper]:
         if os.environ.get("WIDGET_STORE_REQUIRE_ALL") == "1":
             pytest.fail("no nginx on this machine")
         pytest.skip("no nginx on this machine")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = _settings(folder, port, block)
     nginx = subprocess.Popen([program, "-p", folder, "-e", folder / "error.log", "-c", settings])
     shopper = Shopper(f"http://127.0.0.1:{port}")

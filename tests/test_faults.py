@@ -33,7 +33,19 @@ def guestbook(tmp_path: Path) -> Iterator[Guestbook]:
 @pytest.fixture
 def supervised(new_url: NewUrl, guestbook: Guestbook) -> Iterator[SupervisedShop]:
     """A shop with a parent."""
-    shop = SupervisedShop(new_url(), STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.2)
+    yield from _supervised(new_url(), guestbook, tick_seconds=0.2)
+
+
+@pytest.fixture
+def slow_supervised(new_url: NewUrl, guestbook: Guestbook) -> Iterator[SupervisedShop]:
+    """A shop with a parent, where five ticks take longer than a server that was told to stop."""
+    yield from _supervised(new_url(), guestbook, tick_seconds=0.6)
+
+
+def _supervised(database_url: str, guestbook: Guestbook, *, tick_seconds: float) -> Iterator[SupervisedShop]:
+    shop = SupervisedShop(
+        database_url, STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=tick_seconds
+    )
     yield shop
     shop.parent.close()
 
@@ -87,8 +99,12 @@ def test_a_frozen_server_that_is_killed_is_replaced(supervised: SupervisedShop) 
     pid = shop.server_pid
     eventually(lambda: state_of(pid), lambda state: state == "T")
     os.kill(pid, signal.SIGKILL)
+    # The page says so for what is left of its time, which must be longer than the next server takes to open.
+    shop.tables.change("UPDATE stage_faults SET ends_at_ms = ends_at_ms + 60000")
     shop.wait_for_deaths(1)
-    assert "The server is frozen" in shop.shopper.page("/stage/faults").text  # for what is left of its time
+    eventually(shop.shopper.is_open, bool)
+    assert "The server is frozen" in shop.shopper.page("/stage/faults").text
+    shop.tables.change("UPDATE stage_faults SET ends_at_ms = ends_at_ms - 60000")
     is_over(shop)
     shop.shopper.buy()
 
@@ -236,9 +252,9 @@ def test_a_deploy_in_the_middle_of_an_order_is_no_crash(supervised: SupervisedSh
     ]
 
 
-def test_where_new_code_went_on_is_seen(supervised: SupervisedShop) -> None:
+def test_where_new_code_went_on_is_seen(slow_supervised: SupervisedShop) -> None:
     """By a flag in the track, after the fifth bead or soon, and a line in the timeline of the order."""
-    shop = supervised
+    shop = slow_supervised
     deploy = [scene.name for scene in SCENES].index("deploy")
     for moves in range(deploy):
         shop.shopper.submit("/stage", do="go", moves=str(moves))

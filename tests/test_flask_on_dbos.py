@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 
 from store.settings import ROOT
+from tests.support.ports import free_port
 from tests.support.shopper import eventually
 
 _TEXT = (ROOT / "docs" / "flask_on_dbos.md").read_text(encoding="utf-8")
@@ -36,8 +36,7 @@ class Counter:
         self._folder, self._log = folder, folder / "log"
         self._server: subprocess.Popen[bytes] | None = None
         (folder / "app.py").write_text(_PROGRAM, encoding="utf-8")
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self._port = free.getsockname()[1]
+        self._port = free_port()
 
     def run(self, command: list[str]) -> subprocess.Popen[bytes]:
         """Start a command of the page, on a port that is free."""

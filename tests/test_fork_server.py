@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,11 @@ def wait_for_the_end_of(pid: int) -> None:
 
 def open_files_of(pid: int) -> list[str]:
     """What its file descriptors lead to."""
-    return [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    found = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has just been closed
+            found.append(str(each.readlink()))
+    return found
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from store.settings import is_sqlite
 from tests.conftest import Often
 from tests.support.refusal import secrets_told
 from tests.support.shop import PASSWORD, Shop
-from tests.support.shopper import Answer, key
+from tests.support.shopper import Answer, eventually, key
 
 _log = logging.getLogger(__name__)
 
@@ -148,6 +148,22 @@ def send(shop: Shop, request: bytes) -> Answer | None:
             return None
 
 
+def answer_to(shop: Shop, request: bytes) -> Answer | None:
+    """Its first answer but 503, which asks to come again: on a busy machine, some take longer than they may.
+
+    No answer to it tells or does what it must not.
+    """
+
+    def ask() -> tuple[bytes, Answer | None]:
+        answer = send(shop, request)
+        if answer is not None:
+            assert not secrets_told(answer), (request[:2000], answer)
+            assert "X-Injected" not in answer.headers, request[:2000]
+        return request[:2000], answer
+
+    return eventually(ask, lambda seen: seen[1] is None or seen[1].status != 503)[1]
+
+
 @pytest.mark.timeout(600)  # there are many
 def test_whatever_is_sent_breaks_nothing(open_shop: Callable[..., Shop], often: Often) -> None:
     """An answer or a closed connection, never a 500 or a traceback; and then an ordinary purchase."""
@@ -157,11 +173,9 @@ def test_whatever_is_sent_breaks_nothing(open_shop: Callable[..., Shop], often: 
     counts: Counter[int] = Counter()
     for _ in range(count):
         request = malformed(chance)
-        answer = send(shop, request)
+        answer = answer_to(shop, request)
         counts[answer.status if answer else 0] += 1
         if answer is not None:
-            assert not secrets_told(answer), (request[:2000], answer)
-            assert "X-Injected" not in answer.headers, request[:2000]
             # 501: a transfer coding that waitress has not got.
             assert answer.status < 500 or answer.status == 501, (request[:2000], answer)
     _log.info("%d malformed requests, by status (0: hung up): %s", count, dict(sorted(counts.items())))
@@ -171,7 +185,7 @@ def test_whatever_is_sent_breaks_nothing(open_shop: Callable[..., Shop], often: 
     payment_id = shop.shopper.buy(key())
     shop.shopper.confirm(payment_id)
     shop.shopper.wait_for(payment_id, "Dispatched")
-    assert shop.shopper.get("/health").status == 200
+    eventually(shop.shopper.is_open, bool)
     assert shop.shopper.get("/ledger.json").json["balanced"]
     assert not shop.tables.faults()
     assert "Traceback" not in shop.server.output, shop.server.output[-3000:]

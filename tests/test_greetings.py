@@ -273,7 +273,10 @@ def test_a_guestbook_that_is_down_is_waited_for(open_shop: Callable[..., Shop], 
         one_key = sign(shop.shopper, "Ada")
         page = wait_for(shop.shopper, one_key, "The guestbook keeps you waiting")
         assert "The guestbook cannot be reached." in page.text
-        assert "The guestbook cannot be reached." in shop.shopper.page("/guestbook").text
+        eventually(
+            lambda: shop.shopper.page("/guestbook").text,
+            lambda text: "The guestbook cannot be reached." in text,
+        )
         assert refuses(greet(shop.shopper, "Ada", one_key), 504)
         assert not greetings(shop)
         guestbook.start()
@@ -512,7 +515,7 @@ def test_the_parent_keeps_a_guestbook_beside_the_store(tmp_path: Path) -> None:
 def test_without_any_guestbook_the_page_says_so(open_shop: Callable[..., Shop]) -> None:
     """A server that runs alone has none; the greeting waits until it is told of one."""
     shop = open_shop(STORE_GUESTBOOK_URL="")
-    assert "STORE_GUESTBOOK_URL" in shop.shopper.page("/guestbook").text
+    eventually(lambda: shop.shopper.page("/guestbook").text, lambda text: "STORE_GUESTBOOK_URL" in text)
     one_key = sign(shop.shopper, "Ada")
     assert "STORE_GUESTBOOK_URL" in wait_for(shop.shopper, one_key, "The guestbook keeps you waiting").text
 
@@ -539,10 +542,16 @@ def test_one_client_has_so_many_greetings_under_way(open_shop: Callable[..., Sho
 def test_many_at_once_are_no_more(open_shop: Callable[..., Shop]) -> None:
     """The limit is counted where the greeting is written down, so there is no moment between."""
     shop = open_shop(STORE_GUESTBOOK_URL=AWAY, STORE_GREETINGS_PER_CLIENT=5)
-    with ThreadPoolExecutor(12) as pool:
-        statuses = list(
-            pool.map(lambda _: shop.shopper.submit("/guestbook", key=key(), name="Ada").status, range(24))
+
+    def click(one_key: str) -> int:
+        # 503 asks to come again, which the page does by itself: on a busy machine a click may take longer.
+        return eventually(
+            lambda: shop.shopper.submit("/guestbook", key=one_key, name="Ada").status,
+            lambda status: status != 503,
         )
+
+    with ThreadPoolExecutor(12) as pool:
+        statuses = list(pool.map(click, [key() for _ in range(24)]))
     assert sorted(statuses) == [303] * 5 + [429] * 19
 
 

@@ -169,7 +169,8 @@ def test_a_crash_breaks_one_lane(
 
 def test_run_again_the_naive_lane_charges_twice(open_shop: OpenShop, guestbook: Guestbook) -> None:
     """While both are running it is refused; the page and the books say what it has done."""
-    shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.1)
+    # Both are running for ten ticks more.
+    shop = open_shop(STORE_GUESTBOOK_URL=guestbook.url, STORE_DISPATCH_TICK_SECONDS=0.3)
     address = run(shop)
     assert shop.shopper.submit(f"{address}/again").status == 409
     eventually(lambda: shop.shopper.page(address).text, lambda text: "Both lanes have ended" in text)

@@ -269,19 +269,23 @@ def test_guesses_do_not_keep_out_who_has_signed_in_before(open_shop: Callable[..
             for _ in range(55):
                 answer = as_html(shop, "/presenter", **credentials(PASSWORD), **recognised)
                 assert answer.status == 303
-            # Without it, the right password has no other answer than a wrong one: that would tell.
-            assert as_html(shop, "/presenter", **credentials(PASSWORD)).status == 429
         finally:
             stop.set()
     assert guesses.count(401) <= 10
     assert set(guesses) == {401, 429}
 
+    def guess_until_it_is_looked_at() -> None:
+        guess = credentials("a guess")
+        eventually(lambda: as_html(shop, "/presenter", **guess).status, lambda status: status == 401)
+
+    # Without it, the right password has no other answer than a wrong one: that would tell.
+    guess_until_it_is_looked_at()
+    assert as_html(shop, "/presenter", **credentials(PASSWORD)).status == 429
+
     shop.server.kill()
     shop.server.restart()
     # What was waited for before the crash is waited for after it.
-    eventually(
-        lambda: as_html(shop, "/presenter", **credentials("a guess")).status, lambda status: status == 401
-    )
+    guess_until_it_is_looked_at()
     assert as_html(shop, "/presenter", **credentials(PASSWORD)).status == 429
     assert as_html(shop, "/presenter", **credentials(PASSWORD), **recognised).status == 303
 
@@ -323,8 +327,9 @@ def asked(password: str | None, address: str = "192.0.2.1") -> Request:
     )
 
 
-def test_a_thousand_tries_at_once_are_one_try() -> None:
+def test_a_thousand_tries_at_once_are_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes while the first is looked at has come too soon."""
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)  # or a slow machine's last ones have waited
     access = Access(Settings(presenter_password=PASSWORD))
     tries = [asked(f"guess {number}") for number in range(1000)]
     with ThreadPoolExecutor(50) as pool:

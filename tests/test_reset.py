@@ -38,6 +38,7 @@ def busy(new_url: NewUrl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         shopper.submit("/guestbook", key=shopper.page("/guestbook").key, name="Ada")
         shop.kill()
         shop.wait_for_deaths(1)
+        eventually(shopper.is_open, bool)  # one that has answered may not take any click yet
         shopper.cancel(shopper.buy())
         shopper.buy()
         shopper.confirm(shopper.buy())
@@ -69,6 +70,7 @@ def has_asked_for_reset(shopper: Shopper) -> bool:
 
 def assert_it_is_new(shop: Shop) -> None:
     """The tables are those of a shop that has just opened, and it sells."""
+    eventually(shop.shopper.is_open, bool)
     left = {table: shop.tables.rows(f"SELECT count(*) FROM {table}") for table in _EMPTY}  # noqa: S608 - ours
     assert left == {table: [(0,)] for table in _EMPTY}
     assert shop.tables.rows("SELECT cause, units FROM stock_movements") == [("opening", 100)]

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from store import schema
 from store.durable import runtime
 from store.durable.runtime import client_of
+from store.repair import restored_store
 from store.settings import Settings
 from store.vocabulary import PAYMENT_TOPIC
 from tests.conftest import NewUrl
@@ -25,12 +27,14 @@ from tests.support.started import run
 
 OFTEN = 0.3
 """Seconds between two rounds of the reconciler in these tests."""
+TICK_SECONDS = 0.3
+"""Of a dispatch that must still be under way when its server is killed, also on a busy machine."""
 
 
 @pytest.fixture
 def shop(new_url: NewUrl) -> Iterator[Shop]:
     """A shop that nobody else uses."""
-    shop = Shop(new_url(), STORE_RECONCILE_SECONDS=OFTEN, STORE_DISPATCH_TICK_SECONDS=0.1)
+    shop = Shop(new_url(), STORE_RECONCILE_SECONDS=OFTEN, STORE_DISPATCH_TICK_SECONDS=TICK_SECONDS)
     shop.server.start()
     yield shop
     shop.server.close()
@@ -39,7 +43,7 @@ def shop(new_url: NewUrl) -> Iterator[Shop]:
 @pytest.fixture
 def unwatched(new_url: NewUrl) -> Iterator[Shop]:
     """A shop whose server looks for nothing, so that a person has to."""
-    shop = Shop(new_url(), STORE_RECONCILE_SECONDS=0, STORE_DISPATCH_TICK_SECONDS=0.1)
+    shop = Shop(new_url(), STORE_RECONCILE_SECONDS=0, STORE_DISPATCH_TICK_SECONDS=TICK_SECONDS)
     shop.server.start()
     yield shop
     shop.server.close()
@@ -47,7 +51,7 @@ def unwatched(new_url: NewUrl) -> Iterator[Shop]:
 
 def paid(shop: Shop) -> str:
     """An order that has been paid, with the first tick done."""
-    payment_id = shop.shopper.buy(key())
+    payment_id = shop.shopper.hold(key())
     shop.shopper.confirm(payment_id)
     eventually(lambda: progress_of(shop, payment_id), lambda progress: progress > 0)
     return payment_id
@@ -98,7 +102,7 @@ def command(shop: Shop, *words: str) -> tuple[int, str]:
 )
 def test_an_order_without_a_workflow_that_runs_is_run_again(shop: Shop, harm: str) -> None:
     """A pending one can be paid, a paid one is dispatched; each is recorded, and shown to its shopper."""
-    pending, moving = shop.shopper.buy(key()), paid(shop)
+    pending, moving = shop.shopper.hold(key()), paid(shop)
     shop.server.kill()
     shop.checkpoints.change(harm)
     shop.server.restart()
@@ -232,6 +236,28 @@ def test_older_copies_of_both_one_after_the_other_come_to_rest(new_url: NewUrl) 
         shop.server.close()
 
 
+def test_all_that_the_store_has_lost_is_found_though_it_takes_many_looks(
+    unwatched: Shop, new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each order once, also where more came in one millisecond than one look finds."""
+    shop = unwatched
+    lost = [shop.shopper.hold(key()) for _ in range(11)]
+    shop.server.kill()
+    for number, payment_id in enumerate(lost):
+        at_ms = 1_800_000_000_000 + (number if number < 2 else max(number, 8))  # seven at once
+        shop.checkpoints.change(
+            "UPDATE workflow_status SET created_at = :at WHERE workflow_uuid = :id", at=at_ms, id=payment_id
+        )
+    monkeypatch.setattr(restored_store, "BATCH", 3)
+    opening = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": new_url()}))  # of an empty store
+    client = client_of(Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}))
+    with opening.reader.connect() as connection:
+        found = [each.workflow_id for each in restored_store.find(connection, client)]
+    client.destroy()
+    opening.close()
+    assert sorted(found) == sorted(lost)
+
+
 def test_a_payment_counts_though_the_store_is_restored_again_while_it_is_mended(unwatched: Shop) -> None:
     """Its checkpoints were forgotten to be run again, and still know it."""
     shop = unwatched
@@ -288,7 +314,7 @@ def test_what_a_full_disk_keeps_waiting_is_not_stuck(tmp_path: Path) -> None:
     )
     shop.server.start()
     try:
-        payment_id = shop.shopper.buy(key())
+        payment_id = shop.shopper.hold(key())
         unlimited = resource.RLIM_INFINITY
         resource.prlimit(shop.server.pid, resource.RLIMIT_FSIZE, (0, unlimited))
         [(pay_by_ms,)] = shop.tables.rows("SELECT pay_by_ms FROM orders")
@@ -477,7 +503,7 @@ def test_an_operator_lists_and_mends(unwatched: Shop) -> None:
     assert command(shop, "mend", "7") == (1, "Order 7 is not stuck.\n")
     # As one payment id in sixty-four begins.
     assert command(shop, "mend", "-yIe", "--dry-run") == (1, "Order -yIe is not stuck.\n")
-    pending, moving = shop.shopper.buy(key()), paid(shop)
+    pending, moving = shop.shopper.hold(key()), paid(shop)
     shop.server.kill()
     shop.checkpoints.change("DELETE FROM workflow_status")
     shop.server.restart()

@@ -226,7 +226,7 @@ def test_a_server_that_keeps_dying_young_is_tried_less_and_less_often(scripted: 
     assert scripted.events[0].startswith("open, ")
     scripted.mood.write_text("die", encoding="utf-8")
     scripted.parent.kill_server()
-    eventually(lambda: len(scripted.events), lambda count: count == 5)
+    eventually(lambda: len(scripted.events), lambda count: count >= 5)
     young = [_YOUNG_DEATH.fullmatch(line) for line in scripted.events[1:5]]
     assert [match and match.groups() for match in young] == [
         ("exit code 7", "0.1"),
@@ -248,7 +248,7 @@ def test_a_server_that_dies_once_it_is_open_is_not_taken_for_broken(scripted: Sc
     eventually(lambda: len(scripted.events), lambda count: count == 1)
     scripted.mood.write_text("open and die", encoding="utf-8")
     scripted.parent.kill_server()
-    eventually(lambda: len(scripted.events), lambda count: count == 5)
+    eventually(lambda: len(scripted.events), lambda count: count >= 5)
     young = [_YOUNG_DEATH.fullmatch(line) for line in scripted.events[1:5]]
     assert [match and match.groups() for match in young] == [("exit code 7", "0.1")] * 4
 
@@ -317,6 +317,7 @@ def test_a_server_that_stops_answering_is_replaced(keep: Callable[..., Supervise
     payment_id, hung = shop.shopper.buy(key()), shop.server_pid
     os.kill(hung, signal.SIGSTOP)
     shop.wait_for_deaths(1)
+    eventually(shop.shopper.is_open, bool)  # one that has answered may not take any click yet
     shop.shopper.confirm(payment_id)
     shop.shopper.wait_for(payment_id, "Dispatched")
     assert shop.deaths[0][:2] == (str(hung), "SIGKILL")

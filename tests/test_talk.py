@@ -189,7 +189,8 @@ def test_the_notes_read_only_what_they_show(open_shop: OpenShop) -> None:
 
 def test_the_place_that_was_picked_stays_marked(open_shop: OpenShop) -> None:
     """In the list and beside both tracks, with the server that died there; until another sale is shown."""
-    shop = open_shop(STORE_DISPATCH_TICK_SECONDS=0.5)
+    # The ordinary sale is charged after one tick, by when the durable one must have died at its charge.
+    shop = open_shop(STORE_DISPATCH_TICK_SECONDS=1.5)
     choose = [scene.name for scene in SCENES].index("choose")
     for moves in range(choose):
         press(shop.shopper, "go", moves)
@@ -201,7 +202,11 @@ def test_the_place_that_was_picked_stays_marked(open_shop: OpenShop) -> None:
     shop.server.restart()
     if place(shop)[1] == 0:  # then a browser sends it again
         press(shop.shopper, "act", choose)
-    page = eventually(lambda: shop.shopper.page("/stage").text, lambda text: "paid and shipped" in text)
+    page = eventually(
+        lambda: shop.shopper.page("/stage").text,
+        lambda text: "paid and shipped" in text,
+        timeout_seconds=60,
+    )
     marked = re.findall(r'class="point fired".*?<strong>(.*?)</strong>', page, re.DOTALL)
     assert marked == ["⚡ server 1 died here"]
     # The point is of the durable sale: the ordinary one was elsewhere.
@@ -282,10 +287,12 @@ def test_the_crash_of_a_scene_is_for_its_own_sale(open_shop: OpenShop) -> None:
         press(shop.shopper, "go", moves)
     other = shop.shopper.buy()
     shop.shopper.confirm(other)
+    progress_of_other = "SELECT progress FROM orders WHERE payment_id = :id"
+    eventually(lambda: shop.tables.rows(progress_of_other, id=other)[0].progress, bool)
     with suppress(OSError, HTTPException):  # it may die before it has answered
         press(shop.shopper, "act", 2)
     assert shop.server.wait_for_death() == -9
-    [(progress,)] = shop.tables.rows("SELECT progress FROM orders WHERE payment_id = :id", id=other)
+    [(progress,)] = shop.tables.rows(progress_of_other, id=other)
     assert progress >= 5
     assert shop.tables.rows("SELECT progress FROM orders WHERE payment_id <> :id", id=other) == [(5,)]
 

@@ -36,8 +36,8 @@ from store.vocabulary import GreetingOutcome, greeting_id
 
 _RECONCILE_SECONDS = 2.0
 _GREETING_WINDOW_SECONDS = 15.0
-_STUCK_SECONDS = 30.0
-"""How long `app.py stuck` may take."""
+_STUCK_SECONDS = 120.0
+"""How long `app.py stuck` may take, where a start of Python takes long: one that hangs takes for ever."""
 
 
 def refuse_what_cannot_be_broken(settings: Settings, cluster: Cluster | None) -> None:

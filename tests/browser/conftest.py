@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -22,6 +21,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.gallery import Gallery
 from tests.browser.visitor import PATIENCE_MS, Visitor
+from tests.support import ports
 from tests.support.guestbook import Guestbook
 from tests.support.shop import Shop
 
@@ -172,8 +172,7 @@ def paid_order(still_shop: Shop) -> str:
 @pytest.fixture
 def free_port() -> int:
     """A port that a shop can come back to after a crash, because the page that is open will ask there."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    return ports.free_port()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import IO
 
 from store.settings import ROOT
+from tests.support.ports import free_port
 from tests.support.shopper import Answer, Client
 
 _PATIENCE_SECONDS = 30.0
@@ -24,8 +24,7 @@ class Guestbook(Client):
     """The service on a port of loopback that it keeps from start to start."""
 
     def __init__(self, path: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         super().__init__(f"http://127.0.0.1:{self._port}")
         self._path = path
         self.output = ""
