@@ -101,7 +101,8 @@ def test_a_hundred_visitors_of_a_postgres_that_hangs(postgres_of_our_own: Postgr
             assert {answer.status for answer, _ in told} == {503}
             assert slowest(told[:90]) < PAGE_SECONDS + _SLACK_SECONDS, "pages, polls, and JSON that is read"
             assert [answer.status for answer, _ in beside] == [200, 404, 303] * (len(beside) // 3)
-            assert slowest(beside) < _AT_ONCE_SECONDS
+            # Whoever is kept waiting is so all the time; a machine that was busy elsewhere is for a moment.
+            assert sum(seconds >= _AT_ONCE_SECONDS for _, seconds in beside) <= len(beside) // 50
             threads.append(threads_of(shop))
     assert threads[1] <= threads[0] + 8, "those that are stuck do not become more and more"
     eventually(lambda: shopper.page("/").status, lambda status: status == 200, timeout_seconds=_BACK_SECONDS)

@@ -29,7 +29,7 @@ from store.vocabulary import CHECKOUT, DISPATCH, GREETING, order_of_dispatch
 QUEUE = "adopted"
 """On which workflows wait, for a moment, to be taken up."""
 _POLL_SECONDS = 0.05
-"""Between two looks at the queue while there is something to take up."""
+"""Between two looks at the queue while there is something to take up; DBOS comes to it little by little."""
 _IDLE_POLL_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 """Between two looks at whether all are taken up."""
@@ -41,7 +41,7 @@ processor, and those who buy. What ticks goes first, by itself; what waits for i
 _FIRST = (DISPATCH, GREETING, CHECKOUT)
 """Which kind goes before which."""
 _LONGEST_BATCH_SECONDS = 1.0
-"""Until the next ones are put on the queue, should some of the last ones be of another version."""
+"""Until the next ones are put on the queue. DBOS looks at one that was idle once a second at first."""
 _LONGEST_LAUNCH_SECONDS = 3.0
 """The same after the launch: DBOS begins to look at the queue only then, on a machine that may be busy."""
 _AGAIN_SECONDS = 1.0
@@ -52,9 +52,15 @@ class Adopter:
     """Takes up, for one executor, what others leave."""
 
     def __init__(
-        self, executor: Executor, client: DBOSClient, databases: Databases, may_act: Callable[[], bool]
+        self,
+        executor: Executor,
+        client: DBOSClient,
+        databases: Databases,
+        version: str,
+        may_act: Callable[[], bool],
     ) -> None:
         self._executor, self._client, self._may_act = executor, client, may_act
+        self._version = version
         self._store, self._checkpoints = databases.store, databases.system
         self._is_wanted = threading.Event()
 
@@ -90,11 +96,11 @@ class Adopter:
                 if is_first:
                     # DBOS takes all that is on the queue together: the rest waits until the first have begun.
                     is_first = False
-                    self._wait_until_all_are_taken_up(_LONGEST_LAUNCH_SECONDS)
+                    self._wait_until_all_are_taken_up(_LONGEST_LAUNCH_SECONDS, or_wanted=False)
                 while self._adopt():
                     look_again_at = min(look_again_at, time.monotonic() + _SECOND_LOOK_SECONDS)
                     self._wait_until_all_are_taken_up(_LONGEST_BATCH_SECONDS)
-                self._wait_until_all_are_taken_up(_SECOND_LOOK_SECONDS, or_wanted=True)
+                self._wait_until_all_are_taken_up(_SECOND_LOOK_SECONDS)
                 # To look costs the same where nothing is to be found: an idle shop does it seldom.
                 self._look_at_queue_every(_IDLE_POLL_SECONDS)
                 if time.monotonic() >= look_again_at:
@@ -159,8 +165,8 @@ class Adopter:
     def _look_at_queue_every(self, seconds: float) -> None:
         self._client.register_queue(QUEUE, polling_interval_sec=seconds)
 
-    def _wait_until_all_are_taken_up(self, longest_seconds: float, *, or_wanted: bool = False) -> None:
-        # Those of another version stay on the queue. While anything is left, each sign of life wants more.
+    def _wait_until_all_are_taken_up(self, longest_seconds: float, *, or_wanted: bool = True) -> None:
+        # While anything is left, each sign of life wants more of it.
         deadline = time.monotonic() + longest_seconds
         while self._is_any_waiting() and time.monotonic() < deadline:
             if or_wanted and self._is_wanted.is_set():
@@ -168,7 +174,8 @@ class Adopter:
             time.sleep(_LOOK_SECONDS)
 
     def _is_any_waiting(self) -> bool:
-        return bool(self._list("ENQUEUED", queue_name=QUEUE, limit=1))
+        # Those of another version stay on the queue until a process of that version comes.
+        return bool(self._list("ENQUEUED", queue_name=QUEUE, app_version=self._version, limit=1))
 
 
 def _rank(workflow: Any) -> int:

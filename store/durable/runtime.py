@@ -120,7 +120,7 @@ def launch(
     calls.before()
     executor = executors_table.record_start(_identity(settings, told.token), told.deaths)
     client = client_of(settings, databases.system)
-    adopter = Adopter(executor, client, databases, may_begin)
+    adopter = Adopter(executor, client, databases, APPLICATION_VERSION, may_begin)
     lease = None
     if not is_sqlite(settings.database_url):
         lease = Lease(executor, for_signs_of_life(settings), settings.lease_seconds, adopter.want)

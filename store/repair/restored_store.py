@@ -61,14 +61,15 @@ def _batches(client: DBOSClient, name: str) -> Iterator[list[Any]]:
             limit=limit,
             end_time=None if until_ms is None else _as_text(until_ms),
         )
-        if unseen := [each for each in batch if each.workflow_id not in seen]:
-            yield unseen
+        unseen = [each for each in batch if each.workflow_id not in seen]
+        for first in range(0, len(unseen), BATCH):
+            yield unseen[first : first + BATCH]
         if len(batch) < limit:
             return
-        until_ms = batch[-1].created_at
         # Those of one millisecond come in any order, so that they are asked for again, all of them.
-        last = [each.workflow_id for each in batch if each.created_at == until_ms]
-        seen, limit = frozenset(last), 2 * limit if len(last) == limit else BATCH
+        last = frozenset(each.workflow_id for each in batch if each.created_at == batch[-1].created_at)
+        seen = seen | last if batch[-1].created_at == until_ms else last
+        until_ms, limit = batch[-1].created_at, 2 * limit if len(last) == limit else BATCH
 
 
 def _as_text(at_ms: int) -> str:

@@ -93,7 +93,7 @@ class Pools:
         self._pools = {kind: ThreadedTaskDispatcher() for kind in Kind}
         counts = {
             Kind.QUICK: _QUICK_THREADS,
-            Kind.POLL: max(1, threads // 4),
+            Kind.POLL: max(2, threads // 4),
             Kind.CALL: threads // 2,
         }
         for kind, pool in self._pools.items():

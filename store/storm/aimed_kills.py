@@ -19,7 +19,7 @@ from store.stage import crash_points
 
 POINTS = tuple(name for name in crash_points.CRASH_POINTS if name != "greeting")
 """All at which an order may meet its crash."""
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 15.0
 """Until somebody has come by. Orders do every second, but a server that comes after a death starts first."""
 _LOOK_SECONDS = 0.05
 _HITS = "SELECT point, count(*) AS times FROM fired_crashes GROUP BY point"

@@ -119,14 +119,17 @@ class ShopStorm:
             self._killed += 1
 
     def _server_to_kill(self, killed: int) -> int | None:
-        """A newer server than that which has an order on its way; None if none comes in time.
+        """A newer server than that, with an order on its way; None if none comes in time, or is wanted.
 
         One that dies of something else meanwhile, as of a crash that the presenter armed, has a successor.
         """
         while (server := self._server_after(killed)) is not None:
             self._wait_for_an_order()
-            if self._try(storm_state.newest_server) == server:
+            newest = self._try(storm_state.newest_server)
+            if newest == server:
                 break
+            if newest:
+                killed = server
         return server
 
     def _server_after(self, killed: int) -> int | None:

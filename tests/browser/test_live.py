@@ -176,7 +176,7 @@ def test_the_countdown_counts_while_the_server_is_away(open_shop: OpenShop, visi
     payment_id = shopper.buy()
     assert 2 < shopper.seconds_to_pay <= 8  # a busy machine takes some of them to show the page
     shopper.page.route("**", lambda route: route.abort("connectionrefused"))
-    shopper.wait_until(lambda: shopper.seconds_to_pay == 2)
+    shopper.wait_until(lambda: shopper.seconds_to_pay <= 2)
     deadline = row(shop, payment_id).pay_by_ms
     before, shown, after = now_ms(), shopper.seconds_to_pay, now_ms()
     lag_ms = 400  # it looks at its clock five times a second

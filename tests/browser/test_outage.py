@@ -12,6 +12,7 @@ from tests.browser.conftest import OpenShop, Visit
 from tests.browser.gallery import row
 from tests.browser.visitor import NO_ANSWER, Visitor, is_marked, mark
 from tests.support.shop import Shop, SupervisedShop
+from tests.support.shopper import eventually
 
 
 @pytest.fixture
@@ -329,5 +330,6 @@ def test_without_javascript_the_same_form_reaches_the_same_order(
     kept_shop.wait_for_deaths(1)
     shopper.open(f"/pay/{key}").sees("Your widget is held")
     assert kept_shop.tables.orders() == {key: "pending"}
+    eventually(kept_shop.shopper.is_open, bool)  # one that shows its pages may not take any click yet
     assert kept_shop.shopper.submit("/buy", key=key).location == f"/pay/{key}"
     assert len(kept_shop.tables.orders()) == 1

@@ -49,10 +49,10 @@ def catch_orders(shop: Shop) -> dict[str, Exhibit]:
     shop.server.start()
     shopper, wanted = shop.shopper, key()
     shown = {"store": show(shop, "/"), "error": show(shop, f"/orders/{key()}")}
-    held = shopper.buy()
+    held = shopper.hold()
     shown["payment, held"] = show(shop, f"/pay/{held}")
     shown["order, pending"] = show_order(shop, held, "Waiting for your payment")
-    paid = shopper.buy()
+    paid = shopper.hold()
     shopper.confirm(paid)
     eventually(shop.tables.orders, lambda orders: orders.get(paid) == "paid")
     with ThreadPoolExecutor() as browser, orders_held(shop.database_url):
