@@ -95,14 +95,8 @@ def test_a_hundred_visitors_of_a_postgres_that_hangs(postgres_of_our_own: Postgr
     threads: list[int] = []
     with ThreadPoolExecutor(100) as visitors, postgres_of_our_own.suspended():
         for _ in range(2):
-            asked = [visitors.submit(timed, ask) for ask in ask_for_everything(shop, payment_id)]
-            beside = list(look_at_what_needs_no_database(shop, asked))
-            told = [each.result() for each in asked]
-            assert {answer.status for answer, _ in told} == {503}
-            assert slowest(told[:90]) < PAGE_SECONDS + _SLACK_SECONDS, "pages, polls, and JSON that is read"
-            assert [answer.status for answer, _ in beside] == [200, 404, 303] * (len(beside) // 3)
-            # Whoever is kept waiting is so all the time; a machine that was busy elsewhere is for a moment.
-            assert sum(seconds >= _AT_ONCE_SECONDS for _, seconds in beside) <= len(beside) // 50
+            # Whoever is kept waiting is so in every round; a machine that was busy elsewhere is in one.
+            assert any(is_a_round_in_time(shop, visitors, payment_id) for _ in range(3))
             threads.append(threads_of(shop))
     assert threads[1] <= threads[0] + 8, "those that are stuck do not become more and more"
     eventually(lambda: shopper.page("/").status, lambda status: status == 200, timeout_seconds=_BACK_SECONDS)
@@ -111,6 +105,17 @@ def test_a_hundred_visitors_of_a_postgres_that_hangs(postgres_of_our_own: Postgr
     shopper.wait_for(one_key, "Dispatched")
     eventually(lambda: shopper.get("/health").status, lambda status: status == 200)
     assert not shop.tables.faults()
+
+
+def is_a_round_in_time(shop: Shop, visitors: ThreadPoolExecutor, payment_id: str) -> bool:
+    """Whether a hundred are told in the time that one is, and what needs no database is there at once."""
+    asked = [visitors.submit(timed, ask) for ask in ask_for_everything(shop, payment_id)]
+    beside = list(look_at_what_needs_no_database(shop, asked))
+    told = [each.result() for each in asked]
+    assert {answer.status for answer, _ in told} == {503}
+    assert [answer.status for answer, _ in beside] == [200, 404, 303] * (len(beside) // 3)
+    in_time = slowest(told[:90]) < PAGE_SECONDS + _SLACK_SECONDS  # pages, polls, and JSON that is read
+    return in_time and slowest(beside) < _AT_ONCE_SECONDS
 
 
 def look_at_what_needs_no_database(

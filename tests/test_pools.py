@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -49,12 +49,21 @@ def orders_wait(shop: SmallShop, count: int) -> Iterator[list[Future[Answer]]]:
         yield asked
 
 
+def count_workflows(shop: Shop) -> int:
+    """How many checkouts have been started."""
+    return int(shop.checkpoints.rows("SELECT count(*) FROM workflow_status")[0][0])
+
+
 def wait_for_workflows(shop: Shop, count: int) -> None:
     """Until so many checkouts have been started, which hold a thread each."""
-    eventually(
-        lambda: shop.checkpoints.rows("SELECT count(*) FROM workflow_status")[0][0],
-        lambda started: started >= count,
-    )
+    eventually(lambda: count_workflows(shop), lambda started: started >= count)
+
+
+def is_answered_within(seconds: float, ask: Callable[[], Answer], status: int) -> bool:
+    """Whether the answer, which must be of this status, comes within so long."""
+    answer, took = timed(ask)
+    assert answer.status == status, answer
+    return took < seconds
 
 
 class SmallShop(Shop):
@@ -93,18 +102,17 @@ def test_who_looks_does_not_wait_behind_those_who_buy(sqlite_shop: SmallShop) ->
         "/static/css/base.css",
     ]
     with orders_wait(sqlite_shop, 50) as asked:
+        # Each may be measured again, for a busy machine: whoever is kept waiting is so until nobody buys.
         for path in looked * 2:
-            answer, seconds = timed(partial(shopper.page, path))
-            assert answer.status == 200, answer
-            assert seconds < _AT_ONCE_SECONDS, path
+            look = partial(is_answered_within, _AT_ONCE_SECONDS, partial(shopper.page, path), 200)
+            assert any(look() for _ in range(3)), path
         eventually(
             lambda: shopper.get("/health").json["database"], lambda found: found == "cannot be written"
         )
-        _, seconds = timed(lambda: shopper.get("/health"))
-        assert seconds < PAGE_SECONDS + _SLACK_SECONDS
-        answer, seconds = timed(lambda: shopper.submit("/buy", key=key()))
-        assert answer.status == 303
-        assert seconds < PAGE_SECONDS + _SLACK_SECONDS
+        one_key, limit = key(), PAGE_SECONDS + _SLACK_SECONDS
+        assert any(is_answered_within(limit, lambda: shopper.get("/health"), 503) for _ in range(3))
+        buy = partial(shopper.submit, "/buy", key=one_key)
+        assert any(is_answered_within(limit, buy, 303) for _ in range(3))
         assert not all(each.done() for each in asked), "they were still waiting"
     assert {each.result().status for each in asked} <= {200, 504}
     eventually(
@@ -115,19 +123,24 @@ def test_who_looks_does_not_wait_behind_those_who_buy(sqlite_shop: SmallShop) ->
 
 def test_who_looks_does_not_wait_behind_those_who_click(sqlite_shop: SmallShop) -> None:
     """Fifty browsers that have clicked Buy Now on a locked file keep no page from anybody."""
-    shopper = sqlite_shop.shopper
-    with ThreadPoolExecutor(50) as browsers, orders_held(sqlite_shop.database_url):
+    # They do so in every round; a machine that was busy elsewhere does in one. With the clicks again: a page
+    # that is kept waiting comes once they are answered.
+    assert any(are_looks_quick_beside_clicks(sqlite_shop) for _ in range(3))
+    assert not sqlite_shop.tables.faults()
+
+
+def are_looks_quick_beside_clicks(shop: SmallShop) -> bool:
+    """Whether three pages come at once while fifty browsers wait; all of those get an order."""
+    shopper, started, orders = shop.shopper, count_workflows(shop), len(shop.tables.orders())
+    with ThreadPoolExecutor(50) as browsers, orders_held(shop.database_url):
         clicked = [browsers.submit(shopper.submit, "/buy", key=key()) for _ in range(50)]
-        wait_for_workflows(sqlite_shop, 4)
-        for _ in range(3):
-            answer, seconds = timed(lambda: shopper.page("/"))
-            assert answer.status == 200
-            assert seconds < _AT_ONCE_SECONDS
+        wait_for_workflows(shop, started + 4)
+        looks = [is_answered_within(_AT_ONCE_SECONDS, lambda: shopper.page("/"), 200) for _ in range(3)]
         assert {each.result().status for each in clicked} == {303}
     eventually(
-        lambda: len(sqlite_shop.tables.orders()), lambda count: count == 50, timeout_seconds=_BACK_SECONDS
+        lambda: len(shop.tables.orders()), lambda count: count == orders + 50, timeout_seconds=_BACK_SECONDS
     )
-    assert not sqlite_shop.tables.faults()
+    return all(looks)
 
 
 # --- which request is of which kind -------------------------------------------------------------------

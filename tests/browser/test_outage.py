@@ -18,7 +18,7 @@ from tests.support.shopper import eventually
 @pytest.fixture
 def kept_shop(sqlite_url: Callable[[], str]) -> Iterator[SupervisedShop]:
     """A shop with a parent, where a dispatch takes some seconds."""
-    shop = SupervisedShop(sqlite_url(), STORE_PAYMENT_WINDOW_SECONDS=600, STORE_DISPATCH_TICK_SECONDS=0.25)
+    shop = SupervisedShop(sqlite_url(), STORE_PAYMENT_WINDOW_SECONDS=600, STORE_DISPATCH_TICK_SECONDS=0.5)
     yield shop
     shop.server.close()
 

@@ -10,9 +10,9 @@ from tests.support.shop import Shop
 from tests.support.shopper import Answer, eventually, key
 from tests.support.standstill import buy_too_late, orders_held
 
-PAYMENT_WINDOW_SECONDS = 6
+PAYMENT_WINDOW_SECONDS = 12
 """Long enough to look at a held unit, short enough to wait for the end of it."""
-TICK_SECONDS = 0.15
+TICK_SECONDS = 0.4
 """Long enough to catch a dispatch on its way."""
 
 
@@ -60,7 +60,11 @@ def catch_orders(shop: Shop) -> dict[str, Exhibit]:
         buying = browser.submit(shopper.buy, wanted)
         eventually(lambda: shopper.page(f"/pay/{wanted}").status, lambda status: status == 200)
         shown["payment, reserving"] = show(shop, f"/pay/{wanted}")
-        eventually(lambda: shopper.page(f"/pay/{held}").heading, lambda heading: heading == "Time is up")
+        eventually(
+            lambda: shopper.page(f"/pay/{held}").heading,
+            lambda heading: heading == "Time is up",
+            timeout_seconds=40,
+        )
         shown["payment, time up"] = show(shop, f"/pay/{held}")
         shown["order, time up"] = show(shop, f"/orders/{held}")
         buying.result()
