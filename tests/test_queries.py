@@ -16,6 +16,8 @@ from sqlalchemy import event
 from store.database import Databases
 from store.reads.checkpoints import Checkpoints
 from store.reads.orders import BOARD_SECONDS, LIST_LIMIT, Queries
+from store.repair import owed_money
+from store.repair.stuck_rules import BATCH, Lateness
 from store.schema import connect
 from store.settings import Settings, is_sqlite
 from tests.conftest import NewUrl
@@ -150,6 +152,13 @@ def test_every_list_is_short(queries: Queries) -> None:
     assert [order.order_id for order in queries.list_orders(before=500, limit=2)] == [499, 498]
 
 
+def plan_of(databases: Databases, statement: str, values: Any) -> list[str]:
+    """How the database itself explains that it goes about it, line by line."""
+    explain = "EXPLAIN QUERY PLAN " if is_sqlite(str(databases.reader.url)) else "EXPLAIN "
+    with databases.reader.connect() as connection:
+        return [str(row[-1]).strip(" ->") for row in connection.exec_driver_sql(explain + statement, values)]
+
+
 READS: dict[str, Callable[[Queries], object]] = {
     "the board": lambda queries: queries.board(),
     "a list": lambda queries: queries.list_orders(before=_MANY // 2, limit=LIST_LIMIT),
@@ -166,15 +175,47 @@ def test_no_read_walks_through_all_orders(
     with overheard(databases.reader) as selects:
         read(queries)
     [(statement, values)] = selects
-    on_sqlite = is_sqlite(str(databases.reader.url))
-    with databases.reader.connect() as connection:
-        explain = "EXPLAIN QUERY PLAN " if on_sqlite else "EXPLAIN "
-        rows = connection.exec_driver_sql(explain + statement, values).all()
-    plan = [str(row[-1]).strip(" ->") for row in rows]
+    plan = plan_of(databases, statement, values)
     of_all = ("SCAN orders", "SCAN takeovers", "SCAN t", "Seq Scan on orders", "Seq Scan on takeovers")
     walks = [line for line in plan if line.startswith(of_all) or line == "SCAN o"]
     assert [line for line in walks if "INDEX" not in line] == [], plan
     assert any("orders" in line and "index" in line.lower() for line in plan), plan
+
+
+@pytest.fixture
+def owed(databases: Databases) -> Iterator[None]:
+    """All those old orders were paid for and cancelled, and their books are closed: each by five hundred."""
+    books = Tables(str(databases.store.url.render_as_string(hide_password=False)))
+    books.change(
+        "INSERT INTO closings (number, closed_at_ms, rows_sealed, digest, orders, sold, cancelled, sold_out,"
+        " sold_cents, stocked, reserved, released, charges, refunds, charged_cents, refunded_cents,"
+        " greetings) SELECT order_id, 0, 0, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM orders"
+        " WHERE order_id <= :last",
+        last=_MANY // 500,
+    )
+    books.change(
+        "INSERT INTO payment_notices (payment_id, outcome, received_at_ms, closing)"
+        " SELECT payment_id, 'paid', order_id, (order_id + 499) / 500 FROM orders WHERE status = 'cancelled'"
+    )
+    books.change("ANALYZE")
+    yield
+    books.change("DELETE FROM payment_notices")
+    books.change("DELETE FROM closings")
+
+
+@pytest.mark.usefixtures("owed")
+def test_money_that_is_owed_is_looked_for_in_the_newest_books(databases: Databases) -> None:
+    """By index, a batch at a time; a sweep asks for those of older books by their ids."""
+    an_hour = Lateness(3_600_000, 0, "any")
+    with overheard(databases.reader) as selects, databases.reader.connect() as store:
+        recent = list(owed_money.find_recent(store, an_hour))
+        old = list(owed_money.find_old(store, ["order-1", "order-17500", "order-17501", "order-unknown"]))
+    assert [each.order_id for each in recent] == [n for n in range(17_501, _MANY + 1) if n % 1000 != 7]
+    assert [each.order_id for each in old] == [1, 17_500]
+    # So few at a time that it pays for no planner to read all orders, once there are many more.
+    assert all(len(values) <= BATCH + 2 for _, values in selects)
+    for statement, values in selects if databases.reader.dialect.name == "sqlite" else ():
+        assert not [line for line in plan_of(databases, statement, values) if line.startswith("SCAN")]
 
 
 # --- nothing is written -----------------------------------------------------------------------

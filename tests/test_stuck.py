@@ -14,7 +14,7 @@ import pytest
 from store import schema
 from store.durable import runtime
 from store.durable.runtime import client_of
-from store.repair import restored_store
+from store.repair import sweep
 from store.settings import Settings
 from store.vocabulary import PAYMENT_TOPIC
 from tests.conftest import NewUrl
@@ -248,11 +248,11 @@ def test_all_that_the_store_has_lost_is_found_though_it_takes_many_looks(
         shop.checkpoints.change(
             "UPDATE workflow_status SET created_at = :at WHERE workflow_uuid = :id", at=at_ms, id=payment_id
         )
-    monkeypatch.setattr(restored_store, "BATCH", 3)
+    monkeypatch.setattr(sweep, "BATCH", 3)
     opening = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": new_url()}))  # of an empty store
     client = client_of(Settings.from_env({"DBOS_DATABASE_URL": shop.database_url}))
     with opening.reader.connect() as connection:
-        found = [each.workflow_id for each in restored_store.find(connection, client)]
+        found = [each.workflow_id for each in sweep.find(connection, client)]
     client.destroy()
     opening.close()
     assert sorted(found) == sorted(lost)

@@ -23,8 +23,9 @@ from store.ledger import accounts as tables
 from store.ledger.accounts import Fault
 from store.ledger.figures import figures_of
 from store.ledger.invariants import Ledger, draw_up
-from store.ledger.witnesses import NEWEST, WitnessAway, Witnesses
+from store.ledger.witnesses import WitnessAway, Witnesses
 from store.reads.cached import BackgroundRead, CachedRead
+from store.reads.checkpoints import NEWEST
 
 Accounts = dict[str, tables.Account]
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +16,7 @@ import sqlalchemy as sa
 from store.clients.guestbook import Signature
 from store.ledger import witness_rules
 from store.ledger.accounts import Account, Fault
-from store.reads.checkpoints import AWAY, reading_client, workflows_of
+from store.reads.checkpoints import AWAY, Place, newest_first, reading_client, workflows_of
 from store.vocabulary import (
     CHECKOUT,
     GREETING,
@@ -32,19 +30,6 @@ _KEPT = 10_000
 """Receipts of `reserve` that are remembered: they never change."""
 TheirBook = Callable[[], tuple[Sequence[Signature], str]]
 """The newest signatures of the online guestbook, or why it cannot be asked."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """How far the workflows were gone through, newest first."""
-
-    time: str | None
-    """That began at this time or before, ISO 8601; None for any time."""
-    offset: int
-    """So many of them were seen."""
-
-
-NEWEST = Place(None, 0)
 
 
 class WitnessAway(Exception):
@@ -102,28 +87,12 @@ class Witnesses:
     def next_keys(self, after: Place, size: int) -> tuple[list[str], Place]:
         """The keys of the next `size` workflows, newest first, after a place; and the place then.
 
-        After the oldest comes `NEWEST` again.
-
         Raises:
             WitnessAway: the checkpoints cannot be read now.
         """
         with _away():
-            found = self._client.list_workflows(
-                name=[CHECKOUT, GREETING, RESTOCK],
-                end_time=after.time,
-                offset=after.offset,
-                sort_desc=True,
-                limit=size,
-                load_input=False,
-                load_output=False,
-            )
-        keys = [each.workflow_id for each in found]
-        if len(found) < size or found[-1].created_at is None:
-            return keys, NEWEST
-        # Several begin at the same time, which on SQLite is a whole second: the next look begins with that.
-        time = _iso(found[-1].created_at)
-        at_that_time = sum(each.created_at == found[-1].created_at for each in found)
-        return keys, Place(time, at_that_time + (after.offset if time == after.time else 0))
+            found, place = newest_first(self._client, [CHECKOUT, GREETING, RESTOCK], after, size)
+        return [each.workflow_id for each in found], place
 
     def begun_ms(self, ids: Iterable[str]) -> dict[str, int]:
         """When the workflows of these ids began, in ms since 1970; those that there are."""
@@ -151,7 +120,3 @@ def _away() -> Iterator[None]:
         yield
     except AWAY as trouble:
         raise WitnessAway("The checkpoints of the workflows cannot be read now.") from trouble
-
-
-def _iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")

@@ -5,7 +5,8 @@ A page reads it as it reads the store: over connections of its own, which only r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -99,6 +100,49 @@ def _answer(call: Callable[[], T]) -> T:
 def as_time(milliseconds: int) -> datetime:
     """A time as the databases keep it, aware and in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def as_filter(milliseconds: int) -> str:
+    """A time as DBOS's filters take it: of what a float makes of it, they cut off all below a millisecond."""
+    return datetime.fromtimestamp((milliseconds + 0.5) / 1000, UTC).isoformat()
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far workflows were gone through, newest first."""
+
+    until_ms: int | None = None
+    """Next come those that began at this time, in ms since 1970, or before; None for any time."""
+    seen: frozenset[str] = frozenset()
+    """Those of that very millisecond that were seen: the databases give them in any order."""
+
+
+NEWEST = Place()
+
+
+def newest_first(
+    client: DBOSClient, names: Sequence[str], after: Place, size: int
+) -> tuple[list[Any], Place]:
+    """The next `size` workflows of these names after a place, and the place then: `NEWEST` after the oldest.
+
+    A time and not an offset, because to leave out half a million rows, a database reads them.
+    """
+    limit = size + len(after.seen)
+    found = client.list_workflows(
+        name=list(names),
+        end_time=None if after.until_ms is None else as_filter(after.until_ms),
+        sort_desc=True,
+        limit=limit,
+        load_input=False,
+        load_output=False,
+    )
+    unseen = [each for each in found if each.workflow_id not in after.seen]
+    batch = unseen[:size]
+    if len(found) < limit and len(unseen) <= size:
+        return batch, NEWEST
+    until_ms = batch[-1].created_at
+    seen = frozenset(each.workflow_id for each in batch if each.created_at == until_ms)
+    return batch, Place(until_ms, seen | after.seen if until_ms == after.until_ms else seen)
 
 
 def workflows_of(client: DBOSClient, ids: Iterable[str], *, load_output: bool = False) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, SetWorkflowID
@@ -23,7 +22,7 @@ from store.database import Databases
 from store.durable import mendings_table, runtime
 from store.durable.step_decorators import now_ms
 from store.log_masking import mask
-from store.reads.checkpoints import workflows_of
+from store.reads.checkpoints import as_filter, workflows_of
 from store.sealed_rows import SEALED
 from store.settings import Settings
 from store.vocabulary import CLOSING, MENDING, closing_id, dispatch_id, new_key
@@ -113,7 +112,7 @@ class Housekeeper:
             )
 
     def _remove_old_chores(self, client: DBOSClient, before_ms: int) -> None:
-        before = datetime.fromtimestamp(before_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        before = as_filter(before_ms)
         while found := client.list_workflows(
             name=[CLOSING, MENDING],
             status=_ENDED,

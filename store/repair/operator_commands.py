@@ -35,7 +35,7 @@ class _Shop:
 def show(settings: Settings, said: argparse.Namespace, say: Say) -> int:
     """List what is stuck; 1 if anything is, else 0."""
     with _opened(settings) as shop:
-        found = list(stuck_finder.find(shop.store, shop.client, shop.terms, sweep=True))
+        found = list(stuck_finder.find_all(shop.store, shop.client, shop.terms))
     if said.json:
         say(json.dumps([_as_json(each) for each in found], indent=2))
     elif not found:
@@ -50,7 +50,7 @@ def mend(settings: Settings, said: argparse.Namespace, say: Say) -> int:
     with _opened(settings) as shop:
         found = [
             each
-            for each in stuck_finder.find(shop.store, shop.client, shop.terms, sweep=True)
+            for each in stuck_finder.find_all(shop.store, shop.client, shop.terms)
             if said.order in {None, str(each.order_id), each.workflow_id, *each.arguments[:1]}
         ]
         if not said.dry_run:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -26,12 +28,16 @@ from store.durable import mendings_table, private_names, runtime
 from store.log_masking import mask
 from store.repair import stuck_finder
 from store.repair.stuck_rules import Lateness, Stuck, known_outcome
+from store.repair.sweep import Sweep
 from store.settings import Settings, is_sqlite
 from store.vocabulary import CHECKOUT, GREETING, MENDING, Outcome
 
 _FIRST_ROUND_SECONDS = 1.0
 _SWEEP_AFTER_SECONDS = 5.0
 """Until then, workflows that a crash has interrupted come back by themselves, and read their messages."""
+_SWEEP_SECONDS = 0.2
+"""So long it goes on, and then pauses: to sweep a million orders, a core needs a minute."""
+_SWEEP_PAUSE_SECONDS = 1.0
 _TRIES = 3
 """Of one workflow since this process began; then a person has to look."""
 _PAUSE_SECONDS = 30.0
@@ -53,10 +59,12 @@ class Reconciler:
 
     def __init__(self, settings: Settings, databases: Databases) -> None:
         self._settings, self._databases = settings, databases
-        self._found: tuple[Stuck, ...] = ()
+        self._stuck: tuple[Stuck, ...] = ()
+        self._look_at = 0.0
         self._tries: dict[str, _Tries] = {}
         self._calm_since = time.monotonic()
-        self._swept = False
+        self._sweep, self._is_swept = Sweep(), False
+        self._lost: tuple[Stuck, ...] = ()
         for engine in (databases.store, databases.system):
             event.listen(engine, "handle_error", self._note_trouble)
 
@@ -68,12 +76,13 @@ class Reconciler:
             threading.Thread(target=self._go_round, name="reconciler", daemon=True).start()
 
     def found(self) -> tuple[Stuck, ...]:
-        """What the last round has found and not yet seen mended."""
-        return self._found
+        """What the last look and the last sweep have found and not yet seen mended."""
+        found = (*self._stuck, *self._lost, *self._sweep.found)
+        return tuple({each.workflow_id: each for each in found}.values())
 
     def count(self) -> int:
         """How much that is."""
-        return len(self._found)
+        return len(self.found())
 
     def _note_trouble(self, context: sa.ExceptionContext) -> None:
         """A full disk and a read-only database let a round read, and keep workflows from moving."""
@@ -88,36 +97,62 @@ class Reconciler:
             time.sleep(pause_seconds)
             if time.monotonic() - asleep_at > 2 * pause_seconds + 1:  # the machine slept, or we were stopped
                 self._calm_since = time.monotonic()
-            pause_seconds = self._settings.reconcile_seconds
-            if not self._swept:
-                pause_seconds = min(pause_seconds, _SWEEP_AFTER_SECONDS)
             try:
-                self._round(client)
+                with self._turn_to_mend() as store:
+                    if store is not None:
+                        self._round(store, client)
             except Exception as trouble:  # noqa: BLE001 - whatever it was, this round is not the last
                 # What is late now may be late because of that.
                 self._calm_since = time.monotonic()
                 _log.warning("nothing was reconciled: %s", mask(f"{type(trouble).__name__}: {trouble}"))
+            pause_seconds = self._pause_seconds()
 
-    def _round(self, client: DBOSClient) -> None:
-        with self._databases.reader.connect() as connection:
-            if not is_sqlite(self._settings.database_url):
-                # Of the session: a process that dies over it lets it go.
-                mine = connection.execute(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
-                if not mine.scalar():
-                    return
+    def _pause_seconds(self) -> float:
+        if self._is_swept:
+            return self._settings.reconcile_seconds
+        if self._sweep.has_begun:
+            return _SWEEP_PAUSE_SECONDS
+        return min(self._settings.reconcile_seconds, _SWEEP_AFTER_SECONDS)
+
+    @contextmanager
+    def _turn_to_mend(self) -> Iterator[sa.Connection | None]:
+        """A connection to the store; None while another process mends."""
+        with self._databases.reader.connect() as store:
+            if is_sqlite(self._settings.database_url):
+                yield store
+                return
+            # Of the session: a process that dies over it lets it go.
+            if not store.execute(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}).scalar():
+                yield None
+                return
             try:
-                calm_ms = int((time.monotonic() - self._calm_since) * 1000)
-                lateness = Lateness(
-                    calm_ms, round(self._settings.dispatch_tick_seconds * 1000), runtime.APPLICATION_VERSION
-                )
-                sweep = not self._swept and calm_ms > _SWEEP_AFTER_SECONDS * 1000
-                self._found = tuple(stuck_finder.find(connection, client, lateness, sweep=sweep))
-                self._swept = self._swept or (sweep and not self._found)
-                for each in self._found:
-                    self._mend_in_turn(client, each)
+                yield store
             finally:
-                if not is_sqlite(self._settings.database_url):
-                    connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+                store.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+
+    def _round(self, store: sa.Connection, client: DBOSClient) -> None:
+        lateness = Lateness(
+            int((time.monotonic() - self._calm_since) * 1000),
+            round(self._settings.dispatch_tick_seconds * 1000),
+            runtime.APPLICATION_VERSION,
+        )
+        if not self._sweep.has_begun or time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + self._settings.reconcile_seconds
+            self._stuck = tuple(stuck_finder.find(store, client, lateness))
+            for each in self._stuck:
+                self._mend_in_turn(client, each)
+        if not self._is_swept and lateness.calm_ms > _SWEEP_AFTER_SECONDS * 1000:
+            self._sweep_on(store, client)
+
+    def _sweep_on(self, store: sa.Connection, client: DBOSClient) -> None:
+        """Go on with the sweep for a moment."""
+        until = time.monotonic() + _SWEEP_SECONDS
+        while not self._sweep.is_over and time.monotonic() < until:
+            for each in self._sweep.go_on(store, client):
+                self._mend_in_turn(client, each)
+        if self._sweep.is_over:
+            self._is_swept, self._lost = not self._sweep.found, tuple(self._sweep.found)
+            self._sweep = Sweep()
 
     def _mend_in_turn(self, client: DBOSClient, each: Stuck) -> None:
         tries = self._tries.setdefault(each.workflow_id, _Tries())

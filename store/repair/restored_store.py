@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,30 +10,16 @@ from dbos import DBOSClient
 
 from store.durable.step_decorators import now_ms
 from store.reads.checkpoints import workflows_of
-from store.repair.stuck_rules import BATCH, Stuck, known_outcome
+from store.repair.stuck_rules import Stuck, known_outcome
 from store.vocabulary import CHECKOUT, GREETING, RESTOCK, StepName, dispatch_id
 
-
-def find(store: sa.Connection, client: DBOSClient) -> Iterator[Stuck]:
-    """Every order and greeting that the store does not have, newest first."""
-    for batch in _batches(client, CHECKOUT):
-        for each in _not_in(store, _ORDERS, batch):
-            yield from _lost_order(store, client, each)
-    for batch in _batches(client, GREETING):
-        for each in _not_in(store, _GREETINGS, batch):
-            yield from _lost_greeting(client, each)
-    for batch in _batches(client, RESTOCK):
-        for each in _not_in(store, _RESTOCKS, batch):
-            yield from _lost_restock(each)
-    yield from _half_mended(store, client)
-
-
-_ORDERS = """
-SELECT payment_id FROM orders WHERE payment_id IN :ids
-UNION SELECT payment_id FROM refusals WHERE payment_id IN :ids
-"""
-_RESTOCKS = "SELECT cause FROM stock_movements WHERE kind = 'restock' AND cause IN :ids"
-_GREETINGS = "SELECT greeting_id FROM greeting_requests WHERE greeting_id IN :ids"
+_KNOWN = {
+    CHECKOUT: "SELECT payment_id FROM orders WHERE payment_id IN :ids"
+    " UNION SELECT payment_id FROM refusals WHERE payment_id IN :ids",
+    GREETING: "SELECT greeting_id FROM greeting_requests WHERE greeting_id IN :ids",
+    RESTOCK: "SELECT cause FROM stock_movements WHERE kind = 'restock' AND cause IN :ids",
+}
+"""The ids that the store has, of each workflow."""
 _HALF_MENDED = """
 SELECT m.workflow_id, max(m.mended_at_ms) AS mended_at_ms, count(*) AS tries FROM mendings m
 WHERE m.workflow_id NOT LIKE '%.%'
@@ -45,42 +30,20 @@ GROUP BY m.workflow_id
 """Checkouts that were to be run again. The ids of dispatches, greetings and restocks have a dot."""
 
 
-def _batches(client: DBOSClient, name: str) -> Iterator[list[Any]]:
-    """All workflows of that name, newest first.
-
-    Each batch begins at the millisecond with which the last one has ended, and not so many rows from the
-    newest: to leave out half a million rows, a database reads them.
-    """
-    until_ms, seen, limit = None, frozenset[str](), BATCH
-    while True:
-        batch = client.list_workflows(
-            name=name,
-            load_input=False,
-            load_output=False,
-            sort_desc=True,
-            limit=limit,
-            end_time=None if until_ms is None else _as_text(until_ms),
-        )
-        unseen = [each for each in batch if each.workflow_id not in seen]
-        for first in range(0, len(unseen), BATCH):
-            yield unseen[first : first + BATCH]
-        if len(batch) < limit:
-            return
-        # Those of one millisecond come in any order, so that they are asked for again, all of them.
-        last = frozenset(each.workflow_id for each in batch if each.created_at == batch[-1].created_at)
-        seen = seen | last if batch[-1].created_at == until_ms else last
-        until_ms, limit = batch[-1].created_at, 2 * limit if len(last) == limit else BATCH
-
-
-def _as_text(at_ms: int) -> str:
-    # DBOS cuts off what is left of a millisecond once it has made a float of it.
-    return datetime.fromtimestamp((at_ms + 0.5) / 1000, UTC).isoformat()
-
-
-def _not_in(store: sa.Connection, statement: str, batch: list[Any]) -> Iterable[Any]:
-    there = sa.text(statement).bindparams(sa.bindparam("ids", expanding=True))
-    known = set(store.execute(there, {"ids": [each.workflow_id for each in batch]}).scalars())
-    return [each for each in batch if each.workflow_id not in known]
+def find_of(store: sa.Connection, client: DBOSClient, workflows: Sequence[Any]) -> Iterator[Stuck]:
+    """Of these workflows, at least one, which have the same name: those that the store does not have."""
+    name = workflows[0].name
+    there = sa.text(_KNOWN[name]).bindparams(sa.bindparam("ids", expanding=True))
+    known = set(store.execute(there, {"ids": [each.workflow_id for each in workflows]}).scalars())
+    for workflow in workflows:
+        if workflow.workflow_id in known:
+            continue
+        if name == CHECKOUT:
+            yield from _lost_order(store, client, workflow)
+        elif name == GREETING:
+            yield from _lost_greeting(client, workflow)
+        else:
+            yield from _lost_restock(workflow)
 
 
 def _lost_order(store: sa.Connection, client: DBOSClient, workflow: Any) -> Iterator[Stuck]:
@@ -140,7 +103,7 @@ def _lost_greeting(client: DBOSClient, workflow: Any) -> Iterator[Stuck]:
     )
 
 
-def _half_mended(store: sa.Connection, client: DBOSClient) -> Iterator[Stuck]:
+def find_half_mended(store: sa.Connection, client: DBOSClient) -> Iterator[Stuck]:
     """Lost orders whose old run was forgotten, in a process that died before the new one was asked for."""
     mendings = {row.workflow_id: row for row in store.execute(sa.text(_HALF_MENDED))}
     known = workflows_of(client, mendings)

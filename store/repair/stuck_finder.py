@@ -14,7 +14,7 @@ from dbos import DBOSClient
 
 from store.durable.step_decorators import now_ms
 from store.reads.checkpoints import workflows_of
-from store.repair import restored_store
+from store.repair import owed_money, sweep
 from store.repair.stuck_rules import MARGIN_MS, Lateness, Stuck, known_outcome
 from store.vocabulary import CHECKOUT, DISPATCH, GREETING, StepName, dispatch_id
 
@@ -25,18 +25,24 @@ _STEPS = {
 """The names of the checkpoints that each workflow can have, as its code is now."""
 
 
-def find(store: sa.Connection, client: DBOSClient, lateness: Lateness, *, sweep: bool) -> Iterator[Stuck]:
-    """Everything that is stuck. `sweep` looks at all that DBOS knows of, too: see `lost`."""
+def find(store: sa.Connection, client: DBOSClient, lateness: Lateness) -> Iterator[Stuck]:
+    """What is stuck of all that is under way, or ended a little ago; a `sweep` finds the rest."""
     seen: set[str] = set()
     for each in (
         *_live_orders(store, client, lateness),
-        *_money_owed(store, lateness),
+        *owed_money.find_recent(store, lateness),
         *_greetings(store, client, lateness),
-        *(restored_store.find(store, client) if sweep else ()),
     ):
         if each.workflow_id not in seen:
             seen.add(each.workflow_id)
             yield each
+
+
+def find_all(store: sa.Connection, client: DBOSClient, lateness: Lateness) -> Iterator[Stuck]:
+    """The same, and what only a sweep finds."""
+    found = {each.workflow_id: each for each in find(store, client, lateness)}
+    yield from found.values()
+    yield from (each for each in sweep.find(store, client) if each.workflow_id not in found)
 
 
 # --- orders that should move ---------------------------------------------------------------------------
@@ -122,38 +128,6 @@ def _strange_step(client: DBOSClient, workflow: Any) -> str | None:
     possible = _STEPS.get(workflow.name, set())
     steps = client.list_workflow_steps(workflow.workflow_id, load_output=False) if possible else []
     return next((step["function_name"] for step in steps if step["function_name"] not in possible), None)
-
-
-# --- payments --------------------------------------------------------------------------------------
-
-_OWED = """
-SELECT n.payment_id, o.order_id, n.received_at_ms,
-    (SELECT count(*) FROM mendings m WHERE m.workflow_id = n.payment_id) AS tries
-FROM payment_notices n
-LEFT JOIN orders o ON o.payment_id = n.payment_id
-WHERE n.outcome = 'paid' AND n.received_at_ms < :late_before_ms
-  AND (o.payment_id IS NULL OR (o.status = 'cancelled' AND NOT EXISTS
-    (SELECT 1 FROM payments p WHERE p.payment_id = n.payment_id AND p.kind = 'refund')))
-ORDER BY n.received_at_ms LIMIT 1000
-"""
-
-
-def _money_owed(store: sa.Connection, lateness: Lateness) -> Iterator[Stuck]:
-    for notice in store.execute(sa.text(_OWED), {"late_before_ms": lateness.late_before_ms}):
-        has_order = notice.order_id is not None
-        yield Stuck(
-            workflow_id=notice.payment_id,
-            workflow_name=CHECKOUT,
-            arguments=(notice.payment_id, None),
-            order_id=notice.order_id,
-            subject=f"the payment of order {notice.order_id}" if has_order else "a payment without an order",
-            since_ms=notice.received_at_ms,
-            why="It was paid after it was cancelled, and not refunded."
-            if has_order
-            else "It was paid, and there is no order for it.",
-            tries=notice.tries,
-            with_it=(dispatch_id(notice.payment_id),),
-        )
 
 
 # --- greetings ---------------------------------------------------------------------------------------
