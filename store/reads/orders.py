@@ -200,14 +200,18 @@ class Queries:
         return time_limit.read(read)
 
     def deploys_met(self, order: Order) -> tuple[Deploy, ...]:
-        """Where other code went on with an order; its steps are read only if it was there before a deploy.
+        """Where other code went on with an order.
+
+        Its steps, which cost ten times as much, are read only if it was there before a deploy and another
+        server took it up.
 
         Raises:
             DeadlineExceeded: a database does not answer.
         """
         if self._newest_deploy_ms.get() <= order.created_at.timestamp() * 1000:
             return ()
-        return self.timeline(order.payment_id).deploys
+        taken_up = "SELECT 1 FROM takeovers WHERE payment_id = :id LIMIT 1"
+        return self.timeline(order.payment_id).deploys if self.rows(taken_up, id=order.payment_id) else ()
 
     def _read_newest_deploy(self) -> int:
         [found] = self._select(_NEWEST_DEPLOY)  # `CachedRead` has set the limit
