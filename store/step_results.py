@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -36,22 +36,38 @@ class OrderNow(TypedDict):
     """Whether there is a notice that it was paid, first or later."""
 
 
-_ORDER_NOW = sa.text("""
-SELECT o.order_id, o.status, o.reason, o.price_cents, o.progress, o.pay_by_ms, o.updated_at_ms,
-    r.refused_at_ms,
-    (SELECT outcome FROM payment_notices n WHERE n.payment_id = k.payment_id
+_OF_ITS_NOTICES = """
+    (SELECT outcome FROM payment_notices n WHERE n.payment_id = o.payment_id
         ORDER BY received_at_ms LIMIT 1) AS first_outcome,
-    EXISTS (SELECT 1 FROM payment_notices n WHERE n.payment_id = k.payment_id
+    EXISTS (SELECT 1 FROM payment_notices n WHERE n.payment_id = o.payment_id
         AND n.outcome = 'paid') AS has_been_paid
-FROM (SELECT CAST(:payment_id AS TEXT) AS payment_id) k
-LEFT JOIN orders o ON o.payment_id = k.payment_id
-LEFT JOIN refusals r ON r.payment_id = k.payment_id
-""")
+"""
+_ORDER_NOW = sa.text(
+    "SELECT o.order_id, o.status, o.reason, o.price_cents, o.progress, o.pay_by_ms, o.updated_at_ms,"  # noqa: S608 - ours
+    " r.refused_at_ms,"
+    + _OF_ITS_NOTICES.replace("o.payment_id", "k.payment_id")
+    + " FROM (SELECT CAST(:payment_id AS TEXT) AS payment_id) k"
+    " LEFT JOIN orders o ON o.payment_id = k.payment_id"
+    " LEFT JOIN refusals r ON r.payment_id = k.payment_id"
+)
+_ORDER_CHANGED = (
+    " RETURNING order_id, status, reason, price_cents, progress, pay_by_ms, updated_at_ms,"
+    " NULL AS refused_at_ms," + _OF_ITS_NOTICES.replace("o.payment_id", "orders.payment_id")
+)
 
 
 def order_now(session: Session, payment_id: str) -> OrderNow:
     """A payment and its order, as the transaction of this session sees them."""
-    found = session.execute(_ORDER_NOW, {"payment_id": payment_id}).one()
+    return _order_of(session.execute(_ORDER_NOW, {"payment_id": payment_id}).one())
+
+
+def change_order(session: Session, statement: str, **values: Any) -> OrderNow | None:
+    """Run an UPDATE of one order; the order then, or None where it has changed none."""
+    found = session.execute(sa.text(statement + _ORDER_CHANGED), values).one_or_none()
+    return None if found is None else _order_of(found)
+
+
+def _order_of(found: sa.Row[Any]) -> OrderNow:
     return OrderNow(
         order_id=found.order_id or 0,
         status=found.status or (LOST if found.refused_at_ms is None else REFUSED),

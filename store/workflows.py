@@ -34,6 +34,7 @@ from store.step_results import (
     PaymentRefused,
     Signing,
     TooManyGreetings,
+    change_order,
     greeting_now,
     order_now,
 )
@@ -288,8 +289,7 @@ def advance(payment_id: str, tick: int, previous_at_ms: int) -> OrderNow:
 
 
 def _record_tick(session: Session, payment_id: str, tick: int) -> OrderNow:
-    # Where this changes no row, the caller goes on from what the order is instead.
-    execute(
+    moved = change_order(
         session,
         "UPDATE orders SET progress = :tick, status = :status, updated_at_ms = :at_ms"
         " WHERE payment_id = :payment_id AND status = 'paid' AND progress = :tick - 1",
@@ -298,7 +298,8 @@ def _record_tick(session: Session, payment_id: str, tick: int) -> OrderNow:
         status=Status.DISPATCHED if tick == DISPATCH_TICKS else Status.PAID,
         at_ms=now_ms(),
     )
-    return order_now(session, payment_id)
+    # Where this changes no row, the caller goes on from what the order is instead.
+    return moved or order_now(session, payment_id)
 
 
 def _lock_order(session: Session, payment_id: str) -> bool:

@@ -1,25 +1,34 @@
-"""What DBOS records of a step by statements that are compiled once is what it records by its own."""
+"""What DBOS records of a step, and reads of one, by the store's statements, is what it is by its own."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from dbos import DBOSPortableJSONSerializer, error
+from dbos._schemas import SCHEMA_PLACEHOLDER
 from dbos._sys_db import SystemDatabase
-from dbos._sys_db_sqlite import SQLiteSystemDatabase
 
-from store.durable import private_names
+from store import schema
+from store.durable.private_names import step_statements
+from store.settings import Settings, is_sqlite
+from tests.conftest import NewUrl
+from tests.support.shopper import eventually
 from tests.support.started import ROOT
 
-pytestmark = pytest.mark.quick
+pytestmark = [pytest.mark.quick, pytest.mark.each_database]
 
-_REPLACED = ("_execute_prepared", "_check_owner_txn", "_record_operation_result_txn")
+_REPLACED = (
+    "_execute_prepared",
+    "check_operation_execution",
+    "record_operation_result",
+    "_record_operation_result_txn",
+)
 _ENDED_AT_MS = 1_700_000_000_000
 _STEP = {
     "workflow_uuid": "W", "function_id": 1, "function_name": "tick 1", "output": '"ten"', "error": None,
@@ -29,13 +38,15 @@ Record = Callable[..., None]
 
 
 @pytest.fixture
-def checkpoints(tmp_path: Path) -> Iterator[SystemDatabase]:
+def checkpoints(new_url: NewUrl) -> Iterator[SystemDatabase]:
     """DBOS's own database, with one workflow that the run `mine` owns."""
-    database = SQLiteSystemDatabase(
-        system_database_url=f"sqlite:///{tmp_path}/checkpoints.sqlite3",
+    settings = Settings.from_env({"DBOS_DATABASE_URL": new_url()})
+    databases = schema.connect(settings)
+    database = SystemDatabase.create(
+        system_database_url=settings.system_database_url,
         engine_kwargs={},
-        engine=None,
-        schema=None,
+        engine=databases.system,
+        schema=None if is_sqlite(settings.system_database_url) else "dbos",
         serializer=DBOSPortableJSONSerializer(),
         executor_id="an executor",
         app_name="a-shop",
@@ -54,27 +65,33 @@ def checkpoints(tmp_path: Path) -> Iterator[SystemDatabase]:
         )
     yield database
     database.destroy()
+    databases.close()
 
 
-@pytest.fixture(params=["its own", "compiled once"])
-def record(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, checkpoints: SystemDatabase
-) -> Record:
-    """Records a step, in one of the two ways."""
+@pytest.fixture(params=["its own", "the store's"], autouse=True)
+def _statements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has both."""
     for name in _REPLACED:  # and back at the end
         monkeypatch.setattr(SystemDatabase, name, getattr(SystemDatabase, name))
-    if request.param == "compiled once":
-        private_names.prepare_hot_statements()
-        assert all(getattr(SystemDatabase, name).__module__ == private_names.__name__ for name in _REPLACED)
+    if request.param == "the store's":
+        step_statements.prepare_hot_statements()
+        ours = {
+            getattr(SystemDatabase, name).__module__ for name in ("record_operation_result", *_REPLACED[3:])
+        }
+        assert ours == {step_statements.__name__}
+
+
+@pytest.fixture(params=["alone", "with more"])
+def record(request: pytest.FixtureRequest, checkpoints: SystemDatabase) -> Record:
+    """Records a step, in a transaction of its own, or of somebody's who changes more."""
 
     def record_it(ended_at_ms: int = _ENDED_AT_MS, owner: str = "mine", **other: Any) -> None:
+        step: Any = {**_STEP, **other}
+        if request.param == "alone":
+            checkpoints.record_operation_result(step, completed_at_epoch_ms=ended_at_ms, owner_xid=owner)
+            return
         with checkpoints.engine.begin() as connection:
-            checkpoints._record_operation_result_txn(  # noqa: SLF001
-                {**_STEP, **other},  # type: ignore[typeddict-item]
-                ended_at_ms,
-                connection,
-                owner_xid=owner,
-            )
+            checkpoints._record_operation_result_txn(step, ended_at_ms, connection, owner_xid=owner)  # noqa: SLF001
 
     return record_it
 
@@ -117,16 +134,60 @@ def test_a_step_that_ends_twice_is_noticed(record: Record, checkpoints: SystemDa
     ]
 
 
+def test_whoever_takes_a_workflow_over_is_waited_for(record: Record, checkpoints: SystemDatabase) -> None:
+    """A run that has lost its workflow while its step was on its way to the database records nothing."""
+    workflow, others = checkpoints.tables.workflow_status, sa.create_engine(checkpoints.engine.url)
+    with ThreadPoolExecutor(1) as pool:
+        with others.begin() as other:
+            placed = other.execution_options(schema_translate_map={SCHEMA_PLACEHOLDER: checkpoints.schema})
+            placed.execute(sa.update(workflow).values(owner_xid="theirs"))
+            recording = pool.submit(record)
+            if other.dialect.name == "postgresql":  # SQLite says nothing of who waits for it
+                waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                eventually(lambda: other.execute(waiting).scalar_one(), bool)
+            assert not recording.done()
+        with pytest.raises(error.DBOSWorkflowConflictIDError):
+            recording.result(30)
+    others.dispose()
+    assert steps(checkpoints) == []
+
+
+def test_what_a_step_came_to_is_found(record: Record, checkpoints: SystemDatabase) -> None:
+    """With all that was recorded of it, and nothing before that."""
+    assert checkpoints.check_operation_execution("W", 1, "tick 1") is None
+    record()
+    record(function_id=2, output=None, error='"it failed"', child_workflow_id="W.dispatch")
+    assert checkpoints.check_operation_execution("W", 1, "tick 1") == {
+        "output": '"ten"', "error": None, "serialization": "portable_json", "child_workflow_id": None,
+        "child_shard_key": None,
+    }  # fmt: skip
+    second = checkpoints.check_operation_execution("W", 2, "tick 1")
+    assert second is not None
+    assert (second["error"], second["child_workflow_id"]) == ('"it failed"', "W.dispatch")
+    with pytest.raises(error.DBOSUnexpectedStepError):
+        checkpoints.check_operation_execution("W", 1, "tick 2")
+
+
+def test_no_step_of_a_cancelled_workflow_begins(checkpoints: SystemDatabase) -> None:
+    """Nor of one that is not there."""
+    with checkpoints.engine.begin() as connection:
+        connection.execute(sa.update(checkpoints.tables.workflow_status).values(status="CANCELLED"))
+    with pytest.raises(error.DBOSWorkflowCancelledError):
+        checkpoints.check_operation_execution("W", 1, "tick 1")
+    with pytest.raises(AssertionError, match="does not exist"):
+        checkpoints.check_operation_execution("nobody's", 1, "tick 1")
+
+
 def test_they_were_written_for_the_dbos_that_is_locked() -> None:
     """Of any other, its own are used: look at what it does there, and then name its version."""
     locked = (ROOT / "requirements" / "run.txt").read_text(encoding="utf-8")
-    assert re.findall(r"^dbos==(\S+)", locked, re.MULTILINE) == [private_names.PREPARED_FOR]
-    assert importlib.metadata.version("dbos") == private_names.PREPARED_FOR
+    assert re.findall(r"^dbos==(\S+)", locked, re.MULTILINE) == [step_statements.PREPARED_FOR]
+    assert importlib.metadata.version("dbos") == step_statements.PREPARED_FOR
 
 
 def test_another_dbos_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is replaced."""
     monkeypatch.setattr(importlib.metadata, "version", lambda _name: "3.5.0")
     before = [getattr(SystemDatabase, name) for name in _REPLACED]
-    private_names.prepare_hot_statements()
+    step_statements.prepare_hot_statements()
     assert [getattr(SystemDatabase, name) for name in _REPLACED] == before

@@ -13,6 +13,7 @@ import pytest
 from dbos import _dbos, _sys_db, _sys_db_sqlite
 from dbos._serialization import DefaultSerializer
 from dbos._sys_db import SystemDatabase
+from dbos._sys_db_postgres import PostgresSystemDatabase
 
 from store.durable import private_names
 from tests.support.started import ROOT
@@ -26,9 +27,9 @@ _MODULES = sorted((ROOT / "store").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", _MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_one_module_reaches_for_private_names(path: Path) -> None:
+def test_only_one_package_reaches_for_private_names(path: Path) -> None:
     """No other imports a private module or name of a library."""
-    if path.name == "private_names.py":
+    if path.parent.name == "private_names":
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("_typeshed"):
@@ -55,6 +56,21 @@ def test_dbos_calls_on_sqlite_what_is_replaced_there() -> None:
     assert "_signal_notification" not in _SQLITE_SOURCE
     assert "send_bulk" in vars(SystemDatabase)
     assert "target=self._sys_db.run_notification_listener" in _LAUNCH_SOURCE
+
+
+def test_dbos_tells_of_events_on_postgres_by_what_is_replaced() -> None:
+    """What comes of it is tried in test_waiters.py."""
+    assert {"_signal_notification", "run_notifier", "_flush_notifications"} <= vars(
+        PostgresSystemDatabase
+    ).keys()
+    assert "target=self._sys_db.run_notifier" in _LAUNCH_SOURCE
+    assert "_signal_notification(_dbos_workflow_events_channel" in re.sub(r"\s", "", _SOURCE)
+
+
+def test_dbos_looks_and_records_by_what_is_replaced() -> None:
+    """What comes of it is tried in test_prepared_statements.py."""
+    assert {"check_operation_execution", "record_operation_result"} <= vars(SystemDatabase).keys()
+    assert SystemDatabase.sharded is False
 
 
 def test_dbos_sleeps_between_retries_by_the_clock_that_is_replaced() -> None:

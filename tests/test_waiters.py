@@ -6,15 +6,21 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from dbos import DBOSClient, DBOSPortableJSONSerializer
+from dbos._sys_db import SystemDatabase
+from dbos._sys_db_postgres import PostgresSystemDatabase
+from dbos._sys_db_sqlite import SQLiteSystemDatabase
+from dbos._utils import LoopAwareEvent
 
 from store.durable import background
+from store.durable.private_names import waiters
 from store.settings import is_sqlite
 from store.vocabulary import PAYMENT_TOPIC, Outcome
+from tests.support.postgres import Postgres
 from tests.support.shop import Shop
 from tests.support.shopper import eventually
 from tests.support.started import ROOT
@@ -53,6 +59,65 @@ def test_each_of_a_crowd_that_waits_is_answered_at_its_click(open_shop: Callable
     # A busy machine makes one late now and then; waiters that are not woken make late ones in every round.
     rounds = [waiting[number :: _WAITERS // _CLICKS] for number in range(_ROUNDS)]
     assert any(sum(map(is_answered, clicked)) >= _CLICKS - 1 for clicked in rounds)
+
+
+@pytest.fixture
+def two_processes(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[SystemDatabase, ...]]:
+    """One that tells of events as the store has it, and one that listens: as two processes on a Postgres."""
+    for kind, name in (
+        (PostgresSystemDatabase, "_signal_notification"),
+        (PostgresSystemDatabase, "run_notifier"),
+        (SQLiteSystemDatabase, "_signal_notification"),
+        (SQLiteSystemDatabase, "send_bulk"),
+    ):  # and back at the end
+        monkeypatch.setattr(kind, name, getattr(kind, name))
+    waiters.wake_waiters_in_this_process()
+    both = [
+        SystemDatabase.create(
+            system_database_url=url,
+            engine_kwargs={},
+            engine=None,
+            schema="dbos",
+            serializer=DBOSPortableJSONSerializer(),
+            executor_id="an executor",
+        )
+        for url in [postgres.new_prepared_url()] * 2
+    ]
+    threads = [
+        threading.Thread(target=call) for call in (both[0].run_notifier, both[1].run_notification_listener)
+    ]
+    for thread in threads:
+        thread.start()
+    yield tuple(both)
+    for each in both:
+        each._run_background_processes = False  # noqa: SLF001 - as DBOS ends them
+        each._cleanup_connections()  # noqa: SLF001
+    for thread in threads:
+        thread.join(10)
+    for each in both:
+        each.destroy()
+
+
+@pytest.mark.parametrize("is_awaited_here", [True, False])
+def test_an_event_wakes_who_waits_here_at_once_and_others_soon(
+    two_processes: tuple[SystemDatabase, ...], is_awaited_here: bool
+) -> None:
+    """Also where somebody waits for it in both, and others are told a moment later."""
+    here, there = two_processes
+    payload, components = here._waiter("W", "held")  # noqa: SLF001
+    mine, theirs = LoopAwareEvent(), LoopAwareEvent()
+    if is_awaited_here:
+        here.workflow_events_map.add(payload, mine, components)
+    there.workflow_events_map.add(payload, theirs, components)
+
+    def tell() -> bool:  # again, should nobody have listened yet
+        here._signal_notification("dbos_workflow_events_channel", payload)  # noqa: SLF001
+        assert mine.is_set() == is_awaited_here
+        return theirs.wait(0.5)
+
+    eventually(tell, bool)
 
 
 _LIMITER = """

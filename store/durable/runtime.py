@@ -24,6 +24,7 @@ from store.durable import executors_table, private_names, step_decorators
 from store.durable.adoption import Adopter
 from store.durable.deadlines import call_with_deadline
 from store.durable.lease import Lease
+from store.durable.private_names import step_statements, waiters
 from store.durable.statements import now_ms_of_database
 from store.durable.step_decorators import now_ms
 from store.log_masking import MaskWorkflowIds
@@ -141,9 +142,9 @@ def launch(
         "log_level": "WARNING",
     }
     DBOS(config=config)
-    private_names.prepare_hot_statements()
-    private_names.wake_waiters_in_this_process()
-    private_names.look_for_all_waiters_every(_LOOK_SECONDS)
+    step_statements.prepare_hot_statements()
+    waiters.wake_waiters_in_this_process()
+    waiters.look_for_all_waiters_every(_LOOK_SECONDS)
     private_names.retry_lost_databases_within(_LONGEST_RETRY_PAUSE_SECONDS)
     # In a daemon thread, because the threads that run workflows inherit that from it.
     call_with_deadline(DBOS.launch, _LAUNCH_SECONDS)
