@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from dbos import DBOSPortableJSONSerializer, error
 from dbos._schemas import SCHEMA_PLACEHOLDER
 from dbos._sys_db import SystemDatabase
+from dbos._utils import LoopAwareEvent
 
 from store import schema
 from store.durable.private_names import step_statements
@@ -28,7 +29,11 @@ _REPLACED = (
     "check_operation_execution",
     "record_operation_result",
     "_record_operation_result_txn",
+    "get_event_check",
+    "get_event_consume",
 )
+_PLAIN = ("record_operation_result", "_record_operation_result_txn", "get_event_check")
+"""Those of them that no decorator hides."""
 _ENDED_AT_MS = 1_700_000_000_000
 _STEP = {
     "workflow_uuid": "W", "function_id": 1, "function_name": "tick 1", "output": '"ten"', "error": None,
@@ -176,6 +181,21 @@ def test_no_step_of_a_cancelled_workflow_begins(checkpoints: SystemDatabase) -> 
         checkpoints.check_operation_execution("W", 1, "tick 1")
     with pytest.raises(AssertionError, match="does not exist"):
         checkpoints.check_operation_execution("nobody's", 1, "tick 1")
+
+
+def test_an_event_is_found_once_it_is_set(checkpoints: SystemDatabase) -> None:
+    """With its value; whoever waits for another one is not woken, and has nothing when the time is up."""
+    events = checkpoints.tables.workflow_events
+    value = {"value": '"pending"', "serialization": "portable_json"}
+    with checkpoints.engine.begin() as connection:
+        connection.execute(sa.insert(events).values(workflow_uuid="W", key="held", **value))
+    assert checkpoints.get_event("W", "held", timeout_seconds=10) == "pending"
+    woken = LoopAwareEvent()
+    checkpoints.get_event_check("W", "settled", woken)
+    assert not woken.is_set()
+    checkpoints.get_event_check("W", "held", woken)
+    assert woken.is_set()
+    assert checkpoints.get_event("W", "settled", timeout_seconds=0) is None
 
 
 def test_they_were_written_for_the_dbos_that_is_locked() -> None:

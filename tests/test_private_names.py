@@ -69,7 +69,8 @@ def test_dbos_tells_of_events_on_postgres_by_what_is_replaced() -> None:
 
 def test_dbos_looks_and_records_by_what_is_replaced() -> None:
     """What comes of it is tried in test_prepared_statements.py."""
-    assert {"check_operation_execution", "record_operation_result"} <= vars(SystemDatabase).keys()
+    names = {"check_operation_execution", "record_operation_result", "get_event_check", "get_event_consume"}
+    assert names <= vars(SystemDatabase).keys()
     assert SystemDatabase.sharded is False
 
 

@@ -1,6 +1,6 @@
-"""The statements by which DBOS looks whether a step was done, and records that it is.
+"""The statements by which DBOS looks whether a step was done, records that it is, and looks for an event.
 
-They are most of what a step costs beside its own work. Each is one prepared statement, and a transaction by
+They are most of what an order costs beside its own work. Each is one prepared statement, and a transaction by
 itself. DBOS builds two anew each time, and on Postgres sends them between a BEGIN and a COMMIT, which makes
 four round trips of one.
 """
@@ -8,6 +8,7 @@ four round trips of one.
 from __future__ import annotations
 
 import importlib.metadata
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import _sys_db, error
 from dbos._context import current_owner_xid
+from dbos._logger import dbos_logger
 from dbos._schemas import SCHEMA_PLACEHOLDER
+from dbos._serialization import deserialize_value
 from dbos._sys_db import SystemDatabase
 from dbos._sys_db_sqlite import SQLiteSystemDatabase
 from sqlalchemy.dialects import sqlite
@@ -35,6 +38,8 @@ def prepare_hot_statements() -> None:
         return
     SystemDatabase._execute_prepared = _execute_prepared  # type: ignore[method-assign]  # noqa: SLF001
     SystemDatabase.check_operation_execution = _look  # type: ignore[method-assign]
+    SystemDatabase.get_event_check = _look_for_event  # type: ignore[method-assign]
+    SystemDatabase.get_event_consume = _event  # type: ignore[method-assign]
     SystemDatabase.record_operation_result = _record_alone  # type: ignore[method-assign]
     SystemDatabase._record_operation_result_txn = _record  # type: ignore[method-assign]  # noqa: SLF001
 
@@ -135,6 +140,43 @@ def _look(
         "child_workflow_id": child,
         "child_shard_key": None,
     }
+
+
+# --- events ----------------------------------------------------------------------------------------
+
+
+def _event_of(system: SystemDatabase, workflow_id: str, key: str) -> Any:
+    """The row of an event, if it was set."""
+
+    def select() -> Any:
+        events = system.tables.workflow_events.c
+        is_it = (events.workflow_uuid == sa.bindparam("id")) & (events.key == sa.bindparam("key"))
+        return sa.select(events.value, events.serialization).where(is_it)
+
+    values = {"id": workflow_id, "key": key}
+    with _alone(system).begin() as conn:
+        return _execute_prepared(system, conn, "store: event", values, select, insert_columns=False).first()
+
+
+def _look_for_event(self: SystemDatabase, target_uuid: str, key: str, event: threading.Event) -> None:
+    """As DBOS has it: one look as somebody begins to wait."""
+    try:
+        if _event_of(self, target_uuid, key) is not None:
+            event.set()
+    except Exception:  # noqa: BLE001 - whoever waits looks again at the end
+        dbos_logger.warning("Fallback workflow event poll failed", exc_info=True)
+
+
+_event_for_a_workflow = SystemDatabase.get_event_consume
+
+
+@_sys_db.db_retry()
+def _event(self: SystemDatabase, target_uuid: str, key: str, start_time: int, caller_ctx: Any = None) -> Any:
+    """As DBOS has it. What a workflow asks for, it records, too; the store's ask for none."""
+    if caller_ctx is not None:
+        return _event_for_a_workflow(self, target_uuid, key, start_time, caller_ctx)
+    found = _event_of(self, target_uuid, key)
+    return None if found is None else deserialize_value(found[0], found[1], self.serializer)
 
 
 # --- recording -------------------------------------------------------------------------------------
