@@ -55,7 +55,15 @@ SEALED = (
     ),
     Table("stock_movements", "kind, cause", "product_id, units, recorded_at_ms"),
     Table("payments", "kind, payment_id", "amount_cents, recorded_at_ms"),
-    Table("payment_notices", "payment_id, outcome", "received_at_ms"),
+    # One of money that is owed stays open, where it is looked for: neither shipped for, nor given back.
+    Table(
+        "payment_notices",
+        "payment_id, outcome",
+        "received_at_ms",
+        "(outcome <> 'paid' OR EXISTS (SELECT 1 FROM orders o WHERE o.payment_id = payment_notices.payment_id"
+        " AND (o.status = 'dispatched' OR EXISTS"
+        " (SELECT 1 FROM payments p WHERE p.payment_id = o.payment_id AND p.kind = 'refund'))))",
+    ),
     Table("refusals", "payment_id", "client, refused_at_ms"),
     # One that was given up may still turn out to have signed.
     Table(

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from store import schema, sealed_rows, workflows
 from store.durable import runtime, step_decorators
-from store.repair import housekeeper
+from store.repair import housekeeper, owed_money
 from store.repair.housekeeper import Housekeeper
+from store.repair.stuck_rules import Lateness
 from store.settings import ROOT, Settings
 from store.terms_of_sale import Terms, terms
 from tests.support.closings import audit_of, close
@@ -102,6 +103,34 @@ def test_an_order_that_moves_is_not_sealed(copied: str) -> None:
     assert still_open == [("paid",), ("pending",)]
     greetings = "SELECT outcome FROM greeting_requests WHERE closing IS NULL"
     assert tables.rows(greetings) == [("refused",)]
+
+
+def test_money_that_is_owed_stays_open(copied: str) -> None:
+    """However often the books are closed: so whoever looks for it need not read all that was ever paid."""
+    books = Tables(copied)
+    [late] = [each for (each,) in books.rows("SELECT payment_id FROM payments WHERE kind = 'refund'")]
+    refunds = "SELECT amount_cents, recorded_at_ms FROM payments WHERE kind = 'refund'"
+    [(amount, at_ms)] = books.rows(refunds)
+    books.change("DELETE FROM payments WHERE kind = 'refund'")
+    books.change("INSERT INTO payment_notices (payment_id, outcome, received_at_ms) VALUES ('x', 'paid', 1)")
+    books.change("UPDATE payment_notices SET received_at_ms = 1")
+    last = close(copied)
+    databases = schema.connect(Settings.from_env({"DBOS_DATABASE_URL": copied}))
+    with databases.reader.connect() as store:
+        found = owed_money.find(store, Lateness(3_600_000, 0, "any"))
+        assert {each.workflow_id for each in found} == {late, "x"}
+    databases.close()
+    books.change(
+        "INSERT INTO payments (kind, payment_id, amount_cents, recorded_at_ms)"
+        " VALUES ('refund', :id, :amount, :at_ms)",
+        id=late,
+        amount=amount,
+        at_ms=at_ms,
+    )
+    close(copied, first=last + 1)
+    still_open = "SELECT payment_id FROM payment_notices WHERE outcome = 'paid' AND closing IS NULL"
+    moving = "SELECT payment_id FROM orders WHERE status = 'paid'"
+    assert set(books.rows(still_open)) == {("x",), *books.rows(moving)}
 
 
 @pytest.mark.parametrize("name", _BEHIND)

@@ -17,7 +17,7 @@ from store.database import Databases
 from store.reads.checkpoints import Checkpoints
 from store.reads.orders import BOARD_SECONDS, LIST_LIMIT, Queries
 from store.repair import owed_money
-from store.repair.stuck_rules import BATCH, Lateness
+from store.repair.stuck_rules import Lateness
 from store.schema import connect
 from store.settings import Settings, is_sqlite
 from tests.conftest import NewUrl
@@ -184,38 +184,35 @@ def test_no_read_walks_through_all_orders(
 
 @pytest.fixture
 def owed(databases: Databases) -> Iterator[None]:
-    """All those old orders were paid for and cancelled, and their books are closed: each by five hundred."""
+    """All those old orders were paid for and cancelled; an earlier shop has sealed it, but of the newest."""
     books = Tables(str(databases.store.url.render_as_string(hide_password=False)))
     books.change(
-        "INSERT INTO closings (number, closed_at_ms, rows_sealed, digest, orders, sold, cancelled, sold_out,"
-        " sold_cents, stocked, reserved, released, charges, refunds, charged_cents, refunded_cents,"
-        " greetings) SELECT order_id, 0, 0, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM orders"
-        " WHERE order_id <= :last",
-        last=_MANY // 500,
-    )
-    books.change(
         "INSERT INTO payment_notices (payment_id, outcome, received_at_ms, closing)"
-        " SELECT payment_id, 'paid', order_id, (order_id + 499) / 500 FROM orders WHERE status = 'cancelled'"
+        " SELECT payment_id, 'paid', order_id, CASE WHEN order_id <= :sealed THEN (order_id + 499) / 500 END"
+        " FROM orders WHERE status = 'cancelled'",
+        sealed=_MANY - 20,
     )
     books.change("ANALYZE")
     yield
     books.change("DELETE FROM payment_notices")
-    books.change("DELETE FROM closings")
 
 
 @pytest.mark.usefixtures("owed")
-def test_money_that_is_owed_is_looked_for_in_the_newest_books(databases: Databases) -> None:
-    """By index, a batch at a time; a sweep asks for those of older books by their ids."""
+def test_money_that_is_owed_is_looked_for_in_the_open_books(databases: Databases) -> None:
+    """By index; a sweep asks for what is sealed by its ids."""
     an_hour = Lateness(3_600_000, 0, "any")
     with overheard(databases.reader) as selects, databases.reader.connect() as store:
-        recent = list(owed_money.find_recent(store, an_hour))
-        old = list(owed_money.find_old(store, ["order-1", "order-17500", "order-17501", "order-unknown"]))
-    assert [each.order_id for each in recent] == [n for n in range(17_501, _MANY + 1) if n % 1000 != 7]
-    assert [each.order_id for each in old] == [1, 17_500]
-    # So few at a time that it pays for no planner to read all orders, once there are many more.
-    assert all(len(values) <= BATCH + 2 for _, values in selects)
-    for statement, values in selects if databases.reader.dialect.name == "sqlite" else ():
-        assert not [line for line in plan_of(databases, statement, values) if line.startswith("SCAN")]
+        found = list(owed_money.find(store, an_hour))
+        sealed = list(owed_money.find_sealed(store, ["order-1", "order-19980", "order-19981", "nobody's"]))
+    assert [each.order_id for each in found] == list(range(_MANY - 19, _MANY + 1))
+    assert [each.order_id for each in sealed] == [1, 19_980]
+    assert len(selects) == 2
+    for statement, values in selects:
+        plan = plan_of(databases, statement, values)
+        walks = [
+            line for line in plan if line.startswith(("SCAN", "Seq Scan on orders", "Seq Scan on payment_"))
+        ]
+        assert not walks, plan
 
 
 # --- nothing is written -----------------------------------------------------------------------

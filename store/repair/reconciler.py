@@ -64,6 +64,7 @@ class Reconciler:
         self._tries: dict[str, _Tries] = {}
         self._calm_since = time.monotonic()
         self._sweep, self._is_swept = Sweep(), False
+        self._sweep_pause_seconds = _SWEEP_AFTER_SECONDS
         self._lost: tuple[Stuck, ...] = ()
         for engine in (databases.store, databases.system):
             event.listen(engine, "handle_error", self._note_trouble)
@@ -103,16 +104,11 @@ class Reconciler:
                         self._round(store, client)
             except Exception as trouble:  # noqa: BLE001 - whatever it was, this round is not the last
                 # What is late now may be late because of that.
-                self._calm_since = time.monotonic()
+                self._calm_since, self._sweep_pause_seconds = time.monotonic(), _SWEEP_AFTER_SECONDS
                 _log.warning("nothing was reconciled: %s", mask(f"{type(trouble).__name__}: {trouble}"))
-            pause_seconds = self._pause_seconds()
-
-    def _pause_seconds(self) -> float:
-        if self._is_swept:
-            return self._settings.reconcile_seconds
-        if self._sweep.has_begun:
-            return _SWEEP_PAUSE_SECONDS
-        return min(self._settings.reconcile_seconds, _SWEEP_AFTER_SECONDS)
+            pause_seconds = self._settings.reconcile_seconds
+            if not self._is_swept:
+                pause_seconds = min(pause_seconds, self._sweep_pause_seconds)
 
     @contextmanager
     def _turn_to_mend(self) -> Iterator[sa.Connection | None]:
@@ -142,7 +138,11 @@ class Reconciler:
             for each in self._stuck:
                 self._mend_in_turn(client, each)
         if not self._is_swept and lateness.calm_ms > _SWEEP_AFTER_SECONDS * 1000:
-            self._sweep_on(store, client)
+            self._sweep_pause_seconds = _SWEEP_AFTER_SECONDS
+            try:
+                self._sweep_on(store, client)
+            except Exception as trouble:  # noqa: BLE001 - nothing that the rounds look for is late because of it
+                _log.warning("the sweep stopped: %s", mask(f"{type(trouble).__name__}: {trouble}"))
 
     def _sweep_on(self, store: sa.Connection, client: DBOSClient) -> None:
         """Go on with the sweep for a moment."""
@@ -153,6 +153,8 @@ class Reconciler:
         if self._sweep.is_over:
             self._is_swept, self._lost = not self._sweep.found, tuple(self._sweep.found)
             self._sweep = Sweep()
+        else:
+            self._sweep_pause_seconds = _SWEEP_PAUSE_SECONDS
 
     def _mend_in_turn(self, client: DBOSClient, each: Stuck) -> None:
         tries = self._tries.setdefault(each.workflow_id, _Tries())

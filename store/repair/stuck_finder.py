@@ -26,11 +26,11 @@ _STEPS = {
 
 
 def find(store: sa.Connection, client: DBOSClient, lateness: Lateness) -> Iterator[Stuck]:
-    """What is stuck of all that is under way, or ended a little ago; a `sweep` finds the rest."""
+    """What is stuck of all that the open books have; a `sweep` finds the rest."""
     seen: set[str] = set()
     for each in (
         *_live_orders(store, client, lateness),
-        *owed_money.find_recent(store, lateness),
+        *owed_money.find(store, lateness),
         *_greetings(store, client, lateness),
     ):
         if each.workflow_id not in seen:

@@ -20,16 +20,23 @@ class Sweep:
     def __init__(self) -> None:
         self._left = [CHECKOUT, GREETING, RESTOCK]
         self._place = NEWEST
-        self.found: list[Stuck] = []
-        """On all of the walk so far."""
+        self._found: dict[str, Stuck] = {}
         self.has_begun = self.is_over = False
+
+    @property
+    def found(self) -> list[Stuck]:
+        """On all of the walk so far, each workflow once."""
+        return list(self._found.values())
 
     def go_on(self, store: sa.Connection, client: DBOSClient) -> list[Stuck]:
         """What is stuck of the next batch. One that could not be looked at is the next one again."""
         self.has_begun = True
-        found = self._look(store, client)
-        self.found += found
-        return found
+        new = []
+        for each in self._look(store, client):
+            if each.workflow_id not in self._found:
+                self._found[each.workflow_id] = each
+                new.append(each)
+        return new
 
     def _look(self, store: sa.Connection, client: DBOSClient) -> list[Stuck]:
         if not self._left:
@@ -38,9 +45,10 @@ class Sweep:
             return found
         name = self._left[0]
         batch, place = newest_first(client, [name], self._place, BATCH)
+        # What the store has lost comes first: it knows the outcome of its payment.
         found = list(restored_store.find_of(store, client, batch)) if batch else []
         if name == CHECKOUT and batch:
-            found += owed_money.find_old(store, [each.workflow_id for each in batch])
+            found += owed_money.find_sealed(store, [each.workflow_id for each in batch])
         self._place = place
         if place == NEWEST:
             del self._left[0]

@@ -11,6 +11,7 @@ import importlib.metadata
 import threading
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -86,11 +87,12 @@ def _compile(system: SystemDatabase, statement: Any, columns: list[str] | None) 
     return str(compiled), processors, constants
 
 
-def _alone(system: SystemDatabase) -> sa.Engine:
-    """For a statement that is a transaction by itself. On SQLite, that costs no round trip anyway."""
-    if isinstance(system, SQLiteSystemDatabase):
-        return system.engine
-    return system.engine.execution_options(isolation_level="AUTOCOMMIT")
+@lru_cache(maxsize=4)
+def _alone(engine: sa.Engine) -> sa.Engine:
+    """For statements that are each a transaction by themselves; on SQLite, one costs no round trip."""
+    return (
+        engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
+    )
 
 
 # --- looking ---------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ def _look(
         return wanted.where(workflow.c.workflow_uuid == sa.bindparam("id"))
 
     values = {"step": function_id, "id": workflow_id}
-    with _alone(self).begin() as conn:
+    with _alone(self.engine).begin() as conn:
         found = _execute_prepared(self, conn, "store: look", values, select, insert_columns=False).first()
     if found is None:
         raise AssertionError(f"Error: Workflow {workflow_id} does not exist")
@@ -154,7 +156,7 @@ def _event_of(system: SystemDatabase, workflow_id: str, key: str) -> Any:
         return sa.select(events.value, events.serialization).where(is_it)
 
     values = {"id": workflow_id, "key": key}
-    with _alone(system).begin() as conn:
+    with _alone(system.engine).begin() as conn:
         return _execute_prepared(system, conn, "store: event", values, select, insert_columns=False).first()
 
 
@@ -195,7 +197,7 @@ def _record_alone(
 
     @_sys_db.db_retry(sys_db=self)
     def record() -> None:
-        with _alone(self).begin() as conn:
+        with _alone(self.engine).begin() as conn:
             _record(self, result, at_ms, conn, owner_xid=owner_xid)
 
     record()

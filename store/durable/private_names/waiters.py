@@ -64,7 +64,9 @@ def _tell_others_when_there_is_something() -> None:
             is_urgent.set()
 
     def tell(self: PostgresSystemDatabase) -> None:
-        while self._run_background_processes:
+        is_open = True
+        while is_open:
+            is_open = self._run_background_processes  # asked first: what came before the end is told
             is_urgent.wait(_GATHER_SECONDS)
             is_urgent.clear()
             try:
