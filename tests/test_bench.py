@@ -21,7 +21,7 @@ from tests.support.shop import Shop
 from tests.support.shopper import eventually
 from tests.support.started import run
 
-_TRANSACTIONS, _STATEMENTS = 56.5, 87
+_TRANSACTIONS, _STATEMENTS = 58, 90
 """Of one whole order on Postgres at most, beside those of pages: what was reached, and a little."""
 _ORDERS = 12
 
