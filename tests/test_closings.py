@@ -108,9 +108,8 @@ def test_an_order_that_moves_is_not_sealed(copied: str) -> None:
 def test_money_that_is_owed_stays_open(copied: str) -> None:
     """However often the books are closed: so whoever looks for it need not read all that was ever paid."""
     books = Tables(copied)
-    [late] = [each for (each,) in books.rows("SELECT payment_id FROM payments WHERE kind = 'refund'")]
-    refunds = "SELECT amount_cents, recorded_at_ms FROM payments WHERE kind = 'refund'"
-    [(amount, at_ms)] = books.rows(refunds)
+    refunds = "SELECT payment_id, amount_cents, recorded_at_ms FROM payments WHERE kind = 'refund'"
+    [(late, amount, at_ms)] = books.rows(refunds)
     books.change("DELETE FROM payments WHERE kind = 'refund'")
     books.change("INSERT INTO payment_notices (payment_id, outcome, received_at_ms) VALUES ('x', 'paid', 1)")
     books.change("UPDATE payment_notices SET received_at_ms = 1")

@@ -38,7 +38,7 @@ behind `DBOS.patch`, not by a new version, which would leave that order waiting 
 
 APPLICATION_NAME = "widget-store"
 
-# On Postgres, DBOS is told of messages, and gathers what it is told for this long: 1 ms halves Buy Now.
+# How long a DBOS on Postgres gathers events whose part `waiters` does not take: 1 ms halves Buy Now.
 _POSTGRES_GATHER_SECONDS = 0.001
 # DBOS lets half as many waiters look at once as there are connections: on SQLite, one. After a crash a click
 # would look after all those who wait to pay. Without that limit they queue for a connection, as everybody.
