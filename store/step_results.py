@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypedDict, cast
 
 import sqlalchemy as sa
@@ -63,8 +64,13 @@ def order_now(session: Session, payment_id: str) -> OrderNow:
 
 def change_order(session: Session, statement: str, **values: Any) -> OrderNow | None:
     """Run an UPDATE of one order; the order then, or None where it has changed none."""
-    found = session.execute(sa.text(statement + _ORDER_CHANGED), values).one_or_none()
+    found = session.execute(_changing(statement), values).one_or_none()
     return None if found is None else _order_of(found)
+
+
+@lru_cache(maxsize=16)
+def _changing(statement: str) -> sa.TextClause:
+    return sa.text(statement + _ORDER_CHANGED)
 
 
 def _order_of(found: sa.Row[Any]) -> OrderNow:

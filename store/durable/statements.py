@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from store.database import text
 from store.durable.step_decorators import now_ms
 
 
@@ -17,7 +17,7 @@ class UnexpectedRowCount(RuntimeError):
 
 def execute(session: Session, statement: str, **values: Any) -> int:
     """Run one statement; how many rows it changed."""
-    result: Any = session.execute(sa.text(statement), values)
+    result: Any = session.execute(text(statement), values)
     return int(result.rowcount)
 
 
@@ -34,12 +34,12 @@ def change_one(session: Session, statement: str, **values: Any) -> None:
 
 def fetch_one(session: Session, statement: str, **values: Any) -> Any:
     """Run one statement; the row that it returns, or None."""
-    return session.execute(sa.text(statement), values).one_or_none()
+    return session.execute(text(statement), values).one_or_none()
 
 
 def fetch_all(session: Session, statement: str, **values: Any) -> Sequence[Any]:
     """Run one statement; the rows that it returns."""
-    return session.execute(sa.text(statement), values).all()
+    return session.execute(text(statement), values).all()
 
 
 def now_ms_of_database(session: Session) -> int:

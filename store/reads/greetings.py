@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from store.clients import guestbook
 from store.clients.guestbook import Signature
+from store.database import text
 from store.durable.step_decorators import now_ms
 from store.reads import crashes, time_limit, timeline
 from store.reads.cached import BackgroundRead, CachedRead
@@ -219,4 +220,4 @@ class Greetings:
 
     def _select(self, statement: str, **values: object) -> list[sa.Row[tuple[object, ...]]]:
         with self._reader.connect() as connection:
-            return list(connection.execute(sa.text(statement), values))
+            return list(connection.execute(text(statement), values))

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from store.database import text
 from store.reads import crashes, time_limit, timeline
 from store.reads.cached import CachedRead
 from store.reads.checkpoints import Checkpoints, as_time
@@ -295,4 +296,4 @@ class Queries:
 
     def _select(self, statement: str, **values: Any) -> list[Any]:
         with self._reader.connect() as connection:
-            return list(connection.execute(sa.text(statement), values))
+            return list(connection.execute(text(statement), values))
