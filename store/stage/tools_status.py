@@ -32,13 +32,13 @@ class ToolsStatus:
 
 
 def prepare(app: Flask) -> None:
-    """Keep the reading with `app`, until somebody changes something."""
+    """Keep the reading with `app`, until the presenter changes something."""
     reading = CachedRead(_read, BOARD_SECONDS)
     app.extensions[_NAME] = reading
 
     @app.after_request
     def forget(response: Response) -> Response:
-        if request.method == "POST":
+        if request.method == "POST" and request.blueprint == "presenter":
             reading.forget()
         return response
 
