@@ -167,6 +167,14 @@ def remember_browser(response: Response) -> Response:
     return response
 
 
+@presenter.after_request
+def show_what_was_done(response: Response) -> Response:
+    """After a click of the presenter, and after no other: a shopper changes nothing that the tools show."""
+    if request.method == "POST":
+        tools_status.forget()
+    return response
+
+
 @presenter.get("/presenter")
 def arrive() -> AnyResponse:
     """To the store: for those who may use them, the tools are on the pages of the shop."""

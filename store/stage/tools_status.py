@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from flask import Flask, current_app, request
-from werkzeug.wrappers import Response
+from flask import Flask, current_app
 
 from store.durable import runtime
 from store.reads.cached import CachedRead
@@ -32,15 +31,13 @@ class ToolsStatus:
 
 
 def prepare(app: Flask) -> None:
-    """Keep the reading with `app`, until the presenter changes something."""
-    reading = CachedRead(_read, BOARD_SECONDS)
-    app.extensions[_NAME] = reading
+    """Keep the reading with `app`."""
+    app.extensions[_NAME] = CachedRead(_read, BOARD_SECONDS)
 
-    @app.after_request
-    def forget(response: Response) -> Response:
-        if request.method == "POST" and request.blueprint == "presenter":
-            reading.forget()
-        return response
+
+def forget() -> None:
+    """Have the next look read again: the presenter has just done something."""
+    _reading().forget()
 
 
 def tools_status() -> ToolsStatus:
@@ -49,7 +46,7 @@ def tools_status() -> ToolsStatus:
     Raises:
         DeadlineExceeded: the database does not answer.
     """
-    return cast(CachedRead[ToolsStatus], current_app.extensions[_NAME]).get()
+    return _reading().get()
 
 
 def armed_points() -> frozenset[str]:
@@ -59,6 +56,10 @@ def armed_points() -> frozenset[str]:
         DeadlineExceeded: the database does not answer.
     """
     return frozenset(row.point for row in queries().rows("SELECT point FROM armed_crashes"))
+
+
+def _reading() -> CachedRead[ToolsStatus]:
+    return cast(CachedRead[ToolsStatus], current_app.extensions[_NAME])
 
 
 def _read() -> ToolsStatus:

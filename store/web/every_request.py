@@ -22,7 +22,7 @@ from store import vocabulary
 from store.durable import deadlines, runtime
 from store.durable.deadlines import DeadlineExceeded
 from store.web import compression, formats, origin, static_files
-from store.web.shop import Shop, begins_nothing, install, queries, the_shop
+from store.web.shop import Shop, install, queries, the_shop
 from store.web.startup import may_begin_something
 
 MAX_BODY_BYTES = 64 * 1024
@@ -184,7 +184,7 @@ def _refuse_large_bodies() -> None:
 
 
 def _finish(response: Response) -> Response:
-    if request.method == "POST" and not begins_nothing():
+    if request.method == "POST":
         queries().forget_board()
     if request.endpoint == "static" and response.status_code < 400:
         return response  # it has what it needs

@@ -28,7 +28,7 @@ from store.vocabulary import (
 )
 from store.web import origin, webhook_signatures
 from store.web.origin import client_of
-from store.web.shop import is_sold_out_for, queries, the_shop
+from store.web.shop import queries, the_shop
 
 api = Blueprint("api", __name__)
 
@@ -102,7 +102,7 @@ def checkout(key: str) -> Response:
         abort(400, "The key must be 1 to 64 letters, digits, _ or -.")
     if len(key) < KEY_MIN_LENGTH_OVER_JSON:
         abort(400, f"The key is too easy to guess: use at least {KEY_MIN_LENGTH_OVER_JSON} characters.")
-    if is_sold_out_for(key):
+    if queries().is_sold_out_for(key):
         abort(409, "Sold out: repeat this request once the shelf is filled.")
     try:
         status = commands.buy(key, client_of(request))

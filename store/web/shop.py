@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from flask import Flask, current_app, g
+from flask import Flask, current_app
 
 from store.ledger.ledger import LedgerReader
 from store.proof.summary import Summary
@@ -51,14 +51,3 @@ def the_shop() -> Shop:
 def queries() -> Queries:
     """Its reads."""
     return the_shop().queries
-
-
-def is_sold_out_for(key: str) -> bool:
-    """Whether a click can get nothing now: no workflow begins, and the board that everybody reads is kept."""
-    g.begins_nothing = found = queries().is_sold_out_for(key)
-    return found
-
-
-def begins_nothing() -> bool:
-    """Whether this request was told so."""
-    return bool(g.get("begins_nothing"))
