@@ -99,7 +99,7 @@ class Queries:
 
     def _read_board(self) -> Board:
         with self._reader.connect() as connection:  # `CachedRead` has set the limit
-            rows = list(connection.execute(sa.text(_BOARD)))
+            rows = list(connection.execute(text(_BOARD)))
             met = crashes.of_orders(connection, [row.payment_id for row in rows if row.takeovers])
         shelf = rows[0]
         return Board(
