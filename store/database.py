@@ -8,7 +8,6 @@ hold to reading.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from store.database_errors import passes
 from store.settings import Settings, is_sqlite
+from store.statement_text import text
 
 _READ_LOCK_SECONDS = 1
 """How long a page waits for a connection, and then for an answer, before it says that the shop is busy."""
@@ -102,7 +102,7 @@ def why_too_many(settings: Settings, engine: sa.Engine) -> str:
     """Why Postgres has too few connections for so many processes, one sentence; nothing if it has enough."""
     with engine.connect() as connection:
         allowed = connection.execute(
-            sa.text(
+            text(
                 "SELECT sum(CASE name WHEN 'max_connections' THEN 1 ELSE -1 END * setting::int)"
                 " FROM pg_settings WHERE name IN"
                 " ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"
@@ -117,17 +117,11 @@ def why_too_many(settings: Settings, engine: sa.Engine) -> str:
     )
 
 
-@lru_cache(maxsize=256)
-def text(statement: str) -> sa.TextClause:
-    """A statement as SQLAlchemy has it, kept: making one anew costs two thirds of running it on SQLite."""
-    return sa.text(statement)
-
-
 def answers(engine: sa.Engine) -> bool:
     """Whether the database behind `engine` answers now. Through `reader` it takes two seconds at most."""
     try:
         with engine.connect() as connection:
-            connection.execute(sa.text("SELECT 1"))
+            connection.execute(text("SELECT 1"))
     except (DBAPIError, sa.exc.TimeoutError):
         return False
     return True

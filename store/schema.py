@@ -17,6 +17,7 @@ from store.database import CONNECT_SECONDS, WRITER, Databases, make_engines
 from store.database_errors import DatabaseAway, DatabaseRefused, first_line, may_come_back
 from store.settings import ROOT, Settings, is_sqlite
 from store.sqlite_files import make_private
+from store.statement_text import text
 
 SCHEMA_VERSION = 8
 _SCHEMA = ROOT / "schema.sql"
@@ -98,7 +99,7 @@ def _apply_schema(engine: sa.Engine, *, is_emptied: bool = False) -> None:
                 _run_on_sqlite(connection, raw, _emptying(connection) if is_emptied else "")
             else:
                 with connection.begin():
-                    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
                     raw.execute(_script_on_postgres(connection, is_emptied=is_emptied))
         except (sqlite3.Error, psycopg.Error):
             # SQLAlchemy is not told of the driver's own errors, and would keep this connection for the next
@@ -124,7 +125,7 @@ def _script_on_postgres(connection: sa.Connection, *, is_emptied: bool) -> str:
 def _refuse_beside_servers(connection: sa.Connection) -> None:
     """A server of an earlier version must not meet other tables. Those that wait for this one are of ours."""
     others = connection.execute(
-        sa.text(
+        text(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND pid <> pg_backend_pid() AND application_name = :name"
             " AND wait_event IS DISTINCT FROM 'advisory'"
@@ -184,7 +185,7 @@ def _version(connection: sa.Connection) -> int:
     """Of the tables that are there; 0 if there are none."""
     if not sa.inspect(connection).has_table("schema_version"):
         return 0
-    found = connection.execute(sa.text("SELECT version FROM schema_version")).scalar()
+    found = connection.execute(text("SELECT version FROM schema_version")).scalar()
     if found is not None and found > SCHEMA_VERSION:
         raise DatabaseRefused(
             f"The database is of version {found} and this shop knows version {SCHEMA_VERSION}: "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, TypedDict, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+
+from store.statement_text import text
 
 REFUSED = "refused"
 """Status of a payment for which no order was made: its client held too many units that it had not paid."""
@@ -43,7 +44,7 @@ _OF_ITS_NOTICES = """
     EXISTS (SELECT 1 FROM payment_notices n WHERE n.payment_id = o.payment_id
         AND n.outcome = 'paid') AS has_been_paid
 """
-_ORDER_NOW = sa.text(
+_ORDER_NOW = text(
     "SELECT o.order_id, o.status, o.reason, o.price_cents, o.progress, o.pay_by_ms, o.updated_at_ms,"  # noqa: S608 - ours
     " r.refused_at_ms,"
     + _OF_ITS_NOTICES.replace("o.payment_id", "k.payment_id")
@@ -64,13 +65,8 @@ def order_now(session: Session, payment_id: str) -> OrderNow:
 
 def change_order(session: Session, statement: str, **values: Any) -> OrderNow | None:
     """Run an UPDATE of one order; the order then, or None where it has changed none."""
-    found = session.execute(_changing(statement), values).one_or_none()
+    found = session.execute(text(statement + _ORDER_CHANGED), values).one_or_none()
     return None if found is None else _order_of(found)
-
-
-@lru_cache(maxsize=16)
-def _changing(statement: str) -> sa.TextClause:
-    return sa.text(statement + _ORDER_CHANGED)
 
 
 def _order_of(found: sa.Row[Any]) -> OrderNow:
@@ -102,7 +98,7 @@ class GreetingNow(TypedDict):
     """Greetings of all clients that have not ended."""
 
 
-_GREETING_NOW = sa.text("""
+_GREETING_NOW = text("""
 SELECT q.name, q.give_up_at_ms, q.outcome, q.reason, g.signature,
     (SELECT count(*) FROM greeting_requests WHERE outcome IS NULL) AS under_way
 FROM greeting_requests q LEFT JOIN greetings g ON g.greeting_id = q.greeting_id

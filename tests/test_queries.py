@@ -14,12 +14,15 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from store.database import Databases
+from store.reads import watched
 from store.reads.checkpoints import Checkpoints
 from store.reads.orders import BOARD_SECONDS, LIST_LIMIT, Queries
+from store.reads.records import PaymentView
 from store.repair import owed_money
 from store.repair.stuck_rules import Lateness
 from store.schema import connect
 from store.settings import Settings, is_sqlite
+from store.vocabulary import PaymentState
 from tests.conftest import NewUrl
 from tests.support.shop import Shop
 from tests.support.shopper import eventually, key
@@ -129,14 +132,87 @@ def test_whoever_changed_something_sees_it_at_once(databases: Databases, queries
     assert second == first
 
 
-def test_an_order_that_has_left_the_board_is_read_by_itself(databases: Databases, queries: Queries) -> None:
-    """By its key, and only that."""
-    queries.board()
+def of_payments(selects: Statements) -> list[int]:
+    """Of how many payments each of these reads is, but for those of the board, which reads the shelf, too."""
+    return [len(values) for statement, values in selects if "products" not in statement]
+
+
+def test_what_is_not_on_the_board_is_read_by_itself_at_first(databases: Databases, queries: Queries) -> None:
+    """By its key, and only that: whoever asks once may never ask again."""
+    queries.watch("order-13")
     with overheard(databases.reader) as selects:
         found = queries.watch("order-12").order
     assert found is not None
     assert found.order_id == 12
-    assert len(selects) <= 2, "its own, and the board if that was a fifth of a second old"
+    assert of_payments(selects) == [1]
+
+
+def test_what_is_not_on_the_board_is_read_together_once_it_is_watched(
+    databases: Databases, queries: Queries
+) -> None:
+    """However many pages show orders of old, and however often they ask."""
+    ids = [f"order-{number}" for number in range(8, 308)]
+    for each in ids:
+        queries.watch(each)
+    rounds = 0
+    with overheard(databases.reader) as selects:
+        began = time.monotonic()
+        while rounds < 3 or time.monotonic() - began < 3 * BOARD_SECONDS:
+            shown = [queries.watch(each).order for each in ids]
+            assert [order.payment_id for order in shown if order is not None] == ids
+            rounds += 1
+        took = time.monotonic() - began
+    assert set(of_payments(selects)) == {len(ids)}
+    assert len(of_payments(selects)) <= 1 + took / BOARD_SECONDS
+
+
+def test_what_nobody_watches_any_more_is_not_read(
+    databases: Databases, queries: Queries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that was closed."""
+    monkeypatch.setattr(watched, "_WATCHED_SECONDS", 2 * BOARD_SECONDS)
+    for number in range(1, 11):
+        queries.watch(f"order-{number}")
+
+    def watch_two() -> list[int]:
+        with overheard(databases.reader) as selects:
+            queries.watch("order-1")
+            queries.watch("order-2")
+        return of_payments(selects)
+
+    eventually(watch_two, lambda read: read == [2])
+
+
+def test_so_many_are_read_together_and_no_more(
+    databases: Databases, queries: Queries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were asked for last; others each by itself."""
+    monkeypatch.setattr(watched, "WATCHED_LIMIT", 5)
+    with overheard(databases.reader) as selects:
+        for _ in range(2):
+            for number in (*range(1, 9), *range(8, 0, -1)):
+                found = queries.watch(f"order-{number}").order
+                assert found is not None
+                assert found.order_id == number
+    assert max(of_payments(selects)) == 5
+
+
+def test_whoever_watches_is_told_what_becomes_of_a_payment(databases: Databases, queries: Queries) -> None:
+    """That there is nothing yet, a refusal, an order, its crash: as those who ask for the first time are."""
+    ids = ["order-12", "order-11", "nothing", "refused"]
+    for each in ids:
+        assert queries.watch(each).state is not PaymentState.REFUSED
+    books = Tables(databases.store.url.render_as_string(hide_password=False))
+    books.change("DELETE FROM takeovers WHERE payment_id = 'order-11'")
+    books.change("INSERT INTO refusals (payment_id, client, refused_at_ms) VALUES ('refused', 'somebody', 1)")
+    eventually(lambda: queries.watch("refused").state, lambda state: state is PaymentState.REFUSED)
+    with overheard(databases.reader) as selects:
+        seen = {each: queries.watch(each) for each in ids}
+    assert max(of_payments(selects), default=len(ids)) == len(ids), "they were read together"
+    anew = Queries(databases.reader, queries.checkpoints)
+    assert seen == {each: anew.watch(each) for each in ids}
+    assert seen["nothing"] == PaymentView(PaymentState.RESERVING, None)
+    assert [len(view.crashes) for view in seen.values()] == [1, 0, 0, 0]
 
 
 # --- short and indexed ------------------------------------------------------------------------

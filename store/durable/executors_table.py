@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.durable.statements import change_one, execute, fetch_one, now_ms_of_database
 from store.durable.step_decorators import commit, now_ms
+from store.statement_text import text
 
 SIGN_OF_LIFE_SECONDS = 0.5
 """Between two signs of life."""
@@ -168,10 +168,11 @@ def record_lost(session: Session, numbers: Sequence[int] = ()) -> int:
 
     By its guard, of two that find one silent at the same time one changes its row.
     """
-    statement = sa.text(
+    statement = text(
         "UPDATE executors SET ended_at_ms = :now_ms, how_ended = 'lost' WHERE ended_at_ms IS NULL"
-        " AND (seen_at_ms + lease_ms < :now_ms OR number IN :numbers)"
-    ).bindparams(sa.bindparam("numbers", expanding=True))
+        " AND (seen_at_ms + lease_ms < :now_ms OR number IN :numbers)",
+        "numbers",
+    )
     values = {"now_ms": now_ms_of_database(session), "numbers": list(numbers)}
     result: Any = session.execute(statement, values)
     return int(result.rowcount)
@@ -179,14 +180,14 @@ def record_lost(session: Session, numbers: Sequence[int] = ()) -> int:
 
 def is_anything_left(session: Session, number: int) -> bool:
     """Whether another executor has ended and nobody has taken up its work."""
-    statement = sa.text(f"SELECT EXISTS (SELECT 1 FROM executors WHERE {_TO_ADOPT})")  # noqa: S608 - ours
+    statement = text(f"SELECT EXISTS (SELECT 1 FROM executors WHERE {_TO_ADOPT})")  # noqa: S608 - ours
     return bool(session.execute(statement, {"number": number}).scalar_one())
 
 
 def in_hand(session: Session) -> set[str]:
     """The ids of the executors that live, or whose work is about to be taken up."""
     rows = session.execute(
-        sa.text("SELECT executor_id FROM executors WHERE ended_at_ms IS NULL OR adopted_at_ms IS NULL")
+        text("SELECT executor_id FROM executors WHERE ended_at_ms IS NULL OR adopted_at_ms IS NULL")
     )
     return {row.executor_id for row in rows}
 
@@ -203,11 +204,11 @@ def claim(number: int) -> list[Claim]:
 def _claim(session: Session, number: int) -> list[Claim]:
     take_turns(session)
     select = f"SELECT number, executor_id, adopted_by FROM executors WHERE {_TO_ADOPT}"  # noqa: S608 - ours
-    rows = session.execute(sa.text(select), {"number": number}).all()
+    rows = session.execute(text(select), {"number": number}).all()
     # These alone: another one may end meanwhile, and is claimed next time.
     update = f"UPDATE executors SET adopted_by = :number WHERE {_TO_ADOPT} AND number IN :these"  # noqa: S608 - ours
     result: Any = session.execute(
-        sa.text(update).bindparams(sa.bindparam("these", expanding=True)),
+        text(update, "these"),
         {"number": number, "these": [row.number for row in rows]},
     )
     claimed = result.rowcount
@@ -265,9 +266,7 @@ def _record_takeovers(session: Session, all_left: Sequence[Left], waiting: Waiti
             met = set(ids)
             if waiting_ids:
                 # What it had put on the queue for the first executor that looks is left by it, too.
-                select = sa.text(_HAD_IN_HAND.format(takeovers=table, key=key)).bindparams(
-                    sa.bindparam("waiting", expanding=True), sa.bindparam("had_claimed", expanding=True)
-                )
+                select = text(_HAD_IN_HAND.format(takeovers=table, key=key), "waiting", "had_claimed")
                 values = {
                     "waiting": list(waiting_ids),
                     "number": left.number,
@@ -276,9 +275,7 @@ def _record_takeovers(session: Session, all_left: Sequence[Left], waiting: Waiti
                 met |= {row.id for row in session.execute(select, values)}
             if met:
                 # Nothing changes where a claimant that died over it has recorded it already.
-                session.execute(
-                    sa.text(insert), [{"number": left.number, "id": each} for each in sorted(met)]
-                )
+                session.execute(text(insert), [{"number": left.number, "id": each} for each in sorted(met)])
 
 
 def record_adoption(number: int) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from store.database import text
 from store.durable.step_decorators import now_ms
+from store.statement_text import text
 
 
 class UnexpectedRowCount(RuntimeError):

@@ -12,6 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from store.statement_text import text
+
 OPENING = "opening"
 """Cause of the restock that a new shop begins with; see `schema.sql`."""
 _SHOWN = 4
@@ -135,14 +137,14 @@ SELECT min(key) FROM (
 
 def end_of_window(store: sa.Connection, after: str, size: int) -> str | None:
     """The key at which about `size` accounts after `after` end; None if those are all that are left."""
-    end: str | None = store.execute(sa.text(_END_OF_WINDOW), {"after": after, "size": size}).scalar()
+    end: str | None = store.execute(text(_END_OF_WINDOW), {"after": after, "size": size}).scalar()
     return end
 
 
 def moving_and_newest(store: sa.Connection, most_live: int, newest: int) -> list[str]:
     """The keys of orders that still move, at most so many, and of so many that were made last."""
     rows = store.execute(
-        sa.text(
+        text(
             "SELECT payment_id FROM (SELECT payment_id FROM orders WHERE status IN ('pending', 'paid')"
             " ORDER BY order_id LIMIT :most_live) AS live UNION SELECT payment_id FROM"
             " (SELECT payment_id FROM orders ORDER BY order_id DESC LIMIT :newest) AS newest"
@@ -156,12 +158,13 @@ def known(store: sa.Connection, keys: Sequence[str]) -> set[str]:
     """Which of these keys have an order, a refusal, a restock or a greeting."""
     if not keys:
         return set()  # Postgres cannot tell of which type an empty list is
-    statement = sa.text(
+    statement = text(
         "SELECT payment_id FROM orders WHERE payment_id IN :keys"
         " UNION ALL SELECT payment_id FROM refusals WHERE payment_id IN :keys"
         " UNION ALL SELECT cause FROM stock_movements WHERE kind = 'restock' AND cause IN :keys"
-        " UNION ALL SELECT greeting_id FROM greeting_requests WHERE greeting_id IN :keys"
-    ).bindparams(sa.bindparam("keys", expanding=True))
+        " UNION ALL SELECT greeting_id FROM greeting_requests WHERE greeting_id IN :keys",
+        "keys",
+    )
     return set(store.execute(statement, {"keys": keys}).scalars())
 
 
@@ -184,9 +187,8 @@ def read_accounts(store: sa.Connection, wanted: Iterable[str]) -> dict[str, Acco
 def _read(store: sa.Connection, keys: str, values: dict[str, Any]) -> dict[str, Account]:
     accounts: dict[str, Account] = {}
     for table, select in _SELECTS.items():
-        statement = sa.text(select.format(keys=keys, is_removed=_IS_REMOVED))
-        if "ids" in values:
-            statement = statement.bindparams(sa.bindparam("ids", expanding=True))
+        lists = [name for name, value in values.items() if isinstance(value, list)]
+        statement = text(select.format(keys=keys, is_removed=_IS_REMOVED), *lists)
         for row in store.execute(statement, values):
             accounts.setdefault(row[0], Account(row[0])).rows.setdefault(table, []).append(row)
     return accounts

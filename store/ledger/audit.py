@@ -17,6 +17,7 @@ from store.ledger import account_rules
 from store.ledger.accounts import read_accounts
 from store.money import price
 from store.sealed_rows import SEALED, Rows, Table, closing_of
+from store.statement_text import text
 
 _FACTS = ("number", "closed_at_ms")
 """What a closing says of itself, and not of its rows."""
@@ -63,7 +64,7 @@ def audit(store: sa.Connection, progress: Progress) -> Audit:
 
     `progress` is told how many closings are done, of how many.
     """
-    numbers = list(store.execute(sa.text("SELECT number FROM closings ORDER BY number")).scalars())
+    numbers = list(store.execute(text("SELECT number FROM closings ORDER BY number")).scalars())
     partings: list[Parting] = []
     counted, before = 0, None
     last = max([*numbers, _value(store, "SELECT value FROM counters WHERE counter = 'closings'")], default=0)
@@ -130,15 +131,15 @@ def _rows_of(store: sa.Connection, number: int) -> dict[str, list[Any]]:
 
 
 def _select(table: Table) -> sa.TextClause:
-    return sa.text(f"SELECT {table.columns} FROM {table.name} WHERE closing = :number")  # noqa: S608 - ours
+    return text(f"SELECT {table.columns} FROM {table.name} WHERE closing = :number")  # noqa: S608 - ours
 
 
 def _one(store: sa.Connection, statement: str, **values: int) -> Any:
-    return store.execute(sa.text(statement), values).one_or_none()
+    return store.execute(text(statement), values).one_or_none()
 
 
 def _value(store: sa.Connection, statement: str, **values: int) -> int:
-    return int(store.execute(sa.text(statement), values).scalar() or 0)
+    return int(store.execute(text(statement), values).scalar() or 0)
 
 
 def _words(name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from store.reads.orders import CRASHES
+from store.statement_text import text
 from store.vocabulary import PRODUCT_ID
 
 _LATE_MS = 5_000
@@ -109,5 +110,5 @@ FROM damage
 def figures_of(connection: sa.Connection, now_ms: int, tick_ms: int) -> dict[str, int]:
     """All figures by name; `now_ms` is in ms since 1970, and a tick of a dispatch takes `tick_ms`."""
     values = {"now_ms": now_ms, "tick_ms": tick_ms}
-    found = connection.execute(sa.text(_FIGURES), values).mappings().one()
+    found = connection.execute(text(_FIGURES), values).mappings().one()
     return {name: int(figure or 0) for name, figure in found.items()}

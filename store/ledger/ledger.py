@@ -26,6 +26,7 @@ from store.ledger.invariants import Ledger, draw_up
 from store.ledger.witnesses import WitnessAway, Witnesses
 from store.reads.cached import BackgroundRead, CachedRead
 from store.reads.checkpoints import NEWEST
+from store.statement_text import text
 
 Accounts = dict[str, tables.Account]
 
@@ -105,7 +106,7 @@ class LedgerReader:
             missing: list[int] = []
             if figures["orders"] != figures["highest_number"]:
                 last = max(figures["numbers_given"], figures["highest_number"])
-                missing = list(connection.execute(sa.text(_MISSING_NUMBERS), {"last": last}).scalars())
+                missing = list(connection.execute(text(_MISSING_NUMBERS), {"last": last}).scalars())
         faults, trouble = self._compare()
         return draw_up(figures, faults, missing, trouble)
 

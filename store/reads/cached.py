@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 class CachedRead(Generic[T]):
-    """What `read` returns, at most `seconds` old.
+    """What `read` returns, at most `seconds` old, or as old as `seconds` says of what was read.
 
     Whoever comes first after that time reads for everyone who comes meanwhile.
     """
 
-    def __init__(self, read: Callable[[], T], seconds: float) -> None:
+    def __init__(self, read: Callable[[], T], seconds: float | Callable[[T], float]) -> None:
         self._read, self._seconds = read, seconds
         self._lock = threading.Lock()
         # What was read and when, on the monotonic clock: replaced as one.
@@ -58,7 +58,8 @@ class CachedRead(Generic[T]):
         kept = self._kept
         if kept is None or kept[1] < self._forgotten_at:
             return None
-        return kept if time.monotonic() - kept[1] < self._seconds else None
+        seconds = self._seconds(kept[0]) if callable(self._seconds) else self._seconds
+        return kept if time.monotonic() - kept[1] < seconds else None
 
 
 class BackgroundRead(Generic[T]):

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from store.reads.checkpoints import as_time
+from store.statement_text import text
 from store.vocabulary import Status
 
 _CRASH = """d.number AS dead, d.ended_at_ms, d.how_ended, d.adopted_at_ms,
@@ -127,18 +128,18 @@ def of_greetings(connection: sa.Connection, greeting_ids: Iterable[str]) -> dict
 
 def between(connection: sa.Connection, first_ms: int, last_ms: int) -> tuple[Crash, ...]:
     """Every crash that came in this time, in ms since 1970, oldest first, whatever it met."""
-    rows = connection.execute(sa.text(_BETWEEN), {"first_ms": first_ms, "last_ms": last_ms})
+    rows = connection.execute(text(_BETWEEN), {"first_ms": first_ms, "last_ms": last_ms})
     return tuple(map(_crash, rows))
 
 
 def takeover_from(connection: sa.Connection, number: int) -> Takeover | None:
     """What was taken over from the server of this number; None where it did not crash, or nobody has yet."""
-    found = connection.execute(sa.text(_OF_ONE), {"number": number}).one_or_none()
+    found = connection.execute(text(_OF_ONE), {"number": number}).one_or_none()
     if found is None:
         return None
-    left = connection.execute(sa.text(_LEFT), {"number": number})
+    left = connection.execute(text(_LEFT), {"number": number})
     orders = tuple(Left(row.order_id, Status(row.status), row.progress, bool(row.has_notice)) for row in left)
-    greetings = connection.execute(sa.text(_LEFT_GREETINGS), {"number": number}).scalar_one()
+    greetings = connection.execute(text(_LEFT_GREETINGS), {"number": number}).scalar_one()
     return Takeover(_crash(found), orders, greetings)
 
 
@@ -164,8 +165,8 @@ def servers_of_greeting(connection: sa.Connection, greeting_id: str, runs_on: st
 
 
 def _servers(connection: sa.Connection, leavers: str, key: str, runs_on: str) -> list[Start]:
-    had_it = list(connection.execute(sa.text(leavers), {"id": key}))
-    last = connection.execute(sa.text(_RUNS_ON), {"id": runs_on})
+    had_it = list(connection.execute(text(leavers), {"id": key}))
+    last = connection.execute(text(_RUNS_ON), {"id": runs_on})
     had_it += [row for row in last if row.number not in {leaver.number for leaver in had_it}]
     # One may have lived long before it took this up.
     began_ms = [0, *(row.ended_at_ms for row in had_it)]
@@ -179,7 +180,7 @@ def _read(connection: sa.Connection, statement: str, met: Iterable[str]) -> dict
     wanted = list(met)
     if not wanted:
         return {}
-    select = sa.text(statement).bindparams(sa.bindparam("met", expanding=True))
+    select = text(statement, "met")
     found: dict[str, tuple[Crash, ...]] = {}
     for row in connection.execute(select, {"met": wanted}):
         found[row.met] = (*found.get(row.met, ()), _crash(row))

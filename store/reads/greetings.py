@@ -11,12 +11,12 @@ import sqlalchemy as sa
 
 from store.clients import guestbook
 from store.clients.guestbook import Signature
-from store.database import text
 from store.durable.step_decorators import now_ms
 from store.reads import crashes, time_limit, timeline
 from store.reads.cached import BackgroundRead, CachedRead
 from store.reads.checkpoints import Checkpoints, as_time
 from store.reads.timeline import Timeline
+from store.statement_text import text
 from store.vocabulary import GreetingOutcome, StepName, greeting_id
 
 _LINES = 8

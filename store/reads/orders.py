@@ -5,18 +5,18 @@ Nothing here is a workflow step, so a page that polls writes nothing.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from store.database import text
 from store.reads import crashes, time_limit, timeline
 from store.reads.cached import CachedRead
 from store.reads.checkpoints import Checkpoints, as_time
 from store.reads.crashes import Crash, Takeover
 from store.reads.records import ORDER_COLUMNS, Board, Executor, Order, PaymentView, Product, Refund
 from store.reads.timeline import Deploy, Timeline
+from store.reads.watched import WatchedPayments
+from store.statement_text import text
 from store.vocabulary import PRODUCT_ID, PaymentState, dispatch_id
 
 BOARD_SECONDS = 0.2
@@ -24,7 +24,7 @@ BOARD_SECONDS = 0.2
 LIST_LIMIT = 100
 """The most orders that any list shows."""
 _LIVE_LIMIT = 1000
-"""The most moving orders that the board carries; one beyond them is read by itself."""
+"""The most moving orders that the board carries. Others are read while somebody watches them."""
 
 
 CRASHES = """
@@ -73,6 +73,7 @@ class Queries:
     def __init__(self, reader: sa.Engine, checkpoints: Checkpoints) -> None:
         self._reader, self.checkpoints = reader, checkpoints
         self._board = CachedRead(self._read_board, BOARD_SECONDS)
+        self._watched = WatchedPayments(reader, BOARD_SECONDS)
         self._newest_deploy_ms = CachedRead(self._read_newest_deploy, _DEPLOY_SECONDS)
 
     def board(self) -> Board:
@@ -111,12 +112,8 @@ class Queries:
         )
 
     def watch(self, payment_id: str) -> PaymentView:
-        """A payment for a poll: from the board while it moves, by itself once it has left the board."""
-        return self.board().view(payment_id) or time_limit.read(lambda: self._watch_by_itself(payment_id))
-
-    def _watch_by_itself(self, payment_id: str) -> PaymentView:
-        view = self.payment(payment_id)
-        return view if view.order is None else replace(view, crashes=self.crashes_of(payment_id))
+        """A payment for a poll: from the board, or as it was read for all whose payments are not there."""
+        return self.board().view(payment_id) or self._watched.view(payment_id)
 
     def payment(self, payment_id: str) -> PaymentView:
         """What there is of a payment now, by one SELECT, but not its crashes.

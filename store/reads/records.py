@@ -108,26 +108,32 @@ class PaymentView:
 
 
 @dataclass(frozen=True)
-class Board:
-    """The shop at one moment: the product, the newest orders, and every order that still moves."""
+class Orders:
+    """Orders as they were at one moment."""
 
-    product: Product
     rows: Mapping[str, Any]
-    """Of these orders, by payment id, the newest first. Of a thousand, few are asked for at any moment."""
+    """Of each, by payment id. Of a thousand, few are asked for at any moment."""
     crashes: Mapping[str, tuple[Crash, ...]]
     """That met them, by payment id; of those that met some."""
 
-    def newest(self, limit: int) -> list[Order]:
-        """The newest orders, so many of them, or as many as are here."""
-        return [Order.of(row) for row in islice(self.rows.values(), limit)]
-
     def view(self, payment_id: str) -> PaymentView | None:
-        """An order that is on the board, with its crashes; None of any other."""
+        """One of them, with its crashes; None of any other."""
         row = self.rows.get(payment_id)
         if row is None:
             return None
         order = Order.of(row)
         return PaymentView(order.state, order, self.crashes.get(payment_id, ()))
+
+
+@dataclass(frozen=True)
+class Board(Orders):
+    """The shop at one moment: the product, the newest orders, and those that still move; newest first."""
+
+    product: Product
+
+    def newest(self, limit: int) -> list[Order]:
+        """The newest orders, so many of them, or as many as are here."""
+        return [Order.of(row) for row in islice(self.rows.values(), limit)]
 
 
 @dataclass(frozen=True)

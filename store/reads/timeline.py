@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from store.reads.checkpoints import as_time
 from store.reads.crashes import Crash, Start
+from store.statement_text import text
 from store.vocabulary import Status, StepName
 
 _SLEEP = "DBOS.sleep"
@@ -95,7 +96,7 @@ def mendings_of(connection: sa.Connection, workflow_ids: Sequence[str]) -> list[
         "SELECT reason, mended_at_ms FROM mendings WHERE workflow_id IN :ids"
         " UNION ALL SELECT '', began_at_ms FROM reruns WHERE payment_id IN :ids ORDER BY mended_at_ms"
     )
-    select = sa.text(statement).bindparams(sa.bindparam("ids", expanding=True))
+    select = text(statement, "ids")
     rows = connection.execute(select, {"ids": workflow_ids})
     return [Mending(row.reason, as_time(row.mended_at_ms)) for row in rows]
 

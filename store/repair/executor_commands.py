@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.database import Databases
@@ -17,6 +16,7 @@ from store.durable import executors_table, offline
 from store.durable.statements import now_ms_of_database
 from store.durable.step_decorators import commit
 from store.settings import Settings, is_sqlite
+from store.statement_text import text
 
 Say = Callable[[str], None]
 _SHOWN = 30
@@ -124,7 +124,7 @@ def _wait_for_adoption(databases: Databases, number: int, say: Say) -> int:
 def _read(databases: Databases) -> tuple[list[_Row], int]:
     """All executors, newest first, and what time it is by the clock of their database."""
     with Session(databases.reader) as session:
-        rows = session.execute(sa.text(_ROWS + "ORDER BY e.number DESC")).mappings()
+        rows = session.execute(text(_ROWS + "ORDER BY e.number DESC")).mappings()
         return [_Row(**row) for row in rows], now_ms_of_database(session)
 
 

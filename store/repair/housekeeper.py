@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 
-import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, SetWorkflowID
 
 from store import workflows
@@ -25,6 +24,7 @@ from store.log_masking import mask
 from store.reads.checkpoints import as_filter, workflows_of
 from store.sealed_rows import SEALED
 from store.settings import Settings
+from store.statement_text import text
 from store.vocabulary import CLOSING, MENDING, closing_id, dispatch_id, new_key
 
 ENOUGH = 500
@@ -95,7 +95,7 @@ class Housekeeper:
     def _remove(self, client: DBOSClient, closing: int) -> None:
         """Of an order both workflows or none: a child is not removed while its parent is under way."""
         with self._databases.reader.connect() as connection:
-            rows = list(connection.execute(sa.text(_WORKFLOWS), {"number": closing}))
+            rows = list(connection.execute(text(_WORKFLOWS), {"number": closing}))
         families = [(row.id, dispatch_id(row.id)) if row.is_order else (row.id,) for row in rows]
         for batch in _in_batches(families):
             known = workflows_of(client, [each for family in batch for each in family])
@@ -131,7 +131,7 @@ class Housekeeper:
 
     def _value(self, statement: str, **values: int) -> int:
         with self._databases.reader.connect() as connection:
-            return int(connection.execute(sa.text(statement), values).scalar() or 0)
+            return int(connection.execute(text(statement), values).scalar() or 0)
 
 
 def close_books(databases: Databases, enough: int = ENOUGH) -> int:
@@ -139,9 +139,9 @@ def close_books(databases: Databases, enough: int = ENOUGH) -> int:
     made = 0
     while True:
         with databases.reader.connect() as connection:
-            if int(connection.execute(sa.text(_MOST_OPEN), {"enough": enough}).scalar_one()) < enough:
+            if int(connection.execute(text(_MOST_OPEN), {"enough": enough}).scalar_one()) < enough:
                 return made
-            number = int(connection.execute(sa.text(_LAST_CLOSING)).scalar_one()) + 1
+            number = int(connection.execute(text(_LAST_CLOSING)).scalar_one()) + 1
         with SetWorkflowID(closing_id(new_key())):
             sealed = DBOS.start_workflow(workflows.close_books, number).get_result()
         made += bool(sealed)

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from store.repair.stuck_rules import Lateness, Stuck
+from store.statement_text import text
 from store.vocabulary import CHECKOUT, dispatch_id
 
 _OWED = """
@@ -20,11 +21,9 @@ WHERE n.outcome = 'paid' AND {which}
     (SELECT 1 FROM payments p WHERE p.payment_id = n.payment_id AND p.kind = 'refund')))
 ORDER BY n.received_at_ms LIMIT 1000
 """
-_OPEN = sa.text(_OWED.format(which="n.closing IS NULL AND n.received_at_ms < :late_before_ms"))
+_OPEN = text(_OWED.format(which="n.closing IS NULL AND n.received_at_ms < :late_before_ms"))
 """No closing seals a notice of money that is owed, and what is open is little, however much was ever sold."""
-_SEALED = sa.text(_OWED.format(which="n.closing IS NOT NULL AND n.payment_id IN :ids")).bindparams(
-    sa.bindparam("ids", expanding=True)
-)
+_SEALED = text(_OWED.format(which="n.closing IS NOT NULL AND n.payment_id IN :ids"), "ids")
 """An earlier shop has sealed those, too; and a person may have taken a refund away."""
 
 

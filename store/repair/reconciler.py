@@ -30,6 +30,7 @@ from store.repair import stuck_finder
 from store.repair.stuck_rules import Lateness, Stuck, known_outcome
 from store.repair.sweep import Sweep
 from store.settings import Settings, is_sqlite
+from store.statement_text import text
 from store.vocabulary import CHECKOUT, GREETING, MENDING, Outcome
 
 _FIRST_ROUND_SECONDS = 1.0
@@ -118,13 +119,13 @@ class Reconciler:
                 yield store
                 return
             # Of the session: a process that dies over it lets it go.
-            if not store.execute(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}).scalar():
+            if not store.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}).scalar():
                 yield None
                 return
             try:
                 yield store
             finally:
-                store.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+                store.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
 
     def _round(self, store: sa.Connection, client: DBOSClient) -> None:
         lateness = Lateness(

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from store.database import Databases
 from store.durable import mendings_table
 from store.ledger.witnesses import Witnesses
+from store.statement_text import text
 
 _BATCH = 100
 _log = logging.getLogger("store")
@@ -59,7 +60,7 @@ def record_lost_checkpoints(databases: Databases, witnesses: Witnesses) -> int:
     # As a writer connects, who has more time than a page.
     with databases.store.connect() as store:
         since_ms, lost = _orders(store, witnesses)
-        others = list(store.execute(sa.text(_OTHERS), {"since_ms": since_ms}).scalars())
+        others = list(store.execute(text(_OTHERS), {"since_ms": since_ms}).scalars())
     lost += sorted(set(others) - witnesses.begun_ms(others).keys())
     if lost:
         mendings_table.record_lost_checkpoints(lost)
@@ -88,6 +89,6 @@ def _orders(store: sa.Connection, witnesses: Witnesses) -> tuple[int, list[str]]
 
 def _batches(store: sa.Connection) -> Iterator[list[sa.Row[tuple[str, int, int]]]]:
     before = 2**31
-    while batch := list(store.execute(sa.text(_NEWEST_ORDERS), {"before": before, "batch": _BATCH})):
+    while batch := list(store.execute(text(_NEWEST_ORDERS), {"before": before, "batch": _BATCH})):
         yield batch
         before = batch[-1].order_id

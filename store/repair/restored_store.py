@@ -11,6 +11,7 @@ from dbos import DBOSClient
 from store.durable.step_decorators import now_ms
 from store.reads.checkpoints import workflows_of
 from store.repair.stuck_rules import Stuck, known_outcome
+from store.statement_text import text
 from store.vocabulary import CHECKOUT, GREETING, RESTOCK, StepName, dispatch_id
 
 _KNOWN = {
@@ -33,7 +34,7 @@ GROUP BY m.workflow_id
 def find_of(store: sa.Connection, client: DBOSClient, workflows: Sequence[Any]) -> Iterator[Stuck]:
     """Of these workflows, at least one, which have the same name: those that the store does not have."""
     name = workflows[0].name
-    there = sa.text(_KNOWN[name]).bindparams(sa.bindparam("ids", expanding=True))
+    there = text(_KNOWN[name], "ids")
     known = set(store.execute(there, {"ids": [each.workflow_id for each in workflows]}).scalars())
     for workflow in workflows:
         if workflow.workflow_id in known:
@@ -52,7 +53,7 @@ def _lost_order(store: sa.Connection, client: DBOSClient, workflow: Any) -> Iter
     if reserved is None or not reserved["output"]:
         return
     here = store.execute(
-        sa.text("SELECT 1 FROM orders WHERE payment_id = :id"), {"id": workflow.workflow_id}
+        text("SELECT 1 FROM orders WHERE payment_id = :id"), {"id": workflow.workflow_id}
     ).first()
     if here is not None:  # made since
         return
@@ -105,7 +106,7 @@ def _lost_greeting(client: DBOSClient, workflow: Any) -> Iterator[Stuck]:
 
 def find_half_mended(store: sa.Connection, client: DBOSClient) -> Iterator[Stuck]:
     """Lost orders whose old run was forgotten, in a process that died before the new one was asked for."""
-    mendings = {row.workflow_id: row for row in store.execute(sa.text(_HALF_MENDED))}
+    mendings = {row.workflow_id: row for row in store.execute(text(_HALF_MENDED))}
     known = workflows_of(client, mendings)
     for payment_id, mending in mendings.items():
         if payment_id not in known:

@@ -16,6 +16,7 @@ from store.durable.step_decorators import now_ms
 from store.reads.checkpoints import workflows_of
 from store.repair import owed_money, sweep
 from store.repair.stuck_rules import MARGIN_MS, Lateness, Stuck, known_outcome
+from store.statement_text import text
 from store.vocabulary import CHECKOUT, DISPATCH, GREETING, StepName, dispatch_id
 
 _STEPS = {
@@ -58,11 +59,11 @@ WHERE o.status IN ('pending', 'paid') ORDER BY o.order_id
 
 
 def _live_orders(store: sa.Connection, client: DBOSClient, lateness: Lateness) -> Iterator[Stuck]:
-    orders = store.execute(sa.text(_LIVE)).all()
+    orders = store.execute(text(_LIVE)).all()
     ids = [each for order in orders for each in (order.payment_id, dispatch_id(order.payment_id))]
     known = workflows_of(client, ids)
     # Read again: what was under way when it was first read may have ended since.
-    still = {order.payment_id: order.status for order in store.execute(sa.text(_LIVE))}
+    still = {order.payment_id: order.status for order in store.execute(text(_LIVE))}
     for order in orders:
         if still.get(order.payment_id) != order.status:
             continue
@@ -147,11 +148,9 @@ WHERE q.greeting_id IS NULL LIMIT 1000
 
 
 def _greetings(store: sa.Connection, client: DBOSClient, lateness: Lateness) -> Iterator[Stuck]:
-    requests = [*store.execute(sa.text(_OPEN)), *store.execute(sa.text(_UNASKED))]
+    requests = [*store.execute(text(_OPEN)), *store.execute(text(_UNASKED))]
     known = workflows_of(client, (request.greeting_id for request in requests))
-    still_open = {
-        row.greeting_id for row in [*store.execute(sa.text(_OPEN)), *store.execute(sa.text(_UNASKED))]
-    }
+    still_open = {row.greeting_id for row in [*store.execute(text(_OPEN)), *store.execute(text(_UNASKED))]}
     for request in requests:
         if request.greeting_id not in still_open:
             continue

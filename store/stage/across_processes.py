@@ -11,13 +11,13 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 
 from store.database import Databases
 from store.settings import Settings
 from store.stage import crash_points, payment_window_hold
+from store.statement_text import text
 
 _LOOK_SECONDS = 0.5
 """`app.py reset` promises the opening state within three."""
@@ -65,8 +65,8 @@ def _read(databases: Databases) -> _Told:
         " (SELECT count(*) FROM window_holds) AS held"
     )
     with databases.reader.connect() as connection:
-        row = connection.execute(sa.text(once)).one()
-        armed = connection.execute(sa.text("SELECT point, only_key FROM armed_crashes ORDER BY point"))
+        row = connection.execute(text(once)).one()
+        armed = connection.execute(text("SELECT point, only_key FROM armed_crashes ORDER BY point"))
         return _Told(
             int(row.wanted),
             int(row.last_at_ms),

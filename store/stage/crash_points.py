@@ -14,7 +14,6 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.database import for_a_last_word
@@ -26,6 +25,7 @@ from store.reads.orders import Queries
 from store.serving import requests
 from store.settings import Settings
 from store.stage.commit_points import Lookout
+from store.statement_text import text
 
 _DEADLY = getattr(signal, "SIGKILL", signal.SIGTERM)
 """On Windows, SIGTERM kills at once, too."""
@@ -119,7 +119,7 @@ armed: ProcessWide[Armed] = ProcessWide("what is armed")
 
 @plain_transaction
 def _read_armed(session: Session) -> list[tuple[str, str]]:
-    rows = session.execute(sa.text("SELECT point, only_key FROM armed_crashes"))
+    rows = session.execute(text("SELECT point, only_key FROM armed_crashes"))
     return [(row.point, row.only_key) for row in rows]
 
 
@@ -147,7 +147,7 @@ def arm_for_server(session: Session, number: int) -> None:
 def arm_for_other_machines(session: Session, machine: str) -> None:
     """The same for every server that lives on another machine."""
     others = "SELECT number FROM executors WHERE machine <> :machine AND ended_at_ms IS NULL ORDER BY number"
-    for row in session.execute(sa.text(others), {"machine": machine}).all():
+    for row in session.execute(text(others), {"machine": machine}).all():
         _arm(session, _SERVER.format(number=row.number), "", is_for_every=0)
 
 
@@ -173,7 +173,7 @@ def disarm(session: Session, name: str) -> int:
 @plain_transaction
 def disarm_all(session: Session) -> list[str]:
     """Disarm every point; the names of those that were armed, of servers that were to die aside."""
-    rows = session.execute(sa.text("DELETE FROM armed_crashes RETURNING point")).all()
+    rows = session.execute(text("DELETE FROM armed_crashes RETURNING point")).all()
     return sorted(row.point for row in rows if row.point in _POINTS)
 
 

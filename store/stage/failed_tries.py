@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.durable.deadlines import call_with_deadline
 from store.durable.statements import execute
 from store.durable.step_decorators import now_ms, plain_transaction
 from store.stage.access import Record, Wait
+from store.statement_text import text
 
 
 def record() -> Record:
@@ -26,7 +26,7 @@ def record() -> Record:
 def _read(session: Session) -> dict[str, Wait]:
     """Rows are dated by the clock of the machine, waits by that of this process, which only goes forward."""
     every = "SELECT who, wait_seconds, failed_at_ms FROM failed_tries ORDER BY failed_at_ms"
-    rows = session.execute(sa.text(every)).all()
+    rows = session.execute(text(every)).all()
     now, at_ms = time.monotonic(), now_ms()
     return {row.who: Wait(row.wait_seconds, now - max(0, at_ms - row.failed_at_ms) / 1000) for row in rows}
 

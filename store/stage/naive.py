@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from store.clients import guestbook
 from store.process_wide import ProcessWide
+from store.statement_text import text
 from store.step_results import Signing
 from store.vocabulary import DISPATCH_TICKS, GREETING_TICKS, Outcome, Status
 
@@ -77,7 +78,7 @@ def run_again(key: str, executor: int) -> bool:
     """Do the same once more, as somebody does who cannot tell how far it had come; False without a run."""
     visitor = "SELECT visitor FROM naive_runs WHERE key = :key"
     with lane().engine.connect() as connection:
-        found = connection.execute(sa.text(visitor), {"key": key}).scalar()
+        found = connection.execute(text(visitor), {"key": key}).scalar()
     if found is None:
         return False
     write("DELETE FROM naive_troubles WHERE key = :key", key=key)
@@ -246,7 +247,7 @@ def record_greeting(name: str, signature: int) -> None:
 def write(statement: str, **values: object) -> list[int]:
     """One statement, one transaction; the numbers that it returns, if it returns any."""
     with lane().engine.begin() as connection:
-        result = connection.execute(sa.text(statement), values)
+        result = connection.execute(text(statement), values)
         return [row[0] for row in result] if result.returns_rows else []
 
 

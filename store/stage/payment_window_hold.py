@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store import workflows
@@ -17,6 +16,7 @@ from store.durable.statements import execute
 from store.durable.step_decorators import now_ms, plain_transaction
 from store.reads.orders import Queries
 from store.settings import Settings
+from store.statement_text import text
 from store.terms_of_sale import Terms, terms
 
 HELD_MINUTES = 60
@@ -59,12 +59,12 @@ def _sell_on(settings: Settings, *, is_held: bool) -> None:
 
 @plain_transaction
 def _is_held(session: Session) -> bool:
-    return session.execute(sa.text("SELECT 1 FROM window_holds")).first() is not None
+    return session.execute(text("SELECT 1 FROM window_holds")).first() is not None
 
 
 @plain_transaction
 def _waiting(session: Session) -> list[str]:
-    return list(session.execute(sa.text("SELECT payment_id FROM orders WHERE status = 'pending'")).scalars())
+    return list(session.execute(text("SELECT payment_id FROM orders WHERE status = 'pending'")).scalars())
 
 
 @plain_transaction

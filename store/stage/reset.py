@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import sqlalchemy as sa
 from flask import abort, redirect, request, url_for
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
@@ -31,6 +30,7 @@ from store.settings import Settings
 from store.stage import faults, storm_state
 from store.stage.across_processes import ANSWER_SECONDS
 from store.stage.presenter_bar import presenter
+from store.statement_text import text
 from store.web.every_request import page
 
 _BATCH = 500
@@ -61,8 +61,8 @@ def _one_at_a_time(databases: Databases) -> Iterator[None]:
         yield
         return
     with databases.store.connect() as connection, connection.begin():
-        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         yield
 
 
@@ -75,7 +75,7 @@ def _wait_for_silence(databases: Databases) -> None:
     while time.monotonic() < deadline:
         with Session(databases.reader) as session:
             living, seen_at_ms = session.execute(
-                sa.text("SELECT count(*), max(seen_at_ms) FROM executors WHERE ended_at_ms IS NULL")
+                text("SELECT count(*), max(seen_at_ms) FROM executors WHERE ended_at_ms IS NULL")
             ).one()
             silent_ms = now_ms_of_database(session) - (seen_at_ms or 0)
         if not living or silent_ms > _SILENCE_MS:
@@ -149,13 +149,13 @@ def ask(session: Session) -> None:
 @plain_transaction
 def is_asked(session: Session) -> bool:
     """Whether it was asked for, and no server has done it yet."""
-    return session.execute(sa.text("SELECT 1 FROM reset_requests")).first() is not None
+    return session.execute(text("SELECT 1 FROM reset_requests")).first() is not None
 
 
 @plain_transaction
 def why_guestbook_was_kept(session: Session) -> str:
     """Why the last reset did not empty the online guestbook; empty if it did, or there was none."""
-    row = session.execute(sa.text("SELECT guestbook_kept FROM last_reset")).first()
+    row = session.execute(text("SELECT guestbook_kept FROM last_reset")).first()
     return row.guestbook_kept if row else ""
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import sqlalchemy as sa
-
 from store.database import make_engines
 from store.settings import Settings
+from store.statement_text import text
 
 _PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 0.25
@@ -40,7 +39,7 @@ def wait_for_all(settings: Settings) -> tuple[dict[str, Adoptions], int]:
     try:
         while True:
             with databases.reader.connect() as connection:
-                dead: list[Any] = list(connection.execute(sa.text(_OF_THE_DEAD)))
+                dead: list[Any] = list(connection.execute(text(_OF_THE_DEAD)))
             left = sum(each.waited_ms is None for each in dead)
             if not left or time.monotonic() > deadline:
                 return _by_ending(dead), left

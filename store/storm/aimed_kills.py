@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from store import schema
 from store.durable import step_decorators
 from store.settings import Settings
 from store.stage import crash_points
+from store.statement_text import text
 
 POINTS = tuple(name for name in crash_points.CRASH_POINTS if name != "greeting")
 """All at which an order may meet its crash."""
@@ -42,7 +42,7 @@ class Aim:
     def hits(self) -> dict[str, int]:
         """How many servers have died at each point."""
         with self._databases.reader.connect() as connection:
-            found = {row.point: int(row.times) for row in connection.execute(sa.text(_HITS))}
+            found = {row.point: int(row.times) for row in connection.execute(text(_HITS))}
         return {name: found.get(name, 0) for name in POINTS}
 
     def hit(self, kill: Callable[[], object]) -> bool:

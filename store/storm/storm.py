@@ -17,8 +17,6 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-import sqlalchemy as sa
-
 from store import schema
 from store.database import make_engines
 from store.database_errors import DatabaseRefused
@@ -28,6 +26,7 @@ from store.serving.supervised_programs import SERVER, Program
 from store.settings import Settings, is_sqlite
 from store.stage.storm_picture import Death
 from store.stage.storm_view import death_of
+from store.statement_text import text
 from store.storm import adoptions
 from store.storm.aimed_kills import Aim
 from store.storm.audit import count_doubled, count_lost, endings_of, figure, look_at_every_order
@@ -260,7 +259,7 @@ def refuse_the_database_of_others(settings: Settings) -> None:
     databases = schema.connect(settings)
     try:
         with databases.reader.connect() as connection:
-            orders = connection.execute(sa.text("SELECT count(*) FROM orders")).scalar_one()
+            orders = connection.execute(text("SELECT count(*) FROM orders")).scalar_one()
     finally:
         databases.close()
     if orders:

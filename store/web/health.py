@@ -20,6 +20,7 @@ from store.database import Databases, answers
 from store.durable import runtime
 from store.durable.deadlines import DeadlineExceeded, call_with_deadline
 from store.durable.step_decorators import now_ms
+from store.statement_text import text
 
 _SECONDS = 1.0
 _WRITE_SECONDS = 1.2
@@ -67,14 +68,14 @@ class _Part:
         with self.writer.begin() as connection:
             if not self.has_table:
                 connection.execute(
-                    sa.text(
+                    text(
                         f"CREATE TABLE IF NOT EXISTS {self.schema}pulses"
                         " (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), at_ms BIGINT NOT NULL)"
                     )
                 )
             # Another value each time: SQLite writes nothing where nothing changes.
             connection.execute(
-                sa.text(
+                text(
                     f"INSERT INTO {self.schema}pulses (only_row, at_ms) VALUES (1, :at_ms)"  # noqa: S608 - ours
                     " ON CONFLICT (only_row) DO UPDATE SET at_ms = excluded.at_ms"
                 ),

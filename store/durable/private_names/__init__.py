@@ -19,6 +19,7 @@ from dbos import DBOS, DBOSPortableJSONSerializer, _sys_db
 from dbos._serialization import DefaultSerializer
 
 from store.log_masking import mask
+from store.statement_text import text
 
 _log = logging.getLogger("store")
 
@@ -73,7 +74,7 @@ def unread_messages(checkpoints: sa.Engine, workflow_id: str) -> list[Any]:
     DBOS deletes these messages with the workflow, and has no call that reads them.
     """
     schema = "" if checkpoints.dialect.name == "sqlite" else "dbos."
-    unread = sa.text(
+    unread = text(
         f"SELECT message FROM {schema}notifications"  # noqa: S608 - ours
         " WHERE destination_uuid = :id AND NOT consumed ORDER BY created_at_epoch_ms"
     )
