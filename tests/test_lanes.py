@@ -260,3 +260,16 @@ def test_a_sale_in_which_nobody_greets_is_an_end(open_shop: OpenShop) -> None:
     page = shop.shopper.page(f"/lanes/{payment_id}").text
     assert page.count("Nobody greets in this sale") == 2
     assert "Both lanes have ended, and nothing crashed." in page
+
+
+def test_a_sale_that_was_cancelled_is_not_called_sold_out(open_shop: OpenShop) -> None:
+    """It was not paid, as when the server was away for longer than one may take to pay."""
+    shop = open_shop(STORE_DISPATCH_TICK_SECONDS=0.02)
+    payment_id = shop.shopper.hold()
+    shop.shopper.cancel(payment_id)
+    assert shop.shopper.submit("/lanes", key=payment_id).status == 303
+    page = shop.shopper.page(f"/lanes/{payment_id}").text
+    assert "The durable sale was cancelled before it was paid: run both again." in page
+    assert "Cancelled before it was paid, and its unit is back on the shelf." in page
+    assert "Sold out" not in page
+    assert not shop.tables.faults()

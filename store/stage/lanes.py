@@ -25,7 +25,7 @@ from store.settings import Settings
 from store.stage import naive, shortest_losses
 from store.stage.listing import code
 from store.stage.presenter_bar import is_meant_for_this_server, presenter
-from store.vocabulary import Outcome, Status, is_key, new_key
+from store.vocabulary import Outcome, Reason, Status, is_key, new_key
 from store.web.every_request import abort_not_there, fragment, page
 from store.web.origin import client_of
 from store.web.shop import queries, the_shop
@@ -136,10 +136,11 @@ class Run:
         """How both lanes stand together, at this moment.
 
         `running`, `naive_is_dead`, `naive_goes_on` or `durable_goes_on`; at their end `one_is_whole`,
-        `both_are_whole` or `ended`; `sold_out` where the durable one found the shelf empty.
+        `both_are_whole` or `ended`; `sold_out` where the durable one found the shelf empty, `cancelled`
+        where it was not paid in time, or somebody has cancelled it.
         """
-        if self.sale == "sold_out":
-            return "sold_out"
+        if self.sale in {"sold_out", "cancelled"}:
+            return self.sale
         if not self.is_final:
             if self.naive.is_final and not self.naive.is_whole:
                 return "one_is_whole" if self.durable_is_whole else "naive_is_dead"
@@ -152,16 +153,16 @@ class Run:
 
     @property
     def sale(self) -> str:
-        """How the durable sale stands: `reserving`, `on_its_way`, `dispatched` or `sold_out`."""
+        """How the durable sale stands: `reserving`, `on_its_way`, `dispatched`, `sold_out` or `cancelled`."""
         if self.order is None:
             return "reserving"
         if self.order.status is Status.CANCELLED:
-            return "sold_out"
+            return "sold_out" if self.order.reason is Reason.SOLD_OUT else "cancelled"
         return "dispatched" if self.order.status is Status.DISPATCHED else "on_its_way"
 
     @property
     def durable_is_whole(self) -> bool:
-        """Whether the durable lane has come to its end, as it does unless the shelf was empty."""
+        """Whether the durable lane has come to its end, as it does unless it was cancelled."""
         is_sold = self.order is not None and self.order.status is Status.DISPATCHED
         return is_sold and self.durable_greeting in {"greeted", "nobody"}
 
