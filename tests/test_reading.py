@@ -163,3 +163,20 @@ def test_a_page_past_its_time_reads_no_more() -> None:
     assert in_a_request_of(0.1, lambda: time_limit.read(page))[0] == "too slow"
     is_late.set()
     assert ended.wait(60)
+
+
+@pytest.mark.parametrize(("most_seconds", "readings"), [(60.0, 1), (None, 2)], ids=["allowed", "not allowed"])
+def test_what_takes_long_to_read_is_kept_for_longer_where_that_is_allowed(
+    most_seconds: float | None, readings: int
+) -> None:
+    """So that thousands who watch do not have the shop read all the time."""
+    read_at: list[float] = []
+
+    def read() -> None:
+        read_at.append(time.monotonic())
+        threading.Event().wait(0.5)  # as long as it takes
+
+    shared = CachedRead(read, 0, most_seconds=most_seconds)
+    shared.get()
+    shared.get()
+    assert len(read_at) == readings

@@ -12,18 +12,23 @@ from store.reads import time_limit
 
 T = TypeVar("T")
 
+_REST = 4
+"""A reading that takes its time is made again after so many times as long: it is not all that is done."""
+
 
 class CachedRead(Generic[T]):
-    """What `read` returns, at most `seconds` old, or as old as `seconds` says of what was read.
+    """What `read` returns, at most `seconds` old.
 
-    Whoever comes first after that time reads for everyone who comes meanwhile.
+    Whoever comes first after that time reads for everyone who comes meanwhile. What takes its time to read
+    may be given more of it: then it is kept for four times as long as it took, up to `most_seconds`.
     """
 
-    def __init__(self, read: Callable[[], T], seconds: float | Callable[[T], float]) -> None:
+    def __init__(self, read: Callable[[], T], seconds: float, *, most_seconds: float | None = None) -> None:
         self._read, self._seconds = read, seconds
+        self._most_seconds = seconds if most_seconds is None else most_seconds
         self._lock = threading.Lock()
-        # What was read and when, on the monotonic clock: replaced as one.
-        self._kept: tuple[T, float] | None = None
+        # What was read, when, and until when it is kept, on the monotonic clock: replaced as one.
+        self._kept: tuple[T, float, float] | None = None
         self._forgotten_at = 0.0
 
     def get(self) -> T:
@@ -45,7 +50,10 @@ class CachedRead(Generic[T]):
                 fresh = self._kept
             if fresh is None:
                 read_at = time.monotonic()  # before the reading: what is committed later is not in it
-                fresh = self._kept = time_limit.read_by_itself(self._read), read_at
+                found = time_limit.read_by_itself(self._read)
+                took = time.monotonic() - read_at
+                kept_seconds = min(max(self._seconds, _REST * took), self._most_seconds)
+                fresh = self._kept = found, read_at, read_at + kept_seconds
             return fresh[0]
         finally:
             self._lock.release()
@@ -54,12 +62,11 @@ class CachedRead(Generic[T]):
         """Have the next one read again, so that a client that has just changed something sees it."""
         self._forgotten_at = time.monotonic()
 
-    def _fresh(self) -> tuple[T, float] | None:
+    def _fresh(self) -> tuple[T, float, float] | None:
         kept = self._kept
         if kept is None or kept[1] < self._forgotten_at:
             return None
-        seconds = self._seconds(kept[0]) if callable(self._seconds) else self._seconds
-        return kept if time.monotonic() - kept[1] < seconds else None
+        return kept if time.monotonic() < kept[2] else None
 
 
 class BackgroundRead(Generic[T]):

@@ -1,4 +1,4 @@
-"""Payments that pages watch and the board does not carry: one SELECT serves all who watch them.
+"""Payments that pages watch and the board does not carry: they are read together, for all who watch.
 
 The board has the newest orders alone. Of thousands that wait, most pages show an older one, and each polls.
 """
@@ -20,12 +20,13 @@ from store.statement_text import text
 from store.vocabulary import PaymentState
 
 WATCHED_LIMIT = 5000
-"""The most payments that are read together. Of more, those that were asked for longest ago are left out."""
-_WATCHED_SECONDS = 5.0
-"""How long after a page has asked it is expected to ask again. Pages do each second, or later while much is
-to be answered."""
-_ROWS_PER_SECOND = 5000
-"""However many are watched, so many are read. Up to a thousand of them are as young as the board is."""
+"""The most payments that are read together. While there are so many, others are read one by one."""
+_WATCHED_SECONDS = 30.0
+"""How long after a page has asked it is expected to ask again. It does so a second after it was answered, and
+where thousands ask of a server that has just been started, each is answered late at first."""
+_MOST_SECONDS = 0.8
+"""How old a reading of very many may be: less than the second after which a page asks again, so that no page
+is shown what was before that."""
 
 _ORDERS = f"""
 SELECT {ORDER_COLUMNS}, (SELECT count(*) FROM takeovers t WHERE t.payment_id = o.payment_id) AS takeovers
@@ -36,7 +37,7 @@ _REFUSALS = "SELECT payment_id FROM refusals WHERE payment_id IN :ids"
 
 @dataclass(frozen=True)
 class _Payments(Orders):
-    """What there was of these payments at one moment."""
+    """What there was of these payments."""
 
     asked_for: Set[str]
     refused: Set[str]
@@ -58,9 +59,7 @@ class WatchedPayments:
         self._lock = Lock()
         # When each was asked for last, on the monotonic clock; the latest is the last.
         self._asked_at: OrderedDict[str, float] = OrderedDict()
-        self._read_for_all = CachedRead(
-            self._read_watched, lambda found: max(seconds, len(found.asked_for) / _ROWS_PER_SECOND)
-        )
+        self._read_for_all = CachedRead(self._read_watched, seconds, most_seconds=_MOST_SECONDS)
 
     def view(self, payment_id: str) -> PaymentView:
         """A payment with the crashes that its order met; RESERVING says only that there is nothing yet.
@@ -79,24 +78,33 @@ class WatchedPayments:
         return found
 
     def _is_watched(self, payment_id: str) -> bool:
-        """Whether somebody has asked for it of late; from now on, somebody has."""
+        """Whether somebody has asked for it of late; from now on somebody has, if there is room for it.
+
+        Those that are watched already keep their room: if whoever asks had that of those that were asked
+        for longest ago, pages that ask in turn would always take it from the one that comes next.
+        """
         now = time.monotonic()
         with self._lock:
-            is_watched = self._asked_at.pop(payment_id, float("-inf")) > now - _WATCHED_SECONDS
-            self._asked_at[payment_id] = now
-            if len(self._asked_at) > WATCHED_LIMIT:
-                self._asked_at.popitem(last=False)
+            self._forget_until(now - _WATCHED_SECONDS)
+            is_watched = self._asked_at.pop(payment_id, None) is not None
+            if len(self._asked_at) < WATCHED_LIMIT:
+                self._asked_at[payment_id] = now
         return is_watched
+
+    def _forget_until(self, until: float) -> None:
+        while self._asked_at and next(iter(self._asked_at.values())) <= until:
+            self._asked_at.popitem(last=False)
 
     def _read_watched(self) -> _Payments:
         with self._lock:
-            since = time.monotonic() - _WATCHED_SECONDS
-            while self._asked_at and next(iter(self._asked_at.values())) <= since:
-                self._asked_at.popitem(last=False)
             watched = list(self._asked_at)
         return self._read(watched)
 
     def _read(self, ids: Collection[str]) -> _Payments:
+        if (
+            not ids
+        ):  # where the process stood still, all may be forgotten; Postgres has no type for an empty list
+            return _Payments(rows={}, crashes={}, asked_for=frozenset(), refused=frozenset())
         with self._reader.connect() as connection:
             rows = {row.payment_id: row for row in connection.execute(text(_ORDERS, "ids"), {"ids": ids})}
             met = crashes.of_orders(connection, [key for key, row in rows.items() if row.takeovers])
