@@ -11,7 +11,7 @@ from store.clients.guestbook import Signature
 from store.reads.greetings import Guestbooks, Line
 from store.reads.records import Order
 from store.stage.lanes import NaiveRun, Run
-from store.vocabulary import Status
+from store.vocabulary import Reason, Status
 from store.web.views import PaymentPage, State
 
 pytestmark = pytest.mark.quick
@@ -89,15 +89,19 @@ _DEAD = replace(_UNDER_WAY, is_dead=True)
 
 
 @pytest.mark.parametrize(
-    ("naive", "status", "state"),
+    ("naive", "status", "reason", "state"),
     [
-        (_UNDER_WAY, Status.PAID, "running"),
-        (_DEAD, Status.PAID, "naive_is_dead"),
-        (_WHOLE, Status.PAID, "durable_goes_on"),
-        (_UNDER_WAY, Status.CANCELLED, "sold_out"),
-        (_DEAD, Status.CANCELLED, "sold_out"),
+        (_UNDER_WAY, Status.PAID, None, "running"),
+        (_DEAD, Status.PAID, None, "naive_is_dead"),
+        (_WHOLE, Status.PAID, None, "durable_goes_on"),
+        (_UNDER_WAY, Status.CANCELLED, Reason.SOLD_OUT, "sold_out"),
+        (_DEAD, Status.CANCELLED, Reason.SOLD_OUT, "sold_out"),
+        (_UNDER_WAY, Status.CANCELLED, Reason.EXPIRED, "cancelled"),
+        (_DEAD, Status.CANCELLED, Reason.DECLINED, "cancelled"),
     ],
 )
-def test_the_headline_over_both_lanes_is_true_meanwhile(naive: NaiveRun, status: Status, state: str) -> None:
+def test_the_headline_over_both_lanes_is_true_meanwhile(
+    naive: NaiveRun, status: Status, reason: Reason | None, state: str
+) -> None:
     """The durable greeting is under way in each."""
-    assert Run(order(status=status), None, naive, ()).state == state
+    assert Run(replace(order(status=status), reason=reason), None, naive, ()).state == state
