@@ -1,4 +1,4 @@
-"""An online guestbook: somebody else's system, with a book of its own that the store cannot reach into.
+"""An online guestbook: a third party's system, with a database of its own that the store cannot access.
 
     python guestbook_service.py --port 8001 --database var/guestbook.sqlite3
 
@@ -79,7 +79,7 @@ class Guestbook:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
-            with suppress(OSError):  # it is not there, or somebody else's
+            with suppress(OSError):  # there is none, or another user owns it
                 file.chmod(0o600)
         with closing(self._connect()) as connection:
             connection.executescript("PRAGMA journal_mode = WAL;" + _SCHEMA)

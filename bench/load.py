@@ -180,7 +180,7 @@ async def _see_what_comes_next(line: Line, path: str) -> bool:
         elif page.status not in {200, *_BUSY}:
             raise BadAnswer(f"the page after Buy Now answered {page.status}")
         elif page.status == 200 and (not path.startswith("/pay/") or _NUMBER.search(page.body)):
-            return _PAY in page.body  # otherwise somebody else had the last one
+            return _PAY in page.body  # otherwise another buyer has the last unit
         else:
             await asyncio.sleep(_AGAIN_SECONDS)
 

@@ -82,4 +82,4 @@ class _Browser:
 
 def about() -> str:
     """What one must know to read these."""
-    return "Compressed, heads included; files that may be kept for ever are not asked for again."
+    return "Compressed, heads included; immutable files are not requested again."

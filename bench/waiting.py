@@ -88,6 +88,6 @@ def _poll(bench: Bench, store: Server, database: Database, keys: list[str]) -> N
 def about() -> str:
     """What one must know to read these."""
     return (
-        "Whoever waits has bought and not paid. Processor is of a time in which nobody buys. Open "
+        "A waiting shopper has bought and not paid. Processor is of a time without purchases. Open "
         "pages poll once a second, or as soon as the last answer is there."
     )

@@ -180,14 +180,13 @@ def read_accounts(store: sa.Connection, wanted: Iterable[str]) -> dict[str, Acco
     ids = sorted(set(wanted))
     found = {key: Account(key) for key in ids}
     for first in range(0, len(ids), _BATCH):
-        found |= _read(store, "IN :ids", {"ids": ids[first : first + _BATCH]})
+        found |= _read(store, "IN :ids", {"ids": ids[first : first + _BATCH]}, "ids")
     return found
 
 
-def _read(store: sa.Connection, keys: str, values: dict[str, Any]) -> dict[str, Account]:
+def _read(store: sa.Connection, keys: str, values: dict[str, Any], *lists: str) -> dict[str, Account]:
     accounts: dict[str, Account] = {}
     for table, select in _SELECTS.items():
-        lists = [name for name, value in values.items() if isinstance(value, list)]
         statement = text(select.format(keys=keys, is_removed=_IS_REMOVED), *lists)
         for row in store.execute(statement, values):
             accounts.setdefault(row[0], Account(row[0])).rows.setdefault(table, []).append(row)

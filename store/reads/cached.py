@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from store.durable.deadlines import DeadlineExceeded
@@ -14,6 +15,16 @@ T = TypeVar("T")
 
 _REST = 4
 """A reading that takes its time is made again after so many times as long: it is not all that is done."""
+
+
+@dataclass(frozen=True)
+class _Reading(Generic[T]):
+    """What was read, and when, on the monotonic clock."""
+
+    found: T
+    read_at: float
+    """When the reading began: what was committed later is not in it."""
+    kept_until: float
 
 
 class CachedRead(Generic[T]):
@@ -27,8 +38,7 @@ class CachedRead(Generic[T]):
         self._read, self._seconds = read, seconds
         self._most_seconds = seconds if most_seconds is None else most_seconds
         self._lock = threading.Lock()
-        # What was read, when, and until when it is kept, on the monotonic clock: replaced as one.
-        self._kept: tuple[T, float, float] | None = None
+        self._kept: _Reading[T] | None = None
         self._forgotten_at = 0.0
 
     def get(self) -> T:
@@ -40,21 +50,21 @@ class CachedRead(Generic[T]):
         arrived_at = time.monotonic()
         fresh = self._fresh()
         if fresh is not None:
-            return fresh[0]
+            return fresh.found
         if not self._lock.acquire(timeout=time_limit.seconds_for_a_turn()):
             raise DeadlineExceeded("somebody else is still reading this")
         try:
             fresh = self._fresh()
             # Read while we waited for it, it is new enough for us, however long the reading took.
-            if fresh is None and self._kept is not None and self._kept[1] >= arrived_at:
+            if fresh is None and self._kept is not None and self._kept.read_at >= arrived_at:
                 fresh = self._kept
             if fresh is None:
-                read_at = time.monotonic()  # before the reading: what is committed later is not in it
+                read_at = time.monotonic()
                 found = time_limit.read_by_itself(self._read)
                 took = time.monotonic() - read_at
                 kept_seconds = min(max(self._seconds, _REST * took), self._most_seconds)
-                fresh = self._kept = found, read_at, read_at + kept_seconds
-            return fresh[0]
+                fresh = self._kept = _Reading(found, read_at, read_at + kept_seconds)
+            return fresh.found
         finally:
             self._lock.release()
 
@@ -62,11 +72,11 @@ class CachedRead(Generic[T]):
         """Have the next one read again, so that a client that has just changed something sees it."""
         self._forgotten_at = time.monotonic()
 
-    def _fresh(self) -> tuple[T, float, float] | None:
+    def _fresh(self) -> _Reading[T] | None:
         kept = self._kept
-        if kept is None or kept[1] < self._forgotten_at:
+        if kept is None or kept.read_at < self._forgotten_at:
             return None
-        return kept if time.monotonic() < kept[2] else None
+        return kept if time.monotonic() < kept.kept_until else None
 
 
 class BackgroundRead(Generic[T]):

@@ -13,6 +13,8 @@ from store.reads.checkpoints import as_time
 from store.statement_text import text
 from store.vocabulary import Status
 
+TAKEOVERS = "(SELECT count(*) FROM takeovers t WHERE t.payment_id = o.payment_id) AS takeovers"
+"""Of an order `o`: how many it met. Counted, because EXISTS has Postgres read all takeovers."""
 _CRASH = """d.number AS dead, d.ended_at_ms, d.how_ended, d.adopted_at_ms,
     a.number AS adopter, a.pid AS adopter_pid
 FROM executors d JOIN executors a ON a.number = d.adopted_by"""
@@ -114,6 +116,11 @@ class Takeover:
 def of_orders(connection: sa.Connection, payment_ids: Iterable[str]) -> dict[str, tuple[Crash, ...]]:
     """The crashes that each of these orders met, oldest first; of those that met some."""
     return _read(connection, _OF_ORDERS, payment_ids)
+
+
+def of_rows(connection: sa.Connection, rows: Iterable[Any]) -> dict[str, tuple[Crash, ...]]:
+    """The same, of rows with the column `TAKEOVERS`."""
+    return of_orders(connection, [row.payment_id for row in rows if row.takeovers])
 
 
 def of_story(connection: sa.Connection, payment_id: str) -> tuple[Crash, ...]:

@@ -51,7 +51,7 @@ _DEPLOY_SECONDS = 1.0
 """How old what is known of the newest deploy may be."""
 
 # One statement, so that the shelf and the orders are of the same moment. Each half of the UNION walks an
-# index. To count takeovers is more than is asked for, but EXISTS has Postgres read all there are.
+# index.
 _BOARD = f"""
 WITH shown AS (
     SELECT * FROM (SELECT * FROM orders ORDER BY order_id DESC LIMIT {LIST_LIMIT}) AS newest
@@ -59,8 +59,8 @@ WITH shown AS (
     SELECT * FROM (SELECT * FROM orders WHERE status IN ('pending', 'paid')
                    ORDER BY order_id DESC LIMIT {_LIVE_LIMIT}) AS live
 )
-SELECT p.product_id AS shelf_product_id, p.name, p.description, p.price_cents, p.on_hand, {ORDER_COLUMNS},
-    (SELECT count(*) FROM takeovers t WHERE t.payment_id = o.payment_id) AS takeovers
+SELECT p.product_id AS shelf_product_id, p.name, p.description, p.price_cents, p.on_hand,
+    {ORDER_COLUMNS}, {crashes.TAKEOVERS}
 FROM products p LEFT JOIN shown o ON o.product_id = p.product_id
 WHERE p.product_id = {PRODUCT_ID}
 ORDER BY o.order_id DESC
@@ -101,7 +101,7 @@ class Queries:
     def _read_board(self) -> Board:
         with self._reader.connect() as connection:  # `CachedRead` has set the limit
             rows = list(connection.execute(text(_BOARD)))
-            met = crashes.of_orders(connection, [row.payment_id for row in rows if row.takeovers])
+            met = crashes.of_rows(connection, rows)
         shelf = rows[0]
         return Board(
             product=Product(

@@ -28,10 +28,7 @@ _MOST_SECONDS = 0.8
 """How old a reading of very many may be: less than the second after which a page asks again, so that no page
 is shown what was before that."""
 
-_ORDERS = f"""
-SELECT {ORDER_COLUMNS}, (SELECT count(*) FROM takeovers t WHERE t.payment_id = o.payment_id) AS takeovers
-FROM orders o WHERE o.payment_id IN :ids
-"""  # noqa: S608 - constants of ours, no input
+_ORDERS = f"SELECT {ORDER_COLUMNS}, {crashes.TAKEOVERS} FROM orders o WHERE o.payment_id IN :ids"  # noqa: S608 - ours
 _REFUSALS = "SELECT payment_id FROM refusals WHERE payment_id IN :ids"
 
 
@@ -42,10 +39,8 @@ class _Payments(Orders):
     asked_for: Set[str]
     refused: Set[str]
 
-    def of(self, payment_id: str) -> PaymentView | None:
-        """One of them; None of any other."""
-        if payment_id not in self.asked_for:
-            return None
+    def of(self, payment_id: str) -> PaymentView:
+        """One of those that were asked for."""
         state = PaymentState.REFUSED if payment_id in self.refused else PaymentState.RESERVING
         return self.view(payment_id) or PaymentView(state, None)
 
@@ -64,36 +59,32 @@ class WatchedPayments:
     def view(self, payment_id: str) -> PaymentView:
         """A payment with the crashes that its order met; RESERVING says only that there is nothing yet.
 
-        Whoever asks for the first time is told what is there now, and whoever asks again, what was read for
-        all. A click makes no new reading: what it leads to is a page, which reads for itself, and its
-        first poll comes a second later.
+        The first poll of a payment reads it alone; those after it share one reading. A click does not renew
+        that: it leads to a page, which reads for itself, and whose first poll comes a second later.
 
         Raises:
             DeadlineExceeded: the database does not answer.
         """
-        found = self._read_for_all.get().of(payment_id) if self._is_watched(payment_id) else None
-        if found is None:  # also where it is watched only since that was read
-            found = time_limit.read(lambda: self._read([payment_id])).of(payment_id)
-        assert found is not None, "it was asked for"  # noqa: S101 - for the type checker
-        return found
+        if self._is_watched(payment_id):
+            shared = self._read_for_all.get()
+            if payment_id in shared.asked_for:
+                return shared.of(payment_id)
+        return time_limit.read(lambda: self._read([payment_id])).of(payment_id)
 
     def _is_watched(self, payment_id: str) -> bool:
-        """Whether somebody has asked for it of late; from now on somebody has, if there is room for it.
+        """Whether it was polled before, of late; from now on it was, if there is room for it.
 
-        Those that are watched already keep their room: if whoever asks had that of those that were asked
-        for longest ago, pages that ask in turn would always take it from the one that comes next.
+        Payments that are watched already keep their room. If a new one replaced the one that was polled
+        longest ago, pages that poll in turn would always replace the one that is polled next.
         """
         now = time.monotonic()
         with self._lock:
-            self._forget_until(now - _WATCHED_SECONDS)
+            while self._asked_at and next(iter(self._asked_at.values())) <= now - _WATCHED_SECONDS:
+                self._asked_at.popitem(last=False)
             is_watched = self._asked_at.pop(payment_id, None) is not None
             if len(self._asked_at) < WATCHED_LIMIT:
                 self._asked_at[payment_id] = now
         return is_watched
-
-    def _forget_until(self, until: float) -> None:
-        while self._asked_at and next(iter(self._asked_at.values())) <= until:
-            self._asked_at.popitem(last=False)
 
     def _read_watched(self) -> _Payments:
         with self._lock:
@@ -101,13 +92,12 @@ class WatchedPayments:
         return self._read(watched)
 
     def _read(self, ids: Collection[str]) -> _Payments:
-        if (
-            not ids
-        ):  # where the process stood still, all may be forgotten; Postgres has no type for an empty list
+        # A process that stood still has none left to read; and Postgres has no type for an empty list.
+        if not ids:
             return _Payments(rows={}, crashes={}, asked_for=frozenset(), refused=frozenset())
         with self._reader.connect() as connection:
             rows = {row.payment_id: row for row in connection.execute(text(_ORDERS, "ids"), {"ids": ids})}
-            met = crashes.of_orders(connection, [key for key, row in rows.items() if row.takeovers])
+            met = crashes.of_rows(connection, rows.values())
             others = [key for key in ids if key not in rows]
             refused = connection.execute(text(_REFUSALS, "ids"), {"ids": others}).scalars() if others else ()
             return _Payments(rows=rows, crashes=met, asked_for=frozenset(ids), refused=frozenset(refused))
